@@ -1,0 +1,72 @@
+"""The token mixers: MIXERS is the menu, `parse_mixers` reads the strings that configs use."""
+
+import ast
+import difflib
+
+from vitjax.attention.full import FullAttention
+from vitjax.layers.spec import Spec, fields, spec
+
+MIXERS: dict[str, Spec] = {
+    "full": spec(FullAttention),
+}
+"""Name → mixer with its paper's defaults; a tuple means one value per stage."""
+
+Mixers = tuple[tuple[Spec, ...], ...]
+"""One tuple per stage, of the mixers through which its blocks cycle."""
+
+
+def parse_mixers(text: str, num_stages: int) -> Mixers:
+    """Reads "window | window(shift=3) ; full": `|` blocks alternate, `;` next stage; one stage
+    alone serves all.
+
+    Values are Python literals; they replace the menu's defaults.
+
+    Raises:
+      ValueError: the text does not parse, names no mixer or hyperparameter, or has another number
+        of stages.
+    """
+    stages = [[_parse_one(mixer) for mixer in stage.split("|")] for stage in text.split(";")]
+    if len(stages) == 1:
+        stages *= num_stages
+    if len(stages) != num_stages:
+        raise ValueError(
+            f"Mixers {text!r} describe {len(stages)} stages, and the model has {num_stages}; write "
+            f"one stage for all, "
+            f"or {num_stages} separated by ';'."
+        )
+    return tuple(tuple(s.at(i) for s in stage) for i, stage in enumerate(stages))
+
+
+def _parse_one(text: str) -> Spec:
+    name, paren, _ = (text := text.strip()).partition("(")
+    name = name.strip()
+    if name not in MIXERS:
+        raise ValueError(unknown("token mixer", name, MIXERS))
+    base = MIXERS[name]
+    if not paren:
+        return base
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"Token mixer {text!r} does not parse; write a name, or a name with literal values: "
+            f"'window(shift=3)'."
+        ) from None
+    for key in kwargs:
+        if key not in fields(base.factory):
+            raise ValueError(unknown(f"hyperparameter of {name!r}", key, fields(base.factory)))
+    return base.replace(**kwargs)
+
+
+def unknown(kind: str, name: str, known, limit: int = 40) -> str:
+    """One sentence for a name that is not on a menu: what was given, the nearest, and what there
+    is.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    shown = ", ".join(known[:limit]) + (f", … ({len(known)} in all)" if len(known) > limit else "")
+    return f"Unknown {kind} {name!r}{hint} Choose from: {shown}."

@@ -1,0 +1,98 @@
+"""What attention is. Every mixer comes here: the one place for scale, bias, mask and the softmax's
+dtype.
+"""
+
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def attention_weights(
+    q: Float[Array, "*B N h d"],
+    k: Float[Array, "*B M h d"],
+    *,
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "*B h N M"]:
+    """softmax(scale · q kᵀ + bias) over the keys (Vaswani et al., arXiv:1706.03762, eq. 1).
+
+    Products accumulate and the softmax runs in float32 at least; the weights come back in q's
+    dtype.
+
+    Args:
+      bias: added to the logits, broadcast to `[*B, h, N, M]`.
+      mask: True where a query sees a key, broadcast likewise. A query that sees none gets uniform
+        weights.
+      scale: 1/√d if None.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    dtype = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum(
+        "...nhd,...mhd->...hnm", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=dtype
+    )
+    if bias is not None:
+        logits += bias.astype(dtype)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
+    return jax.nn.softmax(logits, axis=-1).astype(q.dtype)
+
+
+def weighted_sum(
+    weights: Float[Array, "*B h N M"], v: Float[Array, "*B M h e"]
+) -> Float[Array, "*B N h e"]:
+    """Each query's values, mixed by its weights."""
+    return jnp.einsum("...hnm,...mhe->...nhe", weights, v)
+
+
+def dot_product_attention(
+    q: Float[Array, "*B N h d"],
+    k: Float[Array, "*B M h d"],
+    v: Float[Array, "*B M h e"],
+    *,
+    bias: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "..."] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "*B N h e"]:
+    """Attention of N queries to M keys; see `attention_weights` for bias, mask and scale."""
+    return weighted_sum(attention_weights(q, k, bias=bias, mask=mask, scale=scale), v)
+
+
+class Attend(Protocol):
+    """What a mixer's pure function calls for attention: `dot_product_attention`, or
+    `DotProductAttention(…)`.
+    """
+
+    def __call__(
+        self, q: Array, k: Array, v: Array, *, bias: Any = None, mask: Any = None, scale: Any = None
+    ) -> Array: ...
+
+
+class DotProductAttention(nn.Module):
+    """`dot_product_attention` with dropout of the weights, which it sows as
+    `intermediates/…/weights`.
+
+    A mixer hands it to its pure function as `attend=`; it owns no parameters.
+    """
+
+    attn_drop_rate: float = 0.0
+    train: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        q: Float[Array, "*B N h d"],
+        k: Float[Array, "*B M h d"],
+        v: Float[Array, "*B M h e"],
+        *,
+        bias: Float[Array, "..."] | None = None,
+        mask: Bool[Array, "..."] | None = None,
+        scale: float | None = None,
+    ) -> Float[Array, "*B N h e"]:
+        weights = attention_weights(q, k, bias=bias, mask=mask, scale=scale)
+        self.sow("intermediates", "weights", weights)
+        weights = nn.Dropout(self.attn_drop_rate, deterministic=not self.train)(weights)
+        return weighted_sum(weights, v)

@@ -1,0 +1,76 @@
+"""Full (global) multi-head self-attention: every position sees every other (ViT, arXiv:2010.11929,
+eq. 2, 5-8).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.attention.core import DotProductAttention
+from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.norm import layer_norm
+
+
+class FullAttention(nn.Module):
+    """Self-attention over all positions of a sequence or map of any rank.
+
+    Attributes:
+      num_heads: heads; the width must be a multiple.
+      qkv_bias: biases in the projections to q, k and v.
+      qk_norm: LayerNorm of each head's q and k (ViT-22B, arXiv:2302.05442, eq. 3): bounds the
+        logits at scale.
+      attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
+    """
+
+    num_heads: int
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        q, k, v = project_heads(self, tokens, 3, "qkv")
+        if self.qk_norm:
+            q = layer_norm().build(dtype=self.dtype, name="q_norm")(q)
+            k = layer_norm().build(dtype=self.dtype, name="k_norm")(k)
+        out = DotProductAttention(self.attn_drop_rate, train, name="attend")(q, k, v)
+        return merge_heads(self, out, train).reshape(x.shape)
+
+
+def project_heads(
+    mixer: Any, x: Float[Array, "*B N C"], count: int, name: str
+) -> tuple[Array, ...]:
+    """`count` projections of x (q, k, v: 3) as `[*B, N, h, d]` each, in one matrix product.
+
+    Call it from the compact method of a mixer, which gives `num_heads`, `qkv_bias`, `kernel_init`
+    and `dtype`. The kernel is `[C, count, h, d]`, so that tensor parallelism can split it by heads.
+
+    Raises:
+      ValueError: the width is no multiple of the number of heads.
+    """
+    width, heads = x.shape[-1], mixer.num_heads
+    if width % heads:
+        fits = [h for h in range(1, min(width, 4 * heads) + 1) if width % h == 0]
+        raise ValueError(
+            f"{type(mixer).__name__}: a width of {width} cannot be split into {heads} heads; "
+            f"num_heads must divide "
+            f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
+        )
+    project = nn.DenseGeneral(
+        (count, heads, width // heads), use_bias=mixer.qkv_bias, kernel_init=mixer.kernel_init,
+        dtype=mixer.dtype, name=name,
+    )  # fmt: skip
+    y = project(x)
+    return tuple(y[..., i, :, :] for i in range(count))
+
+
+def merge_heads(mixer: Any, x: Float[Array, "*B h d"], train: bool) -> Float[Array, "*B C"]:
+    """Concatenates the heads and projects them (`proj`), with the mixer's `drop_rate`."""
+    x = x.reshape(*x.shape[:-2], -1)
+    x = nn.Dense(x.shape[-1], kernel_init=mixer.kernel_init, dtype=mixer.dtype, name="proj")(x)
+    return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

@@ -1,0 +1,41 @@
+"""Patch embedding (ViT, arXiv:2010.11929, eq. 1): one token per non-overlapping patch."""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+
+class PatchEmbed(nn.Module):
+    """A convolution of kernel = stride = patch size.
+
+    Raises:
+      ValueError: a side of the image is not a multiple of the patch size.
+    """
+
+    width: int
+    patch_size: int
+    use_bias: bool = True
+    kernel_init: Any = nn.initializers.lecun_normal()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W c"]) -> Float[Array, "B h w C"]:
+        height, width = images.shape[1:3]
+        p = self.patch_size
+        if height % p or width % p:
+            near = sorted(
+                {max(p, side // p * p) for side in (height, width)}
+                | {-(-s // p) * p for s in (height, width)}
+            )
+            raise ValueError(
+                f"An image of {height}×{width} pixels cannot be cut into patches of {p}×{p}: each "
+                f"side must be a "
+                f"multiple of {p}. Resize the images (near: {', '.join(map(str, near))}) or choose "
+                f"another patch_size."
+            )
+        conv = nn.Conv(
+            self.width, (p, p), (p, p), "VALID", use_bias=self.use_bias,
+            kernel_init=self.kernel_init, dtype=self.dtype, name="proj",
+        )  # fmt: skip
+        return conv(images)

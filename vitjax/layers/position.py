@@ -1,0 +1,72 @@
+"""Absolute position embeddings, and their interpolation to another grid."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def sincos_2d(
+    height: int, width: int, channels: int, temperature: float = 10_000.0
+) -> Float[Array, "N C"]:
+    """Fixed 2-D sine-cosine positions: a quarter of the channels each for sin x, cos x, sin y, cos
+    y.
+
+    The frequencies are geometric from 1 to 1/temperature (MoCo v3, arXiv:2104.02057; the plain ViT
+    baseline, arXiv:2205.01580).
+
+    Raises:
+      ValueError: channels is no multiple of 4.
+    """
+    if channels % 4:
+        raise ValueError(f"Sine-cosine positions need a width divisible by 4; got {channels}.")
+    quarter = channels // 4
+    frequency = temperature ** -(jnp.arange(quarter) / max(quarter - 1, 1))
+    y, x = jnp.mgrid[:height, :width]
+    y, x = y.reshape(-1, 1) * frequency, x.reshape(-1, 1) * frequency
+    return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)
+
+
+def resize_grid(
+    table: Float[Array, "H W C"], shape: tuple[int, int], method: str = "bicubic"
+) -> Float[Array, "h w C"]:
+    """Interpolates a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2); antialiased
+    when it shrinks.
+
+    Args:
+      method: "bicubic" or "bilinear".
+    """
+    if table.shape[:2] == tuple(shape):
+        return table
+    return jax.image.resize(table, (*shape, table.shape[2]), method, antialias=True)
+
+
+def resize_positions(
+    table: Float[Array, "1 N C"],
+    grid: tuple[int, int],
+    *,
+    num_prefix: int,
+    source_grid: tuple[int, int] | None = None,
+    method: str = "bicubic",
+) -> Float[Array, "1 M C"]:
+    """Positions of `grid` from those of another grid; the first `num_prefix` rows (class token …)
+    stay as they are.
+
+    Args:
+      source_grid: rows and columns of the table; None means square.
+
+    Raises:
+      ValueError: the table is no such grid.
+    """
+    prefix, body = table[0, :num_prefix], table[0, num_prefix:]
+    side = math.isqrt(body.shape[0])
+    source_grid = source_grid or (side, side)
+    if math.prod(source_grid) != body.shape[0]:
+        raise ValueError(
+            f"A position table of {body.shape[0]} patches is no {source_grid[0]}×{source_grid[1]} "
+            f"grid; "
+            "name the grid that it was trained on (rows, columns)."
+        )
+    body = resize_grid(body.reshape(*source_grid, -1), grid, method).reshape(math.prod(grid), -1)
+    return jnp.concatenate([prefix, body.astype(table.dtype)])[None]

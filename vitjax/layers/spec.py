@@ -1,0 +1,81 @@
+"""`Spec`: a frozen value "this class, with these hyperparameters, not yet built".
+
+Blocks take their parts as specs, because a module instance handed to several blocks would share its
+parameters.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A module class (or factory) and its hyperparameters; equal specs compare equal and hash
+    alike.
+
+    A hyperparameter that is a tuple has one value per stage: `at(stage)` picks.
+    """
+
+    factory: Callable[..., Any]
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+    def at(self, stage: int) -> "Spec":
+        """The spec of one stage: every tuple is replaced by its `stage`-th element.
+
+        Raises:
+          ValueError: a tuple has no such element.
+        """
+        for name, value in self.kwargs:
+            if isinstance(value, tuple) and stage >= len(value):
+                raise ValueError(
+                    f"{self.name}.{name} has {len(value)} per-stage values {value}, and the model "
+                    f"has a stage "
+                    f"number {stage + 1}; give one value for all stages or one for each."
+                )
+        return Spec(
+            self.factory,
+            tuple((k, v[stage] if isinstance(v, tuple) else v) for k, v in self.kwargs),
+        )
+
+    def replace(self, **kwargs: Any) -> "Spec":
+        """The same spec with these hyperparameters set."""
+        return spec(self.factory, **{**dict(self.kwargs), **kwargs})
+
+    def default(self, **context: Any) -> "Spec":
+        """Fills what the spec leaves open from the context it is built in.
+
+        Names which the factory does not know are dropped: a model offers `num_heads` to whatever
+          mixer it is given,
+        and one without heads ignores it.
+        """
+        known = fields(self.factory)
+        return spec(
+            self.factory,
+            **{**{k: v for k, v in context.items() if k in known}, **dict(self.kwargs)},
+        )
+
+    def build(self, **kwargs: Any) -> Any:
+        """The module itself; `kwargs` (`name=…` above all) are added."""
+        return self.factory(**{**dict(self.kwargs), **kwargs})
+
+    @property
+    def name(self) -> str:
+        return getattr(self.factory, "__name__", str(self.factory))
+
+
+def spec(factory: Callable[..., Any], **kwargs: Any) -> Spec:
+    """`spec(WindowAttention, window_size=7)`: a class and hyperparameters, not yet built."""
+    return Spec(factory, tuple(sorted(kwargs.items())))
+
+
+def fields(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the hyperparameters of a linen module class or of a function, in their order."""
+    if dataclasses.is_dataclass(factory):
+        return tuple(
+            f.name
+            for f in dataclasses.fields(factory)
+            if f.init and f.name not in ("parent", "name")
+        )
+    code = factory.__code__  # type: ignore[attr-defined]
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

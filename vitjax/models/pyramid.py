@@ -1,0 +1,168 @@
+"""`Block`, `Stage`, `Pyramid`: the skeleton of every backbone. A block takes its parts; a family's
+file chooses them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention import Mixers
+from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.drop_path import drop_path, drop_path_schedule
+from vitjax.layers.mlp import Mlp
+from vitjax.layers.norm import layer_norm, normalize
+from vitjax.layers.spec import Spec, spec
+
+
+class Block(nn.Module):
+    """Position convolution, token mixer, MLP: each a residual.
+
+    Attributes:
+      mixer: the token mixer.
+      mlp: the MLP, or None for a block of a mixer alone.
+      norm: before each of mixer and MLP; after each of them, on the branch, if `post_norm` (Swin
+        V2, eq. 1).
+      cpe_kernel_size: kernel of a depthwise convolution added to x first (conditional positions); 0
+        for none.
+      layer_scale_init: first value of a learned factor per channel on each branch (CaiT,
+        arXiv:2103.17239, eq. 4).
+      drop_path_rate: stochastic depth of both branches; a call may give another (scan over layers
+        does).
+    """
+
+    mixer: Spec
+    mlp: Spec | None = spec(Mlp)
+    norm: Spec = layer_norm()
+    post_norm: bool = False
+    cpe_kernel_size: int = 0
+    layer_scale_init: float | None = None
+    drop_path_rate: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B *S C"],
+        train: bool = False,
+        drop_path_rate: Float[Array, ""] | None = None,
+    ) -> Float[Array, "B *S C"]:
+        def residual(x: Array, branch: Callable[..., Array], number: int) -> Array:
+            norm = self.norm.default(dtype=self.dtype).build(name=f"norm{number}")
+            if self.post_norm:
+                y = normalize(norm, branch(x, train), train)
+            else:
+                y = branch(normalize(norm, x, train), train)
+            if self.layer_scale_init is not None:
+                init = nn.initializers.constant(self.layer_scale_init)
+                y *= self.param(f"layer_scale{number}", init, (x.shape[-1],)).astype(y.dtype)
+            if train and (drop_path_rate is not None or self.drop_path_rate):
+                rate = self.drop_path_rate if drop_path_rate is None else drop_path_rate
+                y = drop_path(y, rate, self.make_rng("dropout"))
+            return x + y
+
+        if self.cpe_kernel_size:
+            x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.dtype)(x)
+        x = residual(x, self.mixer.default(dtype=self.dtype).build(name="mixer"), 1)
+        if self.mlp is not None:
+            x = residual(x, self.mlp.default(dtype=self.dtype).build(name="mlp"), 2)
+        return x
+
+
+class Stage(nn.Module):
+    """`depth` blocks at one resolution, cycling through the stage's mixers.
+
+    Attributes:
+      block: a `Block` spec with all but mixer and drop path rate.
+      drop_path_rate: one rate per block.
+      remat: recompute each block in the backward pass instead of storing its activations.
+    """
+
+    block: Spec
+    mixers: tuple[Spec, ...]
+    drop_path_rate: tuple[float, ...]
+    remat: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        factory = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        kwargs = dict(self.block.kwargs)
+        for i, rate in enumerate(self.drop_path_rate):
+            mixer = self.mixers[i % len(self.mixers)]
+            x = factory(
+                **kwargs, mixer=mixer, drop_path_rate=rate, dtype=self.dtype, name=f"block_{i}"
+            )(x, train)
+        return x
+
+
+class Pyramid(nn.Module):
+    """Stem, stages, downsampling between them, norm, head: the hierarchical backbone.
+
+    Every part is a spec; a tuple among its hyperparameters has one value per stage. `num_heads`
+    goes to each mixer that has heads and does not name its own. Parameters are `stem`,
+    `stage_{i}/block_{j}`, `downsample_{i}` (before stage i ≥ 1), `norm`, `head`.
+
+    Attributes:
+      dims, depths: width and number of blocks of each stage.
+      num_heads: heads of each stage.
+      mixers: one tuple per stage, as `parse_mixers` gives it.
+      block: everything of `Block` but its mixer; per-stage tuples allowed.
+      stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`; they are given `width`.
+      norm: before pooling.
+      image_size: that of the tables tied to it, if there are any; images of other sizes work too.
+    """
+
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    mixers: Mixers
+    stem: Spec
+    downsample: Spec
+    block: Spec = spec(Block)
+    norm: Spec = layer_norm()
+    num_classes: int = 1000
+    image_size: int | tuple[int, int] = 224
+    drop_path_rate: float = 0.0
+    remat: bool = False
+    dtype: Any = None
+
+    def setup(self) -> None:
+        rates = drop_path_schedule(self.drop_path_rate, sum(self.depths))
+        stages, downsamples = [], []
+        for i, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
+            resize = (
+                (self.stem if i == 0 else self.downsample)
+                .at(i)
+                .default(width=dim, dtype=self.dtype)
+            )
+            downsamples.append(resize.build(name=f"downsample_{i}" if i else "stem"))
+            mixers = tuple(m.at(i).default(num_heads=self.num_heads[i]) for m in self.mixers[i])
+            own, rates = rates[:depth], rates[depth:]
+            stages.append(
+                Stage(self.block.at(i), mixers, own, self.remat, self.dtype, name=f"stage_{i}")
+            )
+        self.resizes, self.stages = downsamples, stages
+        self.final_norm = self.norm.default(dtype=self.dtype).build(name="norm")
+        if self.num_classes:
+            self.head = nn.Dense(
+                self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="head"
+            )
+
+    def features(
+        self, images: Float[Array, "B H W c"], train: bool = False
+    ) -> tuple[Float[Array, "B _ _ _"], ...]:
+        """The maps after each stage, finest first."""
+        x, maps = images.astype(self.dtype or images.dtype), []
+        for resize, stage in zip(self.resizes, self.stages, strict=True):
+            x = stage(resize(x, train), train)
+            maps.append(x)
+        return tuple(maps)
+
+    def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
+        """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
+        x = normalize(self.final_norm, self.features(images, train)[-1], train)
+        x = jnp.mean(x, axis=(1, 2))
+        return self.head(x) if self.num_classes else x

@@ -1,0 +1,169 @@
+"""What a family's weight table is made of, and how it is read in both directions.
+
+A table is a tuple of rows `(their name, our path, kind)`. Names hold placeholders: `{i}` stands for
+a number, the same on both sides; our side may have `{2i}` or `{2i+1}` where one of their blocks is
+two of ours. A row is a module ("linear": its weight and bias) or, with a kind of parameter, one
+array.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = tuple[str, str, str]
+Leaves = dict[tuple[str, ...], Any]
+"""Flattened variables: ("params", "block_0", "norm1", "scale") → array or shape."""
+
+
+class Transform(NamedTuple):
+    """An invertible change of layout: `load(theirs, our shape) → ours`, `dump(ours) → theirs`."""
+
+    load: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    dump: Callable[[np.ndarray], np.ndarray]
+
+
+def _same_size(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.reshape(shape)
+
+
+AS_IS = Transform(_same_size, lambda p: p)
+# Our kernels may split their output axis, [in, 3, heads, head_dim]; theirs is [out, in] with the
+# same order inside.
+LINEAR = Transform(lambda w, shape: w.T.reshape(shape), lambda p: p.reshape(p.shape[0], -1).T)
+FLAT = Transform(_same_size, lambda p: p.reshape(-1))
+CONV = Transform(lambda w, _: w.transpose(2, 3, 1, 0), lambda p: p.transpose(3, 2, 0, 1))
+CONV_1X1 = Transform(
+    lambda w, shape: w[:, :, 0, 0].T.reshape(shape), lambda p: LINEAR.dump(p)[:, :, None, None]
+)
+
+_AFFINE = {"weight": ("params", "scale", AS_IS), "bias": ("params", "bias", AS_IS)}
+KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
+    "linear": {"weight": ("params", "kernel", LINEAR), "bias": ("params", "bias", FLAT)},
+    "conv": {"weight": ("params", "kernel", CONV), "bias": ("params", "bias", FLAT)},
+    "conv_1x1": {"weight": ("params", "kernel", CONV_1X1), "bias": ("params", "bias", FLAT)},
+    "norm": _AFFINE,
+    "batch_norm": {
+        **_AFFINE,
+        "running_mean": ("batch_stats", "mean", AS_IS),
+        "running_var": ("batch_stats", "var", AS_IS),
+    },
+    "param": {"": ("params", "", AS_IS)},
+}
+"""Kind → their leaf → (our collection, our leaf, transform)."""
+
+
+class Link(NamedTuple):
+    """One of our leaves, and the key and transform that it comes from."""
+
+    key: str
+    transform: Transform
+
+
+def link(rows: Sequence[Row], paths: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Link]:
+    """For each of our leaves the key of theirs that holds it.
+
+    Raises:
+      KeyError: a leaf that no row describes: the table is incomplete.
+    """
+    compiled = []
+    for theirs, ours, kind in rows:
+        for their_leaf, (collection, our_leaf, transform) in KINDS[kind].items():
+            pattern = re.compile("/".join(filter(None, (collection, _pattern(ours), our_leaf))))
+            compiled.append((pattern, f"{theirs}.{their_leaf}".rstrip("."), transform))
+    links = {}
+    for path in paths:
+        for pattern, key, transform in compiled:
+            if (match := pattern.fullmatch("/".join(path))) and (
+                numbers := _solve(match)
+            ) is not None:
+                links[path] = Link(key.format(**numbers), transform)
+                break
+        else:
+            raise KeyError(f"no row of the weight table describes {'/'.join(path)}")
+    return links
+
+
+def _pattern(path: str) -> str:
+    """`block_{2i+1}/norm` → a regular expression with a group `i_2_1` for the number 2 i + 1."""
+
+    def group(match: re.Match[str]) -> str:
+        factor, name, offset = match.groups()
+        return rf"(?P<{name}_{factor or 1}_{offset or 0}>\d+)"
+
+    parts = re.split(r"(\{[^}]*\})", path)
+    return "".join(
+        re.sub(r"\{(\d*)([a-z])\+?(\d*)\}", group, p) if p[:1] == "{" else re.escape(p)
+        for p in parts
+    )
+
+
+def _solve(match: re.Match[str]) -> dict[str, int] | None:
+    """The placeholders' values, or None where no whole numbers give these."""
+    numbers: dict[str, int] = {}
+    for group, text in match.groupdict().items():
+        name, factor, offset = group.split("_")
+        value, rest = divmod(int(text) - int(offset), int(factor))
+        if rest or value < 0 or numbers.setdefault(name, value) != value:
+            return None
+    return numbers
+
+
+def load(
+    rows: Sequence[Row],
+    state_dict: Mapping[str, np.ndarray],
+    shapes: Leaves,
+    ignore: Sequence[str] = (),
+) -> Leaves:
+    """Their arrays as ours, float32 unless they are float64.
+
+    Args:
+      shapes: our leaves with anything that has `.shape`.
+      ignore: regular expressions of keys that are not parameters (`num_batches_tracked`, index
+        buffers …).
+
+    Raises:
+      ValueError: lists every missing, unused and misshapen key at once.
+    """
+    links, leaves, complaints = link(rows, list(shapes)), {}, []
+    for path, (key, transform) in links.items():
+        want = tuple(shapes[path].shape)
+        if key not in state_dict:
+            complaints.append(f"missing: {key} (for {'/'.join(path)}, {want})")
+            continue
+        array = np.asarray(state_dict[key])
+        try:
+            value = transform.load(array, want)
+        except ValueError:
+            value = None
+        if value is None or value.shape != want:
+            theirs = transform.dump(np.empty(want)).shape
+            complaints.append(
+                f"misshapen: {key} is {array.shape}, this model needs {theirs} (for "
+                f"{'/'.join(path)})"
+            )
+            continue
+        leaves[path] = value if value.dtype == np.float64 else value.astype(np.float32)
+    used = {key for key, _ in links.values()}
+    skip = re.compile("|".join((*ignore, r".*num_batches_tracked")))
+    complaints += [
+        f"unused: {k} {np.shape(v)}"
+        for k, v in state_dict.items()
+        if k not in used and not skip.fullmatch(k)
+    ]
+    if complaints:
+        raise ValueError(
+            f"These weights do not fit; {len(complaints)} keys differ:\n  "
+            + "\n  ".join(complaints)
+        )
+    return leaves
+
+
+def dump(rows: Sequence[Row], leaves: Leaves) -> dict[str, np.ndarray]:
+    """Our arrays as theirs; the inverse of `load`."""
+    links = link(rows, list(leaves))
+    return {
+        key: np.ascontiguousarray(t.dump(np.asarray(leaves[path])))
+        for path, (key, t) in links.items()
+    }
