@@ -2,12 +2,38 @@
 
 import ast
 import difflib
+from collections.abc import Mapping
 
+from vitjax.attention.bi_level_routing import BiLevelRoutingAttention
+from vitjax.attention.deformable import DeformableAttention
+from vitjax.attention.deformable_bi_level_routing import DeformableBiLevelRoutingAttention
+from vitjax.attention.dwconv import DepthwiseConvMixer
 from vitjax.attention.full import FullAttention
+from vitjax.attention.neighborhood import NeighborhoodAttention
+from vitjax.attention.outlook import OutlookAttention
+from vitjax.attention.pooling import Pooling
+from vitjax.attention.spatial_reduction import SpatialReductionAttention
+from vitjax.attention.window import WindowAttention
+from vitjax.attention.window_cosine import WindowCosineAttention
 from vitjax.layers.spec import Spec, fields, spec
 
 MIXERS: dict[str, Spec] = {
     "full": spec(FullAttention),
+    "sra": spec(SpatialReductionAttention, sr_ratio=(8, 4, 2, 1)),
+    "linear_sra": spec(SpatialReductionAttention, pooled_size=7),
+    "outlook": spec(OutlookAttention),
+    "dwconv": spec(DepthwiseConvMixer),
+    "pooling": spec(Pooling),
+    "full_lepe": spec(FullAttention, lepe_kernel_size=5),
+    "bra": spec(BiLevelRoutingAttention, topk=(1, 4, 16, None)),
+    "dbra": spec(
+        DeformableBiLevelRoutingAttention, topk=(4, 8, 16, None), stride=(8, 4, 2, 1),
+        kernel_size=(9, 7, 5, 3),
+    ),  # fmt: skip
+    "deformable": spec(DeformableAttention, stride=(8, 4, 2, 1), kernel_size=(9, 7, 5, 3)),
+    "neighborhood": spec(NeighborhoodAttention),
+    "window": spec(WindowAttention),
+    "window_cosine": spec(WindowCosineAttention),
 }
 """Name → mixer with its paper's defaults; a tuple means one value per stage."""
 
@@ -15,17 +41,20 @@ Mixers = tuple[tuple[Spec, ...], ...]
 """One tuple per stage, of the mixers through which its blocks cycle."""
 
 
-def parse_mixers(text: str, num_stages: int) -> Mixers:
+def parse_mixers(
+    text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS
+) -> Mixers:
     """Reads "window | window(shift=3) ; full": `|` blocks alternate, `;` next stage; one stage
     alone serves all.
 
-    Values are Python literals; they replace the menu's defaults.
+    Values are Python literals; they replace the menu's defaults. A model that changes those of its
+    own mixers gives its own menu.
 
     Raises:
       ValueError: the text does not parse, names no mixer or hyperparameter, or has another number
         of stages.
     """
-    stages = [[_parse_one(mixer) for mixer in stage.split("|")] for stage in text.split(";")]
+    stages = [[_parse_one(mixer, menu) for mixer in stage.split("|")] for stage in text.split(";")]
     if len(stages) == 1:
         stages *= num_stages
     if len(stages) != num_stages:
@@ -37,12 +66,12 @@ def parse_mixers(text: str, num_stages: int) -> Mixers:
     return tuple(tuple(s.at(i) for s in stage) for i, stage in enumerate(stages))
 
 
-def _parse_one(text: str) -> Spec:
+def _parse_one(text: str, menu: Mapping[str, Spec]) -> Spec:
     name, paren, _ = (text := text.strip()).partition("(")
     name = name.strip()
-    if name not in MIXERS:
-        raise ValueError(unknown("token mixer", name, MIXERS))
-    base = MIXERS[name]
+    if name not in menu:
+        raise ValueError(unknown("token mixer", name, menu))
+    base = menu[name]
     if not paren:
         return base
     try:

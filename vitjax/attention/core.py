@@ -2,7 +2,7 @@
 dtype.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -61,6 +61,8 @@ def dot_product_attention(
     return weighted_sum(attention_weights(q, k, bias=bias, mask=mask, scale=scale), v)
 
 
+@runtime_checkable
+@runtime_checkable
 class Attend(Protocol):
     """What a mixer's pure function calls for attention: `dot_product_attention`, or
     `DotProductAttention(…)`.

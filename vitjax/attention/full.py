@@ -8,6 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
+from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.mlp import trunc_normal
 from vitjax.layers.norm import layer_norm
 
@@ -20,12 +21,17 @@ class FullAttention(nn.Module):
       qkv_bias: biases in the projections to q, k and v.
       qk_norm: LayerNorm of each head's q and k (ViT-22B, arXiv:2302.05442, eq. 3): bounds the
         logits at scale.
+      scale: factor of the logits, 1/√head_dim if None.
+      lepe_kernel_size: of a depthwise convolution of x that is added before the last projection
+        (BiFormer, arXiv:2303.08810, stage 4: locally-enhanced positions; needs a map); 0 for none.
       attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
     """
 
     num_heads: int
     qkv_bias: bool = True
     qk_norm: bool = False
+    scale: float | None = None
+    lepe_kernel_size: int = 0
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
     kernel_init: Any = trunc_normal
@@ -38,12 +44,16 @@ class FullAttention(nn.Module):
         if self.qk_norm:
             q = layer_norm().build(dtype=self.dtype, name="q_norm")(q)
             k = layer_norm().build(dtype=self.dtype, name="k_norm")(k)
-        out = DotProductAttention(self.attn_drop_rate, train, name="attend")(q, k, v)
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+        out = attend(q, k, v, scale=self.scale)
+        if self.lepe_kernel_size:
+            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.dtype)(x)
+            out += lepe.reshape(out.shape)
         return merge_heads(self, out, train).reshape(x.shape)
 
 
 def project_heads(
-    mixer: Any, x: Float[Array, "*B N C"], count: int, name: str
+    mixer: Any, x: Float[Array, "*B N C"], count: int, name: str, use_bias: bool | None = None
 ) -> tuple[Array, ...]:
     """`count` projections of x (q, k, v: 3) as `[*B, N, h, d]` each, in one matrix product.
 
@@ -54,6 +64,7 @@ def project_heads(
       ValueError: the width is no multiple of the number of heads.
     """
     width, heads = x.shape[-1], mixer.num_heads
+    use_bias = mixer.qkv_bias if use_bias is None else use_bias
     if width % heads:
         fits = [h for h in range(1, min(width, 4 * heads) + 1) if width % h == 0]
         raise ValueError(
@@ -62,15 +73,17 @@ def project_heads(
             f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
         )
     project = nn.DenseGeneral(
-        (count, heads, width // heads), use_bias=mixer.qkv_bias, kernel_init=mixer.kernel_init,
+        (count, heads, width // heads), use_bias=use_bias, kernel_init=mixer.kernel_init,
         dtype=mixer.dtype, name=name,
     )  # fmt: skip
     y = project(x)
     return tuple(y[..., i, :, :] for i in range(count))
 
 
-def merge_heads(mixer: Any, x: Float[Array, "*B h d"], train: bool) -> Float[Array, "*B C"]:
-    """Concatenates the heads and projects them (`proj`), with the mixer's `drop_rate`."""
+def merge_heads(
+    mixer: Any, x: Float[Array, "*B h d"], train: bool, name: str = "proj"
+) -> Float[Array, "*B C"]:
+    """Concatenates the heads and projects them, with the mixer's `drop_rate`."""
     x = x.reshape(*x.shape[:-2], -1)
-    x = nn.Dense(x.shape[-1], kernel_init=mixer.kernel_init, dtype=mixer.dtype, name="proj")(x)
+    x = nn.Dense(x.shape[-1], kernel_init=mixer.kernel_init, dtype=mixer.dtype, name=name)(x)
     return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

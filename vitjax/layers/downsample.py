@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.layers.norm import normalize
+from vitjax.layers.mlp import gelu
+from vitjax.layers.norm import batch_norm, normalize
 from vitjax.layers.spec import Spec
 
 
@@ -17,12 +18,15 @@ class ConvNorm(nn.Module):
     Attributes:
       padding: zeros on each side. Without padding, and where patches do not overlap, a map that is
         no multiple of the stride is zero-padded at its right and bottom.
+      keep_partial: False drops what is left over there instead of padding it, as a plain
+        convolution does; only a map smaller than a patch is padded.
     """
 
     width: int
     kernel_size: int
     stride: int
     padding: int = 0
+    keep_partial: bool = True
     use_bias: bool = True
     norm: Spec | None = None
     act: Callable[[Array], Array] | None = None
@@ -31,7 +35,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         k, s, p = self.kernel_size, self.stride, self.padding
-        if k == s and not p:
+        if k == s and not p and (self.keep_partial or min(x.shape[1:3]) < k):
             x = pad_to_multiple(x, s)
         conv = nn.Conv(
             self.width, (k, k), (s, s), ((p, p), (p, p)), use_bias=self.use_bias, dtype=self.dtype,
@@ -41,6 +45,28 @@ class ConvNorm(nn.Module):
         if self.norm is not None:
             x = normalize(self.norm.default(dtype=self.dtype).build(name="norm"), x, train)
         return self.act(x) if self.act is not None else x
+
+
+class ConvStem(nn.Module):
+    """Two 3×3 convolutions of one stride, `conv_0` to half the width and `conv_1` to all of it.
+
+    Patches of 4×4 pixels that overlap; both are normalised, the first is activated too.
+    """
+
+    width: int
+    stride: int = 2
+    norm: Spec = batch_norm()
+    act: Callable[[Array], Array] = gelu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+        for i, (width, act) in enumerate(((self.width // 2, self.act), (self.width, None))):
+            conv = ConvNorm(
+                width, 3, self.stride, 1, norm=self.norm, act=act, dtype=self.dtype, name=f"conv_{i}"
+            )
+            x = conv(x, train)
+        return x
 
 
 def pad_to_multiple(x: Float[Array, "B H W C"], multiple: int) -> Float[Array, "B h w C"]:

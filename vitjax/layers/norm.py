@@ -1,4 +1,4 @@
-"""The normalisations as specs; two-pass variance, as E[x²] - E[x]² loses half of float32's digits."""
+"""The normalisations as specs; their variance is two-pass, as E[x²] - E[x]² loses digits."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from vitjax.layers.spec import Spec, spec
 
 
 def layer_norm(epsilon: float = 1e-6) -> Spec:
-    """LayerNorm over channels. Epsilon is a fact of each paper's code: 1e-6 in ViT, 1e-5 in Swin."""
+    """LayerNorm over channels; epsilon is each paper's own: 1e-6 in ViT, 1e-5 in Swin."""
     return spec(nn.LayerNorm, epsilon=epsilon, use_fast_variance=False)
 
 

@@ -29,17 +29,20 @@ def sincos_2d(
 
 
 def resize_grid(
-    table: Float[Array, "H W C"], shape: tuple[int, int], method: str = "bicubic"
+    table: Float[Array, "H W C"],
+    shape: tuple[int, int],
+    method: str = "bicubic",
+    antialias: bool = True,
 ) -> Float[Array, "h w C"]:
-    """Interpolates a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2); antialiased
-    when it shrinks.
+    """Interpolates a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2).
 
     Args:
       method: "bicubic" or "bilinear".
+      antialias: smooth where the map shrinks.
     """
     if table.shape[:2] == tuple(shape):
         return table
-    return jax.image.resize(table, (*shape, table.shape[2]), method, antialias=True)
+    return jax.image.resize(table, (*shape, table.shape[2]), method, antialias=antialias)
 
 
 def resize_positions(
@@ -49,6 +52,7 @@ def resize_positions(
     num_prefix: int,
     source_grid: tuple[int, int] | None = None,
     method: str = "bicubic",
+    antialias: bool = True,
 ) -> Float[Array, "1 M C"]:
     """Positions of `grid` from those of another grid; the first `num_prefix` rows (class token …)
     stay as they are.
@@ -68,5 +72,6 @@ def resize_positions(
             f"grid; "
             "name the grid that it was trained on (rows, columns)."
         )
-    body = resize_grid(body.reshape(*source_grid, -1), grid, method).reshape(math.prod(grid), -1)
+    body = resize_grid(body.reshape(*source_grid, -1), grid, method, antialias)
+    body = body.reshape(math.prod(grid), -1)
     return jnp.concatenate([prefix, body.astype(table.dtype)])[None]

@@ -5,6 +5,7 @@ parameters.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -77,5 +78,14 @@ def fields(factory: Callable[..., Any]) -> tuple[str, ...]:
             for f in dataclasses.fields(factory)
             if f.init and f.name not in ("parent", "name")
         )
-    code = factory.__code__  # type: ignore[attr-defined]
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return tuple(inspect.signature(factory).parameters)
+
+
+def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Default of each hyperparameter; None where there is none."""
+    if dataclasses.is_dataclass(factory):
+        found = {f.name: f.default for f in dataclasses.fields(factory)}
+    else:
+        found = {n: p.default for n, p in inspect.signature(factory).parameters.items()}
+    missing = (dataclasses.MISSING, inspect.Parameter.empty)
+    return {n: None if found[n] in missing else found[n] for n in fields(factory)}

@@ -2,20 +2,57 @@
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from vitjax.attention import unknown
-from vitjax.layers.spec import Spec, fields, spec
-from vitjax.models import vit
+from vitjax.layers.spec import Spec, defaults, fields, spec
+from vitjax.models import (
+    biformer,
+    bit,
+    dat,
+    debiformer,
+    deit,
+    hybrid,
+    pvt,
+    pvt_v2,
+    swin,
+    swinv2,
+    vit,
+    volo,
+)
+from vitjax.models.bit import BiT
+from vitjax.models.deit import DistilledDeiT
 from vitjax.models.vit import ViT
 
 MODELS: dict[str, Spec] = {
-    f"vit_{size}{patch}{suffix}": spec(ViT, patch_size=patch, **vit.VARIANTS[size], **extra)
-    for size, patches in vit.PATCH_SIZES.items()
-    for patch in patches
-    for suffix, extra in (("", {}), ("_reg4", vit.REGISTERS))
+    **{
+        f"vit_{size}{patch}{suffix}": spec(ViT, patch_size=patch, **vit.VARIANTS[size], **extra)
+        for size, patches in vit.PATCH_SIZES.items()
+        for patch in patches
+        for suffix, extra in (("", {}), ("_reg4", vit.REGISTERS))
+    },
+    **{
+        f"deit_{v}{suffix}": spec(factory, **kw)
+        for factory, suffix in ((ViT, ""), (DistilledDeiT, "_distilled"))
+        for v, kw in deit.VARIANTS.items()
+    },
+    **{v: spec(ViT, **kw) for v, kw in hybrid.VARIANTS.items()},
+    **{f"bit_{v}": spec(BiT, **kw) for v, kw in bit.VARIANTS.items()},
+    **{f"swin_{v}": spec(swin.swin, **kw) for v, kw in swin.VARIANTS.items()},
+    **{f"swinv2_{v}": spec(swinv2.swinv2, **kw) for v, kw in swinv2.VARIANTS.items()},
+    **{f"biformer_{v}": spec(biformer.biformer, **kw) for v, kw in biformer.VARIANTS.items()},
+    **{
+        f"debiformer_{v}": spec(debiformer.debiformer, **kw)
+        for v, kw in debiformer.VARIANTS.items()
+    },
+    **{f"dat_{v}": spec(dat.dat, **kw) for v, kw in dat.VARIANTS.items()},
+    **{f"pvt_{v}": spec(pvt.pvt, **kw) for v, kw in pvt.VARIANTS.items()},
+    **{f"pvt_v2_{v}": spec(pvt_v2.pvt_v2, **kw) for v, kw in pvt_v2.VARIANTS.items()},
+    **{f"volo_{v}": spec(volo.volo, **kw) for v, kw in volo.VARIANTS.items()},
 }
 """Name → factory with the variant's hyperparameters."""
 
@@ -43,6 +80,27 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
         if key not in options:
             raise ValueError(unknown(f"hyperparameter of {name!r}", key, options))
     return entry.replace(num_classes=num_classes, **overrides).build()
+
+
+def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) -> nn.Module:
+    """The model of a run's config: `name`, `dtype`, and hyperparameters by their names.
+
+    Args:
+      image_size: of the run's images; the model's own tables are made for it unless the config
+        gives the model another.
+    """
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    name, dtype = options.pop("name"), options.pop("dtype")
+    if "image_size" in fields(model_spec(name).factory):
+        options.setdefault("image_size", image_size)
+    dtype = None if dtype == "float32" else jnp.dtype(dtype)
+    return create_model(name, num_classes, dtype=dtype, **options)
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """Hyperparameters that `create_model(name, …)` takes, with this model's values."""
+    entry = model_spec(name)
+    return {**defaults(entry.factory), **dict(entry.kwargs)}
 
 
 def model_spec(name: str) -> Spec:

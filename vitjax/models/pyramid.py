@@ -23,8 +23,9 @@ class Block(nn.Module):
     Attributes:
       mixer: the token mixer.
       mlp: the MLP, or None for a block of a mixer alone.
-      norm: before each of mixer and MLP; after each of them, on the branch, if `post_norm` (Swin
-        V2, eq. 1).
+      norm: before each of mixer and MLP.
+      post_norm: True puts each norm at the end of its branch (Swin V2, eq. 1), "sum" after the
+        residual sum (the first transformers).
       cpe_kernel_size: kernel of a depthwise convolution added to x first (conditional positions); 0
         for none.
       layer_scale_init: first value of a learned factor per channel on each branch (CaiT,
@@ -36,7 +37,7 @@ class Block(nn.Module):
     mixer: Spec
     mlp: Spec | None = spec(Mlp)
     norm: Spec = layer_norm()
-    post_norm: bool = False
+    post_norm: bool | str = False
     cpe_kernel_size: int = 0
     layer_scale_init: float | None = None
     drop_path_rate: float = 0.0
@@ -51,17 +52,16 @@ class Block(nn.Module):
     ) -> Float[Array, "B *S C"]:
         def residual(x: Array, branch: Callable[..., Array], number: int) -> Array:
             norm = self.norm.default(dtype=self.dtype).build(name=f"norm{number}")
-            if self.post_norm:
-                y = normalize(norm, branch(x, train), train)
-            else:
-                y = branch(normalize(norm, x, train), train)
+            y = branch(x if self.post_norm else normalize(norm, x, train), train)
+            if self.post_norm is True:
+                y = normalize(norm, y, train)
             if self.layer_scale_init is not None:
                 init = nn.initializers.constant(self.layer_scale_init)
                 y *= self.param(f"layer_scale{number}", init, (x.shape[-1],)).astype(y.dtype)
             if train and (drop_path_rate is not None or self.drop_path_rate):
                 rate = self.drop_path_rate if drop_path_rate is None else drop_path_rate
                 y = drop_path(y, rate, self.make_rng("dropout"))
-            return x + y
+            return normalize(norm, x + y, train) if self.post_norm == "sum" else x + y
 
         if self.cpe_kernel_size:
             x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.dtype)(x)
@@ -87,7 +87,7 @@ class Stage(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
         factory = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         kwargs = dict(self.block.kwargs)
         for i, rate in enumerate(self.drop_path_rate):
@@ -112,6 +112,9 @@ class Pyramid(nn.Module):
       block: everything of `Block` but its mixer; per-stage tuples allowed.
       stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`; they are given `width`.
       norm: before pooling.
+      stage_norm: the norm follows each stage, as a part of its map, `norm_{i}` (PVT v2, MiT).
+      drop_path_rate: stochastic depth of the last block, linear from 0 in the first; or one rate
+        for each block.
       image_size: that of the tables tied to it, if there are any; images of other sizes work too.
     """
 
@@ -123,14 +126,17 @@ class Pyramid(nn.Module):
     downsample: Spec
     block: Spec = spec(Block)
     norm: Spec = layer_norm()
+    stage_norm: bool = False
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
-    drop_path_rate: float = 0.0
+    drop_path_rate: float | tuple[float, ...] = 0.0
     remat: bool = False
     dtype: Any = None
 
     def setup(self) -> None:
-        rates = drop_path_schedule(self.drop_path_rate, sum(self.depths))
+        rates = self.drop_path_rate
+        if not isinstance(rates, tuple):
+            rates = drop_path_schedule(rates, sum(self.depths))
         stages, downsamples = [], []
         for i, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
             resize = (
@@ -145,7 +151,11 @@ class Pyramid(nn.Module):
                 Stage(self.block.at(i), mixers, own, self.remat, self.dtype, name=f"stage_{i}")
             )
         self.resizes, self.stages = downsamples, stages
-        self.final_norm = self.norm.default(dtype=self.dtype).build(name="norm")
+        norm = self.norm.default(dtype=self.dtype)
+        if self.stage_norm:
+            self.stage_norms = [norm.build(name=f"norm_{i}") for i in range(len(self.dims))]
+        else:
+            self.final_norm = norm.build(name="norm")
         if self.num_classes:
             self.head = nn.Dense(
                 self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="head"
@@ -156,13 +166,17 @@ class Pyramid(nn.Module):
     ) -> tuple[Float[Array, "B _ _ _"], ...]:
         """The maps after each stage, finest first."""
         x, maps = images.astype(self.dtype or images.dtype), []
-        for resize, stage in zip(self.resizes, self.stages, strict=True):
+        for i, (resize, stage) in enumerate(zip(self.resizes, self.stages, strict=True)):
             x = stage(resize(x, train), train)
+            if self.stage_norm:
+                x = normalize(self.stage_norms[i], x, train)
             maps.append(x)
         return tuple(maps)
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = normalize(self.final_norm, self.features(images, train)[-1], train)
+        x = self.features(images, train)[-1]
+        if not self.stage_norm:
+            x = normalize(self.final_norm, x, train)
         x = jnp.mean(x, axis=(1, 2))
         return self.head(x) if self.num_classes else x

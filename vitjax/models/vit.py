@@ -61,7 +61,8 @@ class ViT(nn.Module):
         pooling).
       position: "learned" (a table over the flattened patches) or "sincos2d" (fixed).
       class_position: the table has an entry for the class token too.
-      num_registers: learned tokens without position, after the class token, dropped at the end.
+      num_registers: learned tokens after the class token, dropped at the end; without position
+        unless `register_position`, which extends a table that has the class token's.
       representation_size: width of the pretraining head's hidden tanh layer; None for the
         fine-tuning head.
       mixer: token mixer string; those that fit a sequence ("full").
@@ -84,6 +85,7 @@ class ViT(nn.Module):
     position: str = "learned"
     class_position: bool = True
     num_registers: int = 0
+    register_position: bool = False
     representation_size: int | None = None
     mixer: str = "full"
     qkv_bias: bool = True
@@ -167,17 +169,20 @@ class ViT(nn.Module):
         height, width = (
             (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         )
-        return height // self.patch_size, width // self.patch_size
+        return -(-height // self.patch_size), -(-width // self.patch_size)
 
     @property
     def table_prefix(self) -> int:
         """Entries of the position table before those of the patches."""
-        return int(self.pool == "token" and self.class_position)
+        if self.pool != "token" or not self.class_position:
+            return 0
+        return 1 + self.num_registers * self.register_position
 
     def encode(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Array, tuple[int, int]]:
-        """All tokens after the final norm `[B, prefix + N, C]`, and the grid (h, w) of the last N."""
+        """All tokens after the final norm `[B, prefix + N, C]`, and the grid (h, w) of the last N.
+        """
         x = self.patch_embed(images.astype(self.dtype or images.dtype))
         batch, *grid, width = x.shape
         height, breadth = grid
@@ -189,16 +194,17 @@ class ViT(nn.Module):
         else:
             table = sincos_2d(height, breadth, width)[None].astype(x.dtype)
         prefix = [self.cls_token] if self.pool == "token" else []
-        split = table.shape[1] - x.shape[1]
-        if split:
-            prefix = [prefix[0] + table[:, :split]]
         if self.num_registers:
             prefix.append(self.reg_token)
+        split = table.shape[1] - x.shape[1]
         x = x + table[:, split:]
-        x = jnp.concatenate(
-            [jnp.broadcast_to(p.astype(x.dtype), (batch, *p.shape[1:])) for p in prefix] + [x],
-            axis=1,
-        )
+        if prefix:
+            tokens = jnp.concatenate(prefix, axis=1)
+            if split:
+                rest = tokens.shape[1] - split
+                tokens = tokens + jnp.pad(table[:, :split], ((0, 0), (0, rest), (0, 0)))
+            tokens = jnp.broadcast_to(tokens.astype(x.dtype), (batch, *tokens.shape[1:]))
+            x = jnp.concatenate([tokens, x], axis=1)
         x = self.drop(x, deterministic=not train)
         return self.norm(self.layers(x, train)), (height, breadth)
 

@@ -2,7 +2,8 @@
 nothing of it.
 """
 
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +12,45 @@ import numpy as np
 from flax import traverse_util
 
 from vitjax.models import create_model, model_spec
+from vitjax.models.biformer import biformer as biformer_model
+from vitjax.models.bit import BiT
+from vitjax.models.dat import dat as dat_model
+from vitjax.models.debiformer import debiformer as debiformer_model
+from vitjax.models.deit import DistilledDeiT
+from vitjax.models.pvt import pvt as pvt_model
+from vitjax.models.pvt_v2 import pvt_v2 as pvt_v2_model
+from vitjax.models.swin import swin as swin_model
+from vitjax.models.swinv2 import swinv2 as swinv2_model
 from vitjax.models.vit import ViT, stack_layers, unstack_layers
-from vitjax.weights import table, vit
+from vitjax.models.volo import volo as volo_model
+from vitjax.weights import (
+    biformer,
+    bit,
+    dat,
+    debiformer,
+    deit,
+    pvt,
+    pvt_v2,
+    swin,
+    swinv2,
+    table,
+    vit,
+    volo,
+)
 
-FAMILIES: dict[Any, Any] = {ViT: vit}
+FAMILIES: dict[Any, Any] = {
+    ViT: vit,
+    DistilledDeiT: deit,
+    BiT: bit,
+    biformer_model: biformer,
+    dat_model: dat,
+    debiformer_model: debiformer,
+    swin_model: swin,
+    swinv2_model: swinv2,
+    pvt_model: pvt,
+    pvt_v2_model: pvt_v2,
+    volo_model: volo,
+}
 """Factory on the menu → module with TABLE, and where a family needs them IGNORE and
 `adapt(state_dict, model)`.
 """
@@ -32,13 +68,37 @@ def from_torch(
       ValueError: lists every missing, unused and misshapen key.
     """
     model, family = create_model(name, num_classes, **overrides), FAMILIES[model_spec(name).factory]
+    return convert(family, family.TABLE, adapt(family, state_dict, model), model)
+
+
+def adapt(family: Any, state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """The state dict under the family's canonical names, its tables resized to the model's."""
+    found = dict(state_dict)
+    return family.adapt(found, model) if hasattr(family, "adapt") else found
+
+
+def convert(
+    family: Any,
+    rows: Sequence[table.Row],
+    state_dict: Mapping[str, Any],
+    model: Any,
+    fresh: Mapping[tuple[str, ...], Any] = types.MappingProxyType({}),
+) -> dict[str, Any]:
+    """The variables of a model from a state dict that `adapt` has seen, by one of its family's
+    tables.
+
+    Args:
+      fresh: leaves that do not come from the state dict.
+
+    Raises:
+      ValueError: lists every missing, unused and misshapen key.
+    """
     scanned = getattr(model, "scan", False)
     plain = model.clone(scan=False) if scanned else model
     shapes = traverse_util.flatten_dict(abstract_variables(plain))
-    if hasattr(family, "adapt"):
-        state_dict = family.adapt(dict(state_dict), plain)
-    leaves = table.load(family.TABLE, state_dict, shapes, getattr(family, "IGNORE", ()))
-    variables = traverse_util.unflatten_dict(leaves)
+    wanted = {path: leaf for path, leaf in shapes.items() if path not in fresh}
+    leaves = table.load(rows, state_dict, wanted, getattr(family, "IGNORE", ()))
+    variables = traverse_util.unflatten_dict({**leaves, **fresh})
     return {**variables, "params": stack_layers(variables["params"])} if scanned else variables
 
 

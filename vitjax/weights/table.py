@@ -1,9 +1,10 @@
 """What a family's weight table is made of, and how it is read in both directions.
 
 A table is a tuple of rows `(their name, our path, kind)`. Names hold placeholders: `{i}` stands for
-a number, the same on both sides; our side may have `{2i}` or `{2i+1}` where one of their blocks is
-two of ours. A row is a module ("linear": its weight and bias) or, with a kind of parameter, one
-array.
+a number, the same on both sides; a side may have `{2i}` or `{2i+1}` where one of the other's blocks
+is two of its own, or `{i-1}` where they count from 1. A row is a module ("linear": its weight and
+bias) or, with a kind of parameter, one array. A fourth entry is a path of ours without which the
+row does not hold: it tells apart mixers that name their parts alike.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Row = tuple[str, str, str]
+Row = tuple[str, str, str] | tuple[str, str, str, str]
 Leaves = dict[tuple[str, ...], Any]
 """Flattened variables: ("params", "block_0", "norm1", "scale") → array or shape."""
 
@@ -38,6 +39,18 @@ CONV_1X1 = Transform(
     lambda w, shape: w[:, :, 0, 0].T.reshape(shape), lambda p: LINEAR.dump(p)[:, :, None, None]
 )
 
+
+def _same_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if [n for n in array.shape if n > 1] != [n for n in shape if n > 1]:
+        raise ValueError
+    return array.reshape(shape)
+
+
+# Flax's and TensorFlow's kernels have our order of axes, at most with axes of length 1 besides.
+PLAIN = Transform(_same_shape, lambda p: p)
+# From heads [heads, head_dim, out]; our kernel has flattened them.
+FROM_HEADS = Transform(lambda w, _: w.reshape(-1, w.shape[-1]), lambda p: p)
+
 _AFFINE = {"weight": ("params", "scale", AS_IS), "bias": ("params", "bias", AS_IS)}
 KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
     "linear": {"weight": ("params", "kernel", LINEAR), "bias": ("params", "bias", FLAT)},
@@ -50,6 +63,13 @@ KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
         "running_var": ("batch_stats", "var", AS_IS),
     },
     "param": {"": ("params", "", AS_IS)},
+    "flax": {"/kernel": ("params", "kernel", PLAIN), "/bias": ("params", "bias", PLAIN)},
+    "flax_heads": {
+        "/kernel": ("params", "kernel", FROM_HEADS),
+        "/bias": ("params", "bias", PLAIN),
+    },
+    "flax_norm": {"/scale": ("params", "scale", PLAIN), "/bias": ("params", "bias", PLAIN)},
+    "tf_norm": {"/gamma": ("params", "scale", PLAIN), "/beta": ("params", "bias", PLAIN)},
 }
 """Kind → their leaf → (our collection, our leaf, transform)."""
 
@@ -68,21 +88,37 @@ def link(rows: Sequence[Row], paths: Sequence[tuple[str, ...]]) -> dict[tuple[st
       KeyError: a leaf that no row describes: the table is incomplete.
     """
     compiled = []
-    for theirs, ours, kind in rows:
+    present = {"/".join(path[1:n]) for path in paths for n in range(2, len(path) + 1)}
+    for theirs, ours, kind, *when in rows:
         for their_leaf, (collection, our_leaf, transform) in KINDS[kind].items():
             pattern = re.compile("/".join(filter(None, (collection, _pattern(ours), our_leaf))))
-            compiled.append((pattern, f"{theirs}.{their_leaf}".rstrip("."), transform))
+            dot = "." if their_leaf and their_leaf[0] != "/" else ""
+            compiled.append((pattern, f"{theirs}{dot}{their_leaf}", transform, when))
     links = {}
     for path in paths:
-        for pattern, key, transform in compiled:
+        for pattern, key, transform, when in compiled:
             if (match := pattern.fullmatch("/".join(path))) and (
-                numbers := _solve(match)
-            ) is not None:
-                links[path] = Link(key.format(**numbers), transform)
+                (numbers := _solve(match)) is not None
+                and all(_fill(other, numbers) in present for other in when)
+            ):
+                links[path] = Link(_fill(key, numbers), transform)
                 break
         else:
             raise KeyError(f"no row of the weight table describes {'/'.join(path)}")
     return links
+
+
+_PLACEHOLDER = r"\{(\d*)([a-z])([+-]\d+)?\}"
+
+
+def _fill(name: str, numbers: Mapping[str, int]) -> str:
+    """`layers.{2i+1}` with i = 3 → `layers.7`."""
+
+    def number(match: re.Match[str]) -> str:
+        factor, letter, offset = match.groups()
+        return str(int(factor or 1) * numbers[letter] + int(offset or 0))
+
+    return re.sub(_PLACEHOLDER, number, name)
 
 
 def _pattern(path: str) -> str:
@@ -90,11 +126,13 @@ def _pattern(path: str) -> str:
 
     def group(match: re.Match[str]) -> str:
         factor, name, offset = match.groups()
-        return rf"(?P<{name}_{factor or 1}_{offset or 0}>\d+)"
+        # A group's name has neither + nor -.
+        offset = (offset or "0").lstrip("+").replace("-", "minus")
+        return rf"(?P<{name}_{factor or 1}_{offset}>\d+)"
 
     parts = re.split(r"(\{[^}]*\})", path)
     return "".join(
-        re.sub(r"\{(\d*)([a-z])\+?(\d*)\}", group, p) if p[:1] == "{" else re.escape(p)
+        re.sub(_PLACEHOLDER, group, p) if p[:1] == "{" else re.escape(p)
         for p in parts
     )
 
@@ -104,7 +142,7 @@ def _solve(match: re.Match[str]) -> dict[str, int] | None:
     numbers: dict[str, int] = {}
     for group, text in match.groupdict().items():
         name, factor, offset = group.split("_")
-        value, rest = divmod(int(text) - int(offset), int(factor))
+        value, rest = divmod(int(text) - int(offset.replace("minus", "-")), int(factor))
         if rest or value < 0 or numbers.setdefault(name, value) != value:
             return None
     return numbers

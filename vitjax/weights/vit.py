@@ -1,4 +1,4 @@
-"""ViT: names of the PyTorch conversions (timm)."""
+"""ViT and R+ViT: names of the PyTorch conversions (timm), and of Google's own files (`GOOGLE`)."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 
 from vitjax.layers.position import resize_positions
 from vitjax.models.vit import ViT
+from vitjax.weights import resnet
 
 TABLE = (
     ("cls_token", "cls_token", "param"),
@@ -27,16 +28,41 @@ TABLE = (
     ("norm", "norm", "norm"),
     ("pre_logits.fc", "representation", "linear"),
     ("head", "head", "linear"),
+    ("patch_embed.backbone.conv", "patch_embed/backbone/conv", "conv"),
+    ("patch_embed.backbone.norm", "patch_embed/backbone/norm", "norm"),
+    *resnet.rows("patch_embed.backbone.", "patch_embed/backbone/"),
 )
+
+_BLOCK = "Transformer/encoderblock_{i}/"
+_ATTENTION = _BLOCK + "MultiHeadDotProductAttention_1/"
+GOOGLE = (
+    ("cls", "cls_token", "param"),
+    ("Transformer/posembed_input/pos_embedding", "pos_embed", "param"),
+    ("embedding", "patch_embed/proj", "flax"),
+    (_BLOCK + "LayerNorm_0", "block_{i}/norm1", "flax_norm"),
+    (_ATTENTION + "query+key+value", "block_{i}/mixer/qkv", "flax"),
+    (_ATTENTION + "out", "block_{i}/mixer/proj", "flax_heads"),
+    (_BLOCK + "LayerNorm_2", "block_{i}/norm2", "flax_norm"),
+    (_BLOCK + "MlpBlock_3/Dense_0", "block_{i}/mlp/fc1", "flax"),
+    (_BLOCK + "MlpBlock_3/Dense_1", "block_{i}/mlp/fc2", "flax"),
+    ("Transformer/encoder_norm", "norm", "flax_norm"),
+    ("pre_logits", "representation", "flax"),
+    ("head", "head", "flax"),
+    ("conv_root", "patch_embed/backbone/conv", "flax"),
+    ("gn_root", "patch_embed/backbone/norm", "flax_norm"),
+    *resnet.google_rows("patch_embed/backbone/"),
+)
+"""Names of ViT, AugReg and R+ViT in `.npz` files; `load.py` has stacked query, key and value."""
 
 
 def adapt(state_dict: dict[str, Any], model: ViT) -> dict[str, Any]:
     """Interpolates a position table that was trained at another image size."""
-    positions = state_dict.get("pos_embed")
     length = model.table_prefix + math.prod(model.table_grid)
-    if positions is not None and np.shape(positions)[1] != length:
-        resized = resize_positions(
-            jnp.asarray(positions), model.table_grid, num_prefix=model.table_prefix
-        )
-        state_dict["pos_embed"] = np.asarray(resized)
+    for key in ("pos_embed", "Transformer/posembed_input/pos_embedding"):
+        positions = state_dict.get(key)
+        if positions is not None and np.shape(positions)[1] != length:
+            resized = resize_positions(
+                jnp.asarray(positions), model.table_grid, num_prefix=model.table_prefix
+            )
+            state_dict[key] = np.asarray(resized)
     return state_dict

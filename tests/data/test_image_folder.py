@@ -1,0 +1,148 @@
+import os
+
+import numpy as np
+import pytest
+
+from tests.data.pictures import encoded, noise, write_folders
+from vitjax.data import BadImage, Source, open_source
+from vitjax.data.image_folder import open_folder
+
+
+def names(source):
+    return [source.example_name(i) for i in range(len(source))]
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_train_and_test_folders(tmp_path, held_out):
+    root = write_folders(
+        tmp_path, {"train/dog": 3, "train/cat": 2, f"{held_out}/cat": 1, f"{held_out}/dog": 2}
+    )
+    train, test = open_folder(root, "train"), open_folder(root, "test")
+    assert isinstance(train, Source)
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.num_classes == 2
+    assert names(test) == [
+        f"{held_out}/cat/000.png",
+        f"{held_out}/dog/000.png",
+        f"{held_out}/dog/001.jpg",
+    ]
+    assert [train[i]["label"] for i in range(5)] == [0, 0, 1, 1, 1]
+    assert [train[i]["image"].shape for i in range(2)] == [(9, 7, 3), (10, 9, 3)]
+    np.testing.assert_array_equal(train[0]["image"], noise(9, 7, 0)[..., ::-1])
+
+
+def test_split_by_fraction_takes_from_every_class(tmp_path):
+    root = write_folders(tmp_path, {"a": 20, "b": 5, "c": 2})
+    train, test = (open_folder(root, split, test_fraction=0.2) for split in ("train", "test"))
+    assert sorted(names(train) + names(test)) == names(open_folder(root, "train"))
+    counts = [sum(name.startswith(letter) for name in names(test)) for letter in "abc"]
+    assert counts == [4, 1, 1]
+
+
+def test_split_by_fraction_holds_out_of_the_train_folder(tmp_path):
+    root = write_folders(tmp_path, {"train/a": 5, "train/b": 5})
+    assert len(open_folder(root, "test", test_fraction=0.4)) == 4
+    assert len(open_folder(root, "train", test_fraction=0.4)) == 6
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
+    root = write_folders(tmp_path, {"a": 9, "b": 9})
+    before = [open_folder(root, split, 0.3) for split in ("train", "test")]
+    scandir = os.scandir
+
+    class Reversed:
+        def __init__(self, path):
+            self.entries = sorted(scandir(path), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    after = [open_folder(root, split, 0.3) for split in ("train", "test")]
+    assert list(map(names, before)) == list(map(names, after))
+    assert [s.fingerprint for s in before] == [s.fingerprint for s in after]
+
+
+def test_fingerprint_changes_with_names_and_sizes(tmp_path):
+    root = write_folders(tmp_path, {"a": 3, "b": 3})
+    seen = {open_folder(root, "train").fingerprint}
+    os.rename(tmp_path / "a" / "000.png", tmp_path / "a" / "zero.png")
+    seen.add(open_folder(root, "train").fingerprint)
+    (tmp_path / "a" / "zero.png").write_bytes(encoded(".png", noise(30, 30)))
+    seen.add(open_folder(root, "train").fingerprint)
+    os.rename(tmp_path / "b" / "000.png", tmp_path / "a" / "new.png")
+    seen.add(open_folder(root, "train").fingerprint)
+    assert len(seen) == 4
+
+
+def test_other_and_hidden_files_are_left_out(tmp_path):
+    root = write_folders(tmp_path, {"a": 2, "b": 1, ".cache": 1, "a/more.png": 1})
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    (tmp_path / "a" / "._000.png").write_text("x")
+    (tmp_path / "b" / "UPPER.JPEG").write_bytes(encoded(".jpg", noise(4, 4)))
+    assert names(open_folder(root, "train")) == [
+        "a/000.png",
+        "a/001.jpg",
+        "b/000.png",
+        "b/UPPER.JPEG",
+    ]
+
+
+def test_reads_lazily_and_names_the_bad_image(tmp_path):
+    root = write_folders(tmp_path, {"a": 2, "b": 1})
+    (tmp_path / "b" / "000.png").write_bytes(b"")
+    os.symlink(tmp_path / "nowhere", tmp_path / "b" / "link.png")
+    source = open_folder(root, "train")
+    assert source[1]["label"] == 0
+    with pytest.raises(BadImage, match=r"'b/000\.png': the file is empty"):
+        source[2]
+    with pytest.raises(BadImage, match=r"'b/link\.png': No such file"):
+        source[3]
+
+
+@pytest.mark.parametrize(
+    ("folders", "split", "message"),
+    [
+        ({}, "train", "is empty; put each class's images into a folder of its own"),
+        ({"train": 0}, "train", "train' is empty"),
+        ({"": 3}, "train", "Images lie directly in .* put each class's images into a folder"),
+        ({"train": 3}, "train", "Images lie directly in .*train'"),
+        ({"cat": 2, "dog": 0}, "train", "Class 'dog' of .* has no images; add some"),
+        ({"train/cat": 2, "train/dog": 0}, "train", "Class 'train/dog' of .* has no images"),
+        ({"photos/cat": 2, "photos/dog": 2}, "train", r"Class 'photos' .* holds folders \(cat"),
+        ({"cat": 2}, "test", "no test images: add test/<class>/ .*test_fraction=0.2"),
+        ({"train/cat": 2}, "test", "no test images"),
+        ({"test/cat": 2}, "train", "has test/ and no train/"),
+        ({"train/cat": 2, "test/cow": 2}, "test", "differ: test/ lacks cat; train/ lacks cow"),
+        ({"train/a": 1, "train/b": 1, "val/a": 1}, "test", "differ: val/ lacks b"),
+    ],
+)
+def test_wrong_arrangements(tmp_path, folders, split, message):
+    root = write_folders(tmp_path, folders)
+    with pytest.raises(ValueError, match=message):
+        open_folder(root, split)
+
+
+def test_fraction_beside_a_test_folder_is_refused(tmp_path):
+    root = write_folders(tmp_path, {"train/a": 2, "test/a": 2})
+    with pytest.raises(ValueError, match="has test/ already; leave test_fraction out"):
+        open_folder(root, "train", test_fraction=0.5)
+
+
+def test_fraction_of_a_class_with_one_image_is_refused(tmp_path):
+    root = write_folders(tmp_path, {"a": 2, "b": 1})
+    with pytest.raises(ValueError, match="Class 'b' has one image, and a split needs two"):
+        open_folder(root, "train", test_fraction=0.5)
+
+
+def test_thousands_of_files_are_listed_without_reading_them(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for i in range(1500):
+            (tmp_path / folder / f"{i}.jpg").touch()
+    source = open_source(str(tmp_path), "train[10%:]")
+    assert len(source) == 2700

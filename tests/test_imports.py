@@ -1,0 +1,85 @@
+"""The house: what may import what, and what `import vitjax` may not bring along."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ALLOWED = {  # folder of vitjax/ → the other folders of vitjax that it may import
+    "kernels": set(),
+    "layers": set(),
+    "data": set(),
+    "attention": {"layers", "kernels"},
+    "models": {"attention", "layers"},
+    "heads": {"layers"},
+    "tasks": {"models", "heads"},
+    "weights": {"models", "layers"},
+    "analysis": {"models", "weights"},
+    "train": set(),
+}
+LIBRARIES = {  # folder → libraries that it may not import
+    "data": {"jax", "flax", "optax", "orbax", "tensorflow", "torch"},
+    "layers": {"optax", "orbax", "ml_collections", "grain"},
+    "attention": {"optax", "orbax", "ml_collections", "grain"},
+    "models": {"optax", "orbax", "ml_collections", "grain", "torch"},
+    "train": {"torch", "tensorflow", "grain"},
+}
+HEAVY = (
+    "tensorflow",
+    "torch",
+    "orbax",
+    "tensorflow_datasets",
+    "sklearn",
+    "matplotlib",
+    "grain",
+    "cv2",
+)
+FILES = sorted((ROOT / "vitjax").rglob("*.py"))
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_design(path: pathlib.Path) -> None:
+    parts = path.relative_to(ROOT / "vitjax").parts
+    if len(parts) == 1:
+        return  # cli.py and __init__.py may import everything
+    folder = parts[0]
+    for name in imported(path):
+        top, *rest = name.split(".")
+        if top == "vitjax" and rest:
+            assert rest[0] in ALLOWED[folder] | {folder}, f"{path} imports {name}"
+        assert top not in LIBRARIES.get(folder, set()), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_is_long(path: pathlib.Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_importing_vitjax_is_light() -> None:
+    code = (
+        "import time, sys; import jax, flax.linen; before = set(sys.modules); t = time.perf_counter(); "
+        f"import vitjax; print(time.perf_counter() - t, *(set(sys.modules) - before) & set({HEAVY}))"
+    )
+    best = 1e9
+    for _ in range(3):  # the machine may be busy: the best of three
+        out = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds, *heavy = out.stdout.split()
+        assert not heavy
+        best = min(best, float(seconds))
+    assert best < 0.3

@@ -1,0 +1,121 @@
+"""One training step on a linear model small enough to compute by hand."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vitjax.tasks.classification import classification
+from vitjax.train.state import create_state, sha256
+from vitjax.train.step import make_eval_step, make_train_step
+
+
+class Linear(nn.Module):
+    """Pixels to logits; `rate` drops pixels."""
+
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(images.shape[0], -1)
+        x = nn.Dropout(self.rate, deterministic=not train)(x)
+        return nn.Dense(3, name="head")(x)
+
+
+def batch(n: int = 6, mask: list[float] | None = None) -> dict:
+    rng = np.random.default_rng(0)
+    return {
+        "image": jnp.asarray(rng.integers(0, 256, (n, 2, 2, 3)), jnp.uint8),
+        "label": jnp.asarray(rng.integers(0, 3, n), jnp.int32),
+        "mask": jnp.asarray(mask or [1.0] * n, jnp.float32),
+    }
+
+
+def setup(rate: float = 0.0, ema: bool = False, **options):
+    task = classification(Linear(rate), num_classes=3, image_size=2, **options)
+    tx = optax.sgd(0.1)
+    return task, tx, create_state(task.init(jax.random.key(0)), tx, ema)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_the_gradient_is_that_of_the_mean_loss(loss: str) -> None:
+    task, tx, state = setup(loss=loss, label_smoothing=0.1)
+    b = batch()
+    x = (np.asarray(b["image"], np.float64).reshape(6, -1) / 255 - 0.5) / 0.5
+    head = state.params["head"]
+    logits = x @ np.asarray(head["kernel"], np.float64) + np.asarray(head["bias"], np.float64)
+    target = np.eye(3)[np.asarray(b["label"])] * 0.9 + 0.1 / 3
+    if loss == "softmax":
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        value = -(target * np.log(p)).sum(1).mean()
+    else:
+        p = 1 / (1 + np.exp(-logits))
+        value = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum(1).mean()
+    new, metrics = jax.jit(make_train_step(task, tx, seed=0))(state, b)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    want = np.asarray(head["kernel"]) - 0.1 * x.T @ (p - target) / 6
+    np.testing.assert_allclose(new.params["head"]["kernel"], want, atol=1e-6)
+    assert int(new.step) == 1
+
+
+def test_a_masked_sample_does_not_count() -> None:
+    task, tx, state = setup()
+    step = jax.jit(make_train_step(task, tx, seed=0))
+    whole = batch(6, [1, 1, 0, 1, 0, 1])
+    kept = {k: v[np.array([0, 1, 3, 5])] for k, v in whole.items()}
+    (a, metrics), (b, _) = step(state, whole), step(state, kept)
+    chex.assert_trees_all_close(a.params, b.params, atol=1e-7)
+    assert metrics["skipped_images"] == 2
+
+
+def test_accumulated_parts_are_the_whole_batch() -> None:
+    task, tx, state = setup()
+    b = batch(6, [1, 1, 0, 1, 1, 1])
+    one, _ = jax.jit(make_train_step(task, tx, seed=0))(state, b)
+    for parts in (2, 3):
+        many, _ = jax.jit(make_train_step(task, tx, seed=0, accumulate=parts))(state, b)
+        chex.assert_trees_all_close(one.params, many.params, atol=1e-6)
+
+
+def test_randomness_is_a_function_of_seed_and_step() -> None:
+    task, tx, state = setup(rate=0.5)
+    step = make_train_step(task, tx, seed=7)
+    later = state.replace(step=state.step + 1)
+    hashes = [
+        sha256(f(s, batch())[0].params) for f, s in ((step, state), (step, state), (step, later))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert sha256(make_train_step(task, tx, seed=8)(state, batch())[0].params) != hashes[0]
+
+
+def test_the_average_forgets_the_start_quickly() -> None:
+    task, tx, state = setup(ema=True)
+    step = jax.jit(make_train_step(task, tx, seed=0, ema_decay=0.9))
+    first, _ = step(state, batch())
+    want = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, state.params, first.params)
+    chex.assert_trees_all_close(first.ema, want, atol=1e-6)
+    late, _ = step(first.replace(step=jnp.asarray(1000)), batch())
+    want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, first.ema, late.params)
+    chex.assert_trees_all_close(late.ema, want, atol=1e-6)
+    assert late.variables()["params"] is late.ema
+
+
+def test_evaluation_sums_over_real_samples() -> None:
+    task, _, state = setup()
+    b = batch(5, [1, 1, 1, 0, 0])
+    logits = np.asarray(task.predict(state.variables(), b["image"]))
+    right = (logits.argmax(1) == np.asarray(b["label"]))[:3].sum()
+    sums = make_eval_step(task)(state, b)
+    assert sums["count"] == 3
+    assert sums["top1"] == right
+
+
+def test_sha256_is_of_the_bytes_in_path_order() -> None:
+    import hashlib
+
+    a, b = np.arange(3, dtype=np.float32), np.ones((2, 2), np.float32)
+    want = hashlib.sha256(a.tobytes() + b.tobytes()).hexdigest()
+    assert sha256({"x": {"z": b, "a": a}}) == want

@@ -1,0 +1,102 @@
+"""Parameters, multiply-adds and FLOPs of a model, and its layers' shapes; nothing is executed."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+class Cost(NamedTuple):
+    """Of one image.
+
+    Attributes:
+      parameters: trained numbers.
+      macs: multiply-adds of convolutions and matrix products, padding included, as papers count.
+      flops: operations that the compiler counts in the compiled forward pass; element-wise too.
+    """
+
+    parameters: int
+    macs: int
+    flops: float
+
+
+class Layer(NamedTuple):
+    """One module: its path, class, output shape (the batch as 1) and own and inner parameters."""
+
+    path: str
+    kind: str
+    shape: str
+    parameters: int
+
+
+def count(model: nn.Module, shape: tuple[int, ...]) -> Cost:
+    """Traces and compiles the forward pass for one image of `shape` `[1, H, W, 3]`."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    forward = jax.jit(lambda v, x: model.apply(v, x))
+    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(variables["params"]))
+    macs = multiply_adds(forward.trace(variables, images).jaxpr.jaxpr)
+    analysis = forward.lower(variables, images).compile().cost_analysis()
+    return Cost(parameters, macs, float(analysis["flops"]))  # type: ignore[index]
+
+
+def multiply_adds(jaxpr: core.Jaxpr) -> int:
+    """Multiply-adds of all convolutions and matrix products, loops unrolled."""
+    total = 0
+    for equation, times in _equations(jaxpr, 1):
+        out = math.prod(equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape  # type: ignore[attr-defined]
+            total += times * out * math.prod(left[i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape  # type: ignore[attr-defined]
+            outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += times * out * math.prod(kernel) // outputs
+    return total
+
+
+def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
+    for equation in jaxpr.eqns:
+        yield equation, times
+        length = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)  # a closed one holds it
+                if isinstance(inner, core.Jaxpr):
+                    yield from _equations(inner, times * length)
+
+
+def layers(model: nn.Module, shape: tuple[int, ...], depth: int = 2) -> list[Layer]:
+    """The modules down to `depth` levels below the model, in the order in which they run."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    rows: list[Layer] = []
+
+    def watch(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+        result = call(*arguments, **keywords)
+        path = context.module.path
+        if context.method_name == "__call__" and len(path) <= depth:
+            shapes = [
+                list(leaf.shape) for leaf in jax.tree.leaves(result) if hasattr(leaf, "shape")
+            ]
+            shown = " ".join("×".join(map(str, s)) for s in shapes)
+            own = sum(
+                math.prod(p.shape) for p in jax.tree.leaves(_inside(variables["params"], path))
+            )
+            rows.append(Layer("/".join(path), type(context.module).__name__, shown, own))
+        return result
+
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    with nn.intercept_methods(watch):
+        jax.eval_shape(lambda v, x: model.apply(v, x), variables, images)
+    return rows
+
+
+def _inside(tree: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        tree = tree.get(part, {})
+    return tree

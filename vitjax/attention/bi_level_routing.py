@@ -1,0 +1,148 @@
+"""Bi-level routing attention (BiFormer, arXiv:2303.08810, section 3.2, algorithm 1).
+
+Each region of the map attends, position by position, to the `topk` regions that resemble it most.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
+from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.routing import (
+    Router,
+    Routing,
+    gather_regions,
+    pool_regions,
+    region_means,
+    region_merge,
+    region_partition,
+    route_weights,
+    take_regions,
+    topk_routing,
+)
+from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.downsample import pad_to_multiple
+from vitjax.layers.mlp import trunc_normal
+
+
+def bilevel_routing_attention(
+    q: Float[Array, "B H W h d"],
+    k: Float[Array, "B Y X h d"],
+    v: Float[Array, "B Y X h e"],
+    *,
+    n_win: int,
+    topk: int | None = None,
+    scale: float | None = None,
+    mul_weight: str = "none",
+    kv_downsample: str = "identity",
+    kv_size: int = 0,
+    route: Callable[..., Routing] = topk_routing,
+    gather: Callable[..., Array] = gather_regions,
+    attend: Attend = dot_product_attention,
+) -> Float[Array, "B H W h e"]:
+    """Routes regions to regions, then attends within what was routed (eq. 3-7, without LePE).
+
+    Queries may be another map than keys and values (in DeBiFormer they are agents); both are cut
+    into n_win × n_win regions.
+
+    Args:
+      topk: regions that each region sees; None for all, which is plain attention.
+      scale: of routing and attention; None for 1/√(h·d), the full width, as the authors' code has.
+      mul_weight: "none"; "soft": gathered keys and values are multiplied by the softmax of the
+        routing scores; "hard": by one, with the gradient of "soft".
+      kv_downsample, kv_size: see `pool_regions`; the routing sees all positions.
+      route, gather: `topk_routing` or a `Router`; `gather_regions` or `take_regions`.
+
+    Raises:
+      ValueError: a side is no multiple of n_win, topk > n_win², or an unknown mode.
+    """
+    if mul_weight not in ("none", "soft", "hard"):
+        raise ValueError(f"mul_weight={mul_weight!r}: choose 'none', 'soft' or 'hard'.")
+    scale = (q.shape[3] * q.shape[4]) ** -0.5 if scale is None else scale
+    topk = n_win**2 if topk is None else topk
+    q, k, v = (region_partition(x, n_win) for x in (q, k, v))
+    routing = route(region_means(q), region_means(k), topk=topk, scale=scale)
+    kv = pool_regions(jnp.concatenate([k, v], axis=-1), kv_downsample, kv_size)
+    kv = gather(kv, routing.routes)  # [B, R, K, y, x, h, d + e]
+    if mul_weight != "none":
+        weights = route_weights(routing)
+        if mul_weight == "hard":
+            weights = 1 + weights - jax.lax.stop_gradient(weights)
+        kv *= weights.reshape(*weights.shape, 1, 1, 1, 1).astype(kv.dtype)
+    kv = kv.reshape(*kv.shape[:2], -1, *kv.shape[-2:])
+    k, v = jnp.split(kv, [k.shape[-1]], axis=-1)
+    out = attend(q.reshape(*q.shape[:2], -1, *q.shape[-2:]), k, v, scale=scale)
+    return region_merge(out.reshape(*q.shape[:-1], out.shape[-1]))
+
+
+class BiLevelRoutingAttention(nn.Module):
+    """Bi-level routing attention with a depthwise convolution of v added (LePE, eq. 7).
+
+    A map that is no multiple of n_win is zero-padded at its right and bottom before the projection,
+    so that padding carries the biases and takes part, unmasked, as in the authors' code.
+
+    Attributes:
+      n_win: regions per side; `topk`: regions that each sees, None for all.
+      qk_dim: width of q and k over all heads; None for that of x.
+      scale: of the logits; None for 1/√qk_dim, that of the authors' code and weights; the paper's is
+        1/√head_dim.
+      lepe_kernel_size: 0 for no LePE.
+      kv_downsample: "identity", or a pooling of keys and values within regions with kv_size.
+      param_routing, diff_routing, mul_weight: learned, differentiable and weighted routing; the
+        paper's is none of these.
+    """
+
+    num_heads: int
+    n_win: int = 7
+    topk: int | None = 4
+    qk_dim: int | None = None
+    scale: float | None = None
+    qkv_bias: bool = True
+    lepe_kernel_size: int = 5
+    kv_downsample: str = "identity"
+    kv_size: int = 0
+    param_routing: bool = False
+    diff_routing: bool = False
+    mul_weight: str = "none"
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    def project(self, x: Float[Array, "B H W C"]) -> tuple[Array, ...]:
+        """q, k `[B, H, W, h, qk_dim / h]` and v `[B, H, W, h, C / h]`."""
+        width, heads = x.shape[-1], self.num_heads
+        qk_dim = self.qk_dim or width
+        if qk_dim == width:
+            return project_heads(self, x, 3, "w_qkv")
+        if qk_dim % heads or width % heads:
+            raise ValueError(
+                f"{type(self).__name__}: qk_dim={qk_dim} and a width of {width} cannot be split "
+                f"into {heads} heads; num_heads must divide both."
+            )
+        project = nn.Dense(
+            2 * qk_dim + width, self.qkv_bias, self.dtype, kernel_init=self.kernel_init, name="w_qkv"
+        )
+        parts = jnp.split(project(x), [qk_dim, 2 * qk_dim], axis=-1)
+        return tuple(p.reshape(*p.shape[:-1], heads, -1) for p in parts)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        padded = pad_to_multiple(x, self.n_win)
+        q, k, v = self.project(padded)
+        out = bilevel_routing_attention(
+            q, k, v, n_win=self.n_win, topk=self.topk, scale=self.scale,
+            mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
+            route=Router(self.param_routing, self.diff_routing, self.dtype, name="router"),
+            gather=gather_regions if train else take_regions,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+        )  # fmt: skip
+        if self.lepe_kernel_size:
+            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.dtype)
+            out += lepe(v.reshape(padded.shape)).reshape(out.shape)
+        return merge_heads(self, out[:, : x.shape[1], : x.shape[2]], train, "w_o")

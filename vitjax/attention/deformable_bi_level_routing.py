@@ -1,0 +1,159 @@
+"""Deformable bi-level routing attention (DeBiFormer, arXiv:2410.08582, section 3.3).
+
+A few agents, sampled at points that the map itself moves, attend to the regions that they are
+routed to; then every position attends to the agents.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention.bi_level_routing import bilevel_routing_attention
+from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
+from vitjax.attention.deformable import OffsetNetwork, deformable_attention, sampling_points
+from vitjax.attention.deformable_bias import DisplacementBias
+from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.routing import Router, gather_regions, take_regions
+from vitjax.attention.sampling import sample_groups
+from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.downsample import pad_to_multiple
+from vitjax.layers.mlp import ConvMlp, trunc_normal
+from vitjax.layers.norm import layer_norm
+
+
+def deformable_bilevel_routing_attention(
+    q: Float[Array, "B H W h d"],
+    k: Float[Array, "B H W h d"],
+    v: Float[Array, "B H W h e"],
+    agents: Float[Array, "B Y X h d"],
+    *,
+    refine: Callable[[Array], tuple[Array, Array]],
+    bias: Float[Array, "..."] | None = None,
+    scale: float | None = None,
+    attend: Attend = dot_product_attention,
+    attend_agents: Attend = dot_product_attention,
+    **routing: Any,
+) -> Float[Array, "B H W h e"]:
+    """Agents attend to routed regions of the map, and the map attends to the agents.
+
+    Args:
+      agents: queries of the agents, a map too; its sides are multiples of n_win.
+      refine: from what the agents gathered, `[B, Y, X, h, e]`, to their keys and values
+        `[B, M, h, …]`.
+      bias: of the map's positions to the agents, added to the logits.
+      scale: of routing and both attentions; None for 1/√(h·d), as the authors' code has.
+      attend, attend_agents: the attention to the agents, and of the agents.
+      **routing: n_win, topk, route, gather … of `bilevel_routing_attention`.
+    """
+    scale = (q.shape[3] * q.shape[4]) ** -0.5 if scale is None else scale
+    gathered = bilevel_routing_attention(
+        agents, k, v, scale=scale, attend=attend_agents, **routing
+    )
+    agent_k, agent_v = refine(gathered)
+    attend = functools.partial(attend, scale=scale)
+    return deformable_attention(q, agent_k, agent_v, bias=bias, attend=attend)
+
+
+class DeformableBiLevelRoutingAttention(nn.Module):
+    """DBRA with its offsets, projections, local term and the agents' MLP. Sows `points`
+    `[B, G, Y, X, 2]` and `routes`.
+
+    Maps and grids of agents that are no multiple of n_win are zero-padded at their right and
+    bottom, unmasked; padded agents lie at the map's centre. So does the authors' code.
+
+    Attributes:
+      n_win: regions per side; `topk`: regions that the agents of one region see, None for all.
+      scale: of the logits; None for 1/√C, that of the authors' code; the paper's is 1/√head_dim.
+      stride: pixels of the map between agents; `kernel_size`: of the offset network.
+      offset_groups: groups of channels and heads with points of their own; see
+        `sampling_points`.
+      offset_channels: 1 moves points along the diagonal only, as the authors' code does, 2 is the
+        paper's.
+      offset_range_factor: see `displace`.
+      agent_mlp_ratio: of the MLP of the agents.
+      lepe_kernel_size: of the depthwise convolution of v that the agents add; 0 for none.
+      table_size: side or (height, width) of the map that the table of position biases is for, None
+        for that of the first call. Other maps look up their relative positions in it.
+      kv_downsample, kv_size, param_routing, diff_routing, mul_weight: as in
+        `BiLevelRoutingAttention`.
+    """
+
+    num_heads: int
+    n_win: int = 7
+    topk: int | None = None
+    scale: float | None = None
+    stride: int = 1
+    kernel_size: int = 3
+    offset_groups: int | None = None
+    offset_channels: int = 1
+    offset_range_factor: float = -1.0
+    agent_mlp_ratio: float = 3.0
+    lepe_kernel_size: int = 5
+    table_size: int | tuple[int, int] | None = None
+    kv_downsample: str = "identity"
+    kv_size: int = 0
+    param_routing: bool = False
+    diff_routing: bool = False
+    mul_weight: str = "none"
+    qkv_bias: bool = True
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        height, width = x.shape[1:3]
+        x = pad_to_multiple(x, self.n_win)
+        q, k, v = project_heads(self, x, 3, "qkv")
+        network = OffsetNetwork(
+            self.kernel_size, self.stride, self.offset_channels, False, self.dtype, name="offset"
+        )
+        points = sampling_points(
+            q, network, groups=self.offset_groups, inset=0,
+            offset_range_factor=self.offset_range_factor,
+        )  # fmt: skip
+        self.sow("intermediates", "points", points)
+        agents = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
+        agents = agents.reshape(x.shape[0], *points.shape[2:4], x.shape[-1])
+        grid = agents.shape[1:3]
+        agents = pad_to_multiple(agents, self.n_win)
+        below, right = (a - b for a, b in zip(agents.shape[1:3], grid, strict=True))
+        points = jnp.pad(points, ((0, 0), (0, 0), (0, below), (0, right), (0, 0)))
+        side = self.table_size
+        bias = DisplacementBias(
+            "table", self.num_heads, (side, side) if isinstance(side, int) else side, self.stride,
+            q.dtype, name="bias",
+        )(points, x.shape[1:3])  # fmt: skip
+
+        def refine(gathered: Array) -> tuple[Array, Array]:
+            if self.lepe_kernel_size:
+                conv = depthwise_conv(self.lepe_kernel_size, "agent_lepe", self.dtype, self.stride)
+                lepe = conv(v.reshape(x.shape))[:, : grid[0], : grid[1]]
+                lepe = pad_to_multiple(lepe, self.n_win)
+                gathered += lepe.reshape(gathered.shape)
+            y = agents + merge_heads(self, gathered, train, "unify")
+            mlp = ConvMlp(
+                self.agent_mlp_ratio, residual=True, drop_rate=self.drop_rate,
+                kernel_init=self.kernel_init, dtype=self.dtype, name="mlp",
+            )  # fmt: skip
+            norm1, norm2 = (layer_norm().build(dtype=self.dtype, name=f"norm{i}") for i in (1, 2))
+            y = norm2(y + mlp(norm1(y), train))
+            y = y.reshape(y.shape[0], -1, y.shape[-1])
+            (key,), (value,) = (project_heads(self, y, 1, name) for name in ("k", "v"))
+            return key, value
+
+        out = deformable_bilevel_routing_attention(
+            q, k, v, project_heads(self, agents, 1, "agent_q")[0],
+            refine=refine, bias=bias, n_win=self.n_win, topk=self.topk, scale=self.scale,
+            mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
+            route=Router(self.param_routing, self.diff_routing, self.dtype, name="router"),
+            gather=gather_regions if train else take_regions,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            attend_agents=DotProductAttention(self.attn_drop_rate, train, name="attend_agents"),
+        )  # fmt: skip
+        return merge_heads(self, out[:, :height, :width], train)

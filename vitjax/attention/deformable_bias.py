@@ -1,0 +1,84 @@
+"""Position biases of sampled keys (DAT, arXiv:2201.00520, eq. 10 and table 7; the logarithmic form
+is Swin V2's, arXiv:2111.09883, eq. 5).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention.sampling import reference_points, sample_position_bias
+
+KINDS = ("table", "fixed", "log", "conv", "none")
+_INIT = nn.initializers.truncated_normal(0.01)
+
+
+def log_displacement(
+    points: Float[Array, "B G M 2"], grid: tuple[int, int]
+) -> Float[Array, "B G N M 2"]:
+    """sign(t) log₂(1 + |t|) / log₂ 8 of t = 4 (q - k), for queries on a grid over [-1, 1]."""
+    queries = reference_points(*grid, shift=0.0, inset=1).astype(points.dtype).reshape(-1, 1, 2)
+    t = 4 * (queries - points[:, :, None])
+    return jnp.sign(t) * jnp.log2(1 + jnp.abs(t)) / 3
+
+
+class DisplacementBias(nn.Module):
+    """The bias of each head for a query grid and the sampling points of its group.
+
+    Attributes:
+      kind: "table", sampled at the displacement; "fixed", an entry for each query and key; "log",
+        an MLP of the logarithmic displacement that the groups share.
+      table_size: (height, width) of the map that a table is made for; None for that of the first
+        call. On other maps "table" is sampled at relative displacements, "fixed" is resized.
+      stride: pixels of the map between sampling points.
+    """
+
+    kind: str
+    num_heads: int
+    table_size: tuple[int, int] | None = None
+    stride: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, points: Float[Array, "B G h w 2"], grid: tuple[int, int]
+    ) -> Float[Array, "*b heads N M"]:
+        *lead, rows, columns, _ = points.shape
+        points = points.reshape(*lead, rows * columns, 2)
+        height, width = self.table_size or grid
+        if self.kind == "table":
+            table = self.table((self.num_heads, 2 * height - 1, 2 * width - 1))
+            return sample_position_bias(table, points, grid)
+        if self.kind == "fixed":
+            made_for = (height, width, height // self.stride, width // self.stride)
+            table = self.table((self.num_heads, height * width, made_for[2] * made_for[3]))
+            return resize_fixed_bias(table, made_for, (*grid, rows, columns))
+        hidden = nn.Dense(32, dtype=self.dtype, name="fc1")(log_displacement(points, grid))
+        heads = self.num_heads // lead[1]
+        bias = nn.Dense(heads, use_bias=False, dtype=self.dtype, name="fc2")(nn.relu(hidden))
+        return jnp.moveaxis(bias, -1, 2).reshape(lead[0], self.num_heads, *bias.shape[2:4])
+
+    def table(self, shape: tuple[int, ...]) -> Array:
+        """The stored table, whatever map it was made for, or else a new one of this shape."""
+        if self.table_size is None and self.has_variable("params", "table"):
+            table = self.get_variable("params", "table")
+        else:
+            table = self.param("table", _INIT, shape)
+        return table if self.dtype is None else table.astype(self.dtype)
+
+
+def resize_fixed_bias(
+    table: Float[Array, "heads N M"],
+    made_for: tuple[int, int, int, int],
+    size: tuple[int, int, int, int],
+    method: str = "bilinear",
+) -> Float[Array, "heads n m"]:
+    """Interpolates the axes (query rows, query columns, key rows, key columns) of a "fixed" table."""
+    if made_for == size:
+        return table
+    heads = table.shape[0]
+    table = jax.image.resize(table.reshape(heads, *made_for), (heads, *size), method)
+    return table.reshape(heads, math.prod(size[:2]), math.prod(size[2:]))

@@ -1,0 +1,33 @@
+"""Depthwise convolution in the place of attention: the same window for every position, and no
+softmax (Han et al., arXiv:2106.04263, section 3.2).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.mlp import trunc_normal
+
+
+class DepthwiseConvMixer(nn.Module):
+    """Pointwise, depthwise, pointwise: the projections of attention around a K×K convolution.
+
+    Attributes:
+      kernel_size: K, odd.
+      drop_rate: dropout of the output.
+    """
+
+    kernel_size: int = 7
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        def dense(name: str) -> nn.Dense:
+            return nn.Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name=name)
+
+        y = depthwise_conv(self.kernel_size, "dwconv", self.dtype)(dense("v")(x))
+        return nn.Dropout(self.drop_rate, deterministic=not train)(dense("proj")(y))

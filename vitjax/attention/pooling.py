@@ -1,0 +1,29 @@
+"""Pooling in the place of attention: the mean of the neighbours (PoolFormer, arXiv:2111.11418,
+eq. 4). No parameters.
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+
+def pooling(x: Float[Array, "B H W C"], *, pool_size: int) -> Float[Array, "B H W C"]:
+    """The mean over `pool_size` × `pool_size`, minus x; what lies outside the map is not counted.
+
+    x is subtracted because the block adds it again.
+    """
+    window = (pool_size, pool_size)
+    return nn.avg_pool(x, window, (1, 1), "SAME", count_include_pad=False) - x
+
+
+class Pooling(nn.Module):
+    """`pooling` as a token mixer.
+
+    Attributes:
+      pool_size: side of the neighbourhood, odd.
+    """
+
+    pool_size: int = 3
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        return pooling(x, pool_size=self.pool_size)

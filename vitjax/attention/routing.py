@@ -1,0 +1,161 @@
+"""Region routing: which regions of a map see which (BiFormer, arXiv:2303.08810, eq. 3-6).
+
+A map is cut into `n_win` × `n_win` regions. Regions are compared by their means, each keeps its
+`topk` best partners, and their keys and values are gathered.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vitjax.layers.mlp import trunc_normal
+
+
+class Routing(NamedTuple):
+    """Where to route, and how strongly.
+
+    Attributes:
+      routes: for each region the `topk` regions that it sees, best first.
+      scores: of each pair of regions, in float32 at least; `routes` picks from its last axis.
+    """
+
+    routes: Int[Array, "B R K"]
+    scores: Float[Array, "B R S"]
+
+
+def region_partition(x: Float[Array, "B H W *C"], n_win: int) -> Float[Array, "B R y x *C"]:
+    """Cuts a map into R = n_win² regions of (H / n_win) × (W / n_win) positions, row by row.
+
+    Raises:
+      ValueError: a side is no multiple of n_win; `pad_to_multiple` makes it one.
+    """
+    batch, height, width, *rest = x.shape
+    if height % n_win or width % n_win:
+        raise ValueError(
+            f"A map of {height}×{width} cannot be cut into {n_win}×{n_win} regions: each side must "
+            f"be a multiple; pad the map first (vitjax.layers.downsample.pad_to_multiple) or "
+            f"choose another n_win."
+        )
+    x = x.reshape(batch, n_win, height // n_win, n_win, width // n_win, *rest)
+    return jnp.swapaxes(x, 2, 3).reshape(batch, n_win**2, height // n_win, width // n_win, *rest)
+
+
+def region_merge(regions: Float[Array, "B R y x *C"]) -> Float[Array, "B H W *C"]:
+    """The map of these regions; the inverse of `region_partition`."""
+    batch, number, height, width, *rest = regions.shape
+    n_win = round(number**0.5)
+    x = regions.reshape(batch, n_win, n_win, height, width, *rest)
+    return jnp.swapaxes(x, 2, 3).reshape(batch, n_win * height, n_win * width, *rest)
+
+
+def region_means(regions: Float[Array, "B R y x h d"]) -> Float[Array, "B R C"]:
+    """The mean of each region, heads concatenated, in float32 at least (eq. 3)."""
+    dtype = jnp.promote_types(regions.dtype, jnp.float32)
+    return regions.mean(axis=(2, 3), dtype=dtype).reshape(*regions.shape[:2], -1)
+
+
+def topk_routing(
+    q: Float[Array, "B R C"], k: Float[Array, "B S C"], *, topk: int, scale: float
+) -> Routing:
+    """The `topk` keys with the largest scale · q · k for each query (eq. 4 and 5).
+
+    The choice has no gradient; the scores have.
+
+    Raises:
+      ValueError: there are fewer than topk keys.
+    """
+    if not 1 <= topk <= k.shape[1]:
+        raise ValueError(
+            f"topk={topk}: a region can be routed to 1 … {k.shape[1]} regions (n_win²); lower "
+            f"topk, raise n_win, or leave topk=None for all."
+        )
+    scores = jnp.einsum("brc,bsc->brs", q * scale, k)
+    return Routing(jax.lax.top_k(jax.lax.stop_gradient(scores), topk)[1], scores)
+
+
+def route_weights(routing: Routing) -> Float[Array, "B R K"]:
+    """Softmax of the scores over the regions that were chosen; sums to one over K."""
+    chosen = jax.nn.one_hot(routing.routes, routing.scores.shape[2], dtype=routing.scores.dtype)
+    return jax.nn.softmax(jnp.einsum("brks,brs->brk", chosen, routing.scores), axis=-1)
+
+
+def gather_regions(
+    regions: Float[Array, "B S *C"], routes: Int[Array, "B R K"]
+) -> Float[Array, "B R K *C"]:
+    """Routed regions, as a product with one-hot rows: no scatter in the backward pass."""
+    chosen = jax.nn.one_hot(routes, regions.shape[1], dtype=regions.dtype)
+    return jnp.einsum("brks,bs...->brk...", chosen, regions)
+
+
+def take_regions(
+    regions: Float[Array, "B S *C"], routes: Int[Array, "B R K"]
+) -> Float[Array, "B R K *C"]:
+    """`gather_regions` by indexing: the reference form, and the cheaper one for inference."""
+    return jax.vmap(lambda x, i: x[i])(regions, routes)
+
+
+def pool_regions(
+    regions: Float[Array, "B R y x *C"], mode: str, size: int
+) -> Float[Array, "B R _ _ *C"]:
+    """Fewer keys and values per region (the released code's kv_downsample_mode).
+
+    Args:
+      mode: "identity"; "avgpool" or "maxpool" over `size` × `size` positions, a remainder dropped;
+        "ada_avgpool" or "ada_maxpool" to `size` × `size` cells, which overlap where they must.
+
+    Raises:
+      ValueError: unknown mode, no size, or regions smaller than the pool.
+    """
+    if mode == "identity":
+        return regions
+    reduce: dict[str, Callable[..., Array]] = {"avgpool": jnp.mean, "maxpool": jnp.max}
+    kind = mode.removeprefix("ada_")
+    if kind not in reduce:
+        raise ValueError(
+            f"kv_downsample={mode!r}: keys and values of a region are reduced by 'identity', "
+            f"'avgpool', 'maxpool', 'ada_avgpool' or 'ada_maxpool'."
+        )
+    for axis in (2, 3):
+        length = regions.shape[axis]
+        if size < 1 or (kind == mode and length < size):
+            raise ValueError(
+                f"kv_downsample={mode!r} with kv_size={size} for regions of {length} positions a "
+                f"side: give a kv_size from 1 to {length}."
+            )
+        if kind == mode:
+            cells = [(i * size, (i + 1) * size) for i in range(length // size)]
+        else:
+            cells = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        parts = [jax.lax.slice_in_dim(regions, *cell, axis=axis) for cell in cells]
+        regions = jnp.stack([reduce[kind](p, axis=axis) for p in parts], axis=axis)
+    return regions
+
+
+class Router(nn.Module):
+    """`topk_routing`, whose routes it sows as `intermediates/…/routes`.
+
+    Attributes:
+      learned: both means pass a linear layer first (the released code's param_routing).
+      differentiable: gradients reach q and k through the scores (diff_routing).
+    """
+
+    learned: bool = False
+    differentiable: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, q: Float[Array, "B R C"], k: Float[Array, "B S C"], *, topk: int, scale: float
+    ) -> Routing:
+        if not self.differentiable:
+            q, k = jax.lax.stop_gradient((q, k))
+        if self.learned:
+            emb = nn.Dense(q.shape[-1], kernel_init=trunc_normal, dtype=self.dtype, name="emb")
+            q, k = emb(q), emb(k)
+        routing = topk_routing(q, k, topk=topk, scale=scale)
+        self.sow("intermediates", "routes", routing.routes)
+        return routing

@@ -1,0 +1,112 @@
+"""Spatial-reduction attention: every position attends to a shrunken map (PVT, arXiv:2102.12122,
+eq. 1-4; its linear form PVT v2, arXiv:2106.13797, section 3.1).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
+from vitjax.attention.full import merge_heads, project_heads
+from vitjax.layers.downsample import ConvNorm
+from vitjax.layers.mlp import gelu, trunc_normal
+from vitjax.layers.norm import layer_norm
+
+
+def spatial_reduction_attention(
+    q: Float[Array, "B *S h d"],
+    k: Float[Array, "B *R h d"],
+    v: Float[Array, "B *R h d"],
+    *,
+    scale: float | None = None,
+    attend: Attend = dot_product_attention,
+) -> Float[Array, "B *S h d"]:
+    """Attention of every position of one map to every position of another (PVT, eq. 2).
+
+    Args:
+      k, v: keys and values of the reduced map; of the same map, this is full attention.
+      scale: 1/√d if None.
+    """
+
+    def flat(x: Array) -> Array:
+        return x.reshape(x.shape[0], -1, *x.shape[-2:])
+
+    return attend(flat(q), flat(k), flat(v), scale=scale).reshape(q.shape)
+
+
+def adaptive_average_pool(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B s s C"]:
+    """Means over `side` × `side` cells that cover the map (PVT v2, section 3.1), as two products.
+
+    Cell i of an axis of length L spans ⌊i·L/side⌋ to ⌈(i+1)·L/side⌉: neighbours share a row where
+    `side` does not divide L, and a map smaller than `side` is repeated.
+    """
+
+    def cells(length: int) -> Array:
+        i = np.arange(side)
+        start, stop = i * length // side, -(-(i + 1) * length // side)
+        position = np.arange(length)
+        inside = (position >= start[:, None]) & (position < stop[:, None])
+        return jnp.asarray(inside / inside.sum(axis=1, keepdims=True), x.dtype)
+
+    return jnp.einsum("sh,tw,bhwc->bstc", cells(x.shape[1]), cells(x.shape[2]), x)
+
+
+class SpatialReductionAttention(nn.Module):
+    """Self-attention whose keys and values come from a smaller map (SRA; linear SRA).
+
+    Attributes:
+      num_heads: heads; the width must be a multiple.
+      sr_ratio: the map shrinks by this factor per side, with a convolution of kernel = stride =
+        `sr_ratio`; as published, rows and columns left over have no key. A map smaller than the
+        kernel is zero-padded. With 1 it is full attention, and sequences are accepted too.
+      pooled_size: linear SRA if not 0: average pooling to this many cells per side, 1×1
+        convolution, norm and GELU instead of the strided convolution; the cost is linear in the
+        number of positions.
+      scale: factor of the logits; None for 1/√head_dim.
+      attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
+    """
+
+    num_heads: int
+    sr_ratio: int = 1
+    pooled_size: int = 0
+    qkv_bias: bool = True
+    scale: float | None = None
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        (q,) = project_heads(self, x, 1, "q")
+        k, v = project_heads(self, self.reduce(x, train), 2, "kv")
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+        out = spatial_reduction_attention(q, k, v, scale=self.scale, attend=attend)
+        return merge_heads(self, out, train)
+
+    def reduce(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *R C"]:
+        """The map of keys and values (PVT, eq. 3); parameters `reduce/conv` and `reduce/norm`.
+
+        Raises:
+          ValueError: x is a sequence, and there is something to reduce.
+        """
+        ratio = 1 if self.pooled_size else self.sr_ratio
+        if not self.pooled_size and ratio == 1:
+            return x
+        if x.ndim != 4:
+            raise ValueError(
+                f"Spatial reduction (sr_ratio={self.sr_ratio}, pooled_size={self.pooled_size}) "
+                f"needs a map [B, H, W, C] and was given {x.shape}; for sequences choose "
+                f"sr_ratio=1, pooled_size=0, or a model without class token (pool='gap')."
+            )
+        act = None
+        if self.pooled_size:
+            x, act = adaptive_average_pool(x, self.pooled_size), gelu
+        conv = ConvNorm(
+            x.shape[-1], ratio, ratio, keep_partial=False, norm=layer_norm(1e-5), act=act,
+            dtype=self.dtype, name="reduce",
+        )  # fmt: skip
+        return conv(x, train)

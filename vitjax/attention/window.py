@@ -1,0 +1,105 @@
+"""Shifted-window attention: attention inside M×M windows, whose grid moves in every other block
+(Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
+from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.windows import (
+    relative_bias,
+    shift_map,
+    shift_mask,
+    window_merge,
+    window_partition,
+)
+from vitjax.layers.downsample import pad_to_multiple
+from vitjax.layers.mlp import trunc_normal
+
+
+def window_attention(
+    q: Float[Array, "B H W h d"],
+    k: Float[Array, "B H W h d"],
+    v: Float[Array, "B H W h e"],
+    *,
+    window_size: int,
+    shift: int = 0,
+    bias: Float[Array, "h N N"] | None = None,
+    scale: float | None = None,
+    attend: Attend = dot_product_attention,
+) -> Float[Array, "B H W h e"]:
+    """Each position attends to those of its window (eq. 3), and the map's border stays a border.
+
+    Args:
+      window_size: M, in pixels of the map; both sides are multiples. M = H = W is full attention.
+      shift: pixels by which the grid of windows lies further down and right, 0 ≤ shift < M. What
+        it cuts off at the top and left shares windows with the bottom and right, and is masked.
+      bias: per head, query and key of a window (eq. 4).
+    """
+    height, width = q.shape[1:3]
+    q, k, v = (window_partition(shift_map(t, shift), window_size) for t in (q, k, v))
+    mask = shift_mask(height, width, window_size, shift)[:, None] if shift else None
+    out = attend(q, k, v, bias=bias, mask=mask, scale=scale)
+    return shift_map(window_merge(out, window_size, height, width), -shift)
+
+
+class WindowAttention(nn.Module):
+    """`window_attention` with a learned relative position bias.
+
+    A map that is no multiple of the window is zero-padded at its right and bottom before the
+    projections, as in the official segmentation code: padding carries their biases and is attended
+    to, except across a shifted border.
+
+    Attributes:
+      window_size: M, in pixels of the map.
+      shift: pixels, modulo M; "half" is ⌊M/2⌋, the paper's.
+      map_size: (height, width) of the map for which a shift is left out if a window spans a side
+        of it, as the official classification code does; None means every such map. The
+        segmentation code, at any size, always shifts.
+      scale: factor of the logits, 1/√head_dim if None.
+    """
+
+    num_heads: int
+    window_size: int = 7
+    shift: int | str = 0
+    map_size: tuple[int, int] | None = None
+    qkv_bias: bool = True
+    scale: float | None = None
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    kernel_init: Any = trunc_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        height, width = x.shape[1:3]
+        shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
+        entries = (2 * self.window_size - 1) ** 2
+        table = self.param("relative_position_bias", trunc_normal, (entries, self.num_heads))
+        q, k, v = project_heads(self, pad_to_multiple(x, self.window_size), 3, "qkv")
+        out = window_attention(
+            q, k, v, window_size=self.window_size, shift=shift, bias=relative_bias(table),
+            scale=self.scale, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+        )  # fmt: skip
+        return merge_heads(self, out[:, :height, :width], train)
+
+
+def window_shift(
+    shift: int | str, window_size: int, size: tuple[int, int], map_size: tuple[int, int] | None
+) -> int:
+    """Pixels of shift on a map of this size; see the attributes of `WindowAttention`.
+
+    Raises:
+      ValueError: `shift` is a word other than "half", or the window is empty.
+    """
+    if window_size < 1 or (isinstance(shift, str) and shift != "half"):
+        raise ValueError(
+            f"window_size={window_size}, shift={shift!r}: a window has at least 1 pixel a side, "
+            f"and a shift is a number of pixels or 'half' of the window."
+        )
+    if min(size) <= window_size and map_size in (None, size):
+        return 0
+    return window_size // 2 if isinstance(shift, str) else shift % window_size

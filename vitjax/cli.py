@@ -1,0 +1,189 @@
+"""The command `vitjax`: what there is, what it costs, and what a trained model says of a photo.
+
+  vitjax list 'vit_s*'                          models, or with --mixers the token mixers
+  vitjax info vit_b16                           parameters, FLOPs, and shapes per layer
+  vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
+  vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
+
+Every command takes --json, for scripts. Training is `python train.py --help`.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; a user's mistake ends in one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="vitjax", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(function: Any, name: str) -> argparse.ArgumentParser:
+        text = function.__doc__.splitlines()[0]
+        sub = commands.add_parser(name, help=text, description=function.__doc__)
+        sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command(list_, "list")
+    sub.add_argument(
+        "pattern", nargs="?", default="*", help="shell pattern, e.g. 'vit*' (quote it)"
+    )
+    sub.add_argument("--mixers", action="store_true", help="list token mixers instead of models")
+    sub = command(info, "info")
+    sub.add_argument("model", nargs="?", help="a name of `vitjax list`")
+    sub.add_argument("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
+    sub.add_argument("--image-size", type=int, default=0, help="pixels per side (the model's own)")
+    sub.add_argument("--depth", type=int, default=2, help="levels of layers to show (2)")
+    sub = command(predict, "predict")
+    sub.add_argument("images", nargs="+", type=pathlib.Path, help="image files")
+    sub.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's folder")
+    sub.add_argument("--step", type=int, help="checkpoint to use (the latest)")
+    try:
+        options = parser.parse_args(arguments)
+        result, text = options.function(options)
+        print(json.dumps(result) if options.json else text)
+    except BrokenPipeError:  # `vitjax list | head`
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def list_(options: argparse.Namespace) -> tuple[Any, str]:
+    """Lists the models on the menu, or the token mixers, that match a pattern."""
+    import fnmatch
+
+    from vitjax.attention import MIXERS, unknown
+    from vitjax.models import MODELS
+
+    menu = MIXERS if options.mixers else MODELS
+    names = [name for name in menu if fnmatch.fnmatchcase(name, options.pattern)]
+    if not names:
+        kind = "mixer" if options.mixers else "model"
+        raise ValueError(unknown(kind, options.pattern, menu))
+    return names, "\n".join(names)
+
+
+def info(options: argparse.Namespace) -> tuple[Any, str]:
+    """Shows what a model costs, layer by layer, or how far a run has come."""
+    if (options.model is None) == (options.workdir is None):
+        raise ValueError("info takes a model's name or --workdir=FOLDER, one of them.")
+    return _info_run(options.workdir) if options.workdir else _info_model(options)
+
+
+def _info_model(options: argparse.Namespace) -> tuple[Any, str]:
+    from vitjax.analysis.cost import count, layers
+    from vitjax.models import create_model, model_options
+    from vitjax.train.report import table
+
+    size = options.image_size or model_options(options.model).get("image_size") or 224
+    known = "image_size" in model_options(options.model)
+    model: Any = create_model(options.model, **({"image_size": size} if known else {}))
+    height, width = (size, size) if isinstance(size, int) else size
+    cost = count(model, (1, height, width, 3))
+    rows = layers(model, (1, height, width, 3), options.depth)
+    result = {
+        "model": options.model,
+        "image_size": [height, width],
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "layers": [row._asdict() for row in rows],
+    }
+    head = table(
+        [
+            ("model", options.model),
+            ("image", f"{height}×{width}"),
+            ("parameters", f"{cost.parameters:,}"),
+            ("multiply-adds", f"{cost.macs / 1e9:,.3f} G (convolutions and matrix products)"),
+            ("FLOPs", f"{cost.flops / 1e9:,.3f} G (compiled forward pass)"),
+        ]
+    )
+    wide = max(len(row.path) for row in rows)
+    body = [f"  {r.path:<{wide}}  {r.kind:<20} {r.shape:>18} {r.parameters:>13,}" for r in rows]
+    title = f"  {'layer':<{wide}}  {'kind':<20} {'output':>18} {'parameters':>13}"
+    return result, "\n".join([head, "", title, *body])
+
+
+def _info_run(workdir: pathlib.Path) -> tuple[Any, str]:
+    from vitjax.train.report import show, table
+    from vitjax.train.state import sha256
+
+    config, _, checkpoints = _open_run(workdir)
+    step, variables = checkpoints.read()
+    best = checkpoints.best()
+    result = {
+        "workdir": str(workdir),
+        "model": config["model"]["name"],
+        "step": step,
+        "metrics": checkpoints.metrics(step),
+        "best": {"step": best[0], **best[1]} if best else None,
+        "sha256": sha256(variables["params"]),
+        "checkpoints": checkpoints.steps(),
+    }
+    rows = [
+        ("model", result["model"]),
+        ("step", str(step)),
+        ("measured there", show(result["metrics"]) or "nothing"),
+        ("best", f"step {best[0]}  {show(best[1])}" if best else "nothing evaluated yet"),
+        ("SHA-256", result["sha256"]),
+        ("checkpoints", ", ".join(map(str, result["checkpoints"]))),
+    ]
+    return result, table(rows)
+
+
+def predict(options: argparse.Namespace) -> tuple[Any, str]:
+    """Classifies image files with a trained run: the top five classes with probabilities."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from vitjax.data.image import read_image
+    from vitjax.data.transforms import resize_and_centre_crop
+    from vitjax.models import from_config
+    from vitjax.tasks.classification import normalize
+
+    config, classes, checkpoints = _open_run(options.workdir)
+    step, found = checkpoints.read(options.step)
+    variables = {"params": found["ema"] or found["params"], **found["rest"]}
+    d = config["data"]
+    size = d["image_size"]
+    model: Any = from_config(config["model"], len(classes), size)
+    images = np.stack(
+        [resize_and_centre_crop(read_image(str(path)), size) for path in options.images]
+    )
+    logits = jax.jit(model.apply)(variables, normalize(jnp.asarray(images), d["mean"], d["std"]))
+    softmax = config["loss"]["name"] == "softmax"
+    scores = np.asarray(jax.nn.softmax(logits) if softmax else jax.nn.sigmoid(logits), np.float64)
+    result, lines = [], []
+    for path, row in zip(options.images, scores, strict=True):
+        top = [(classes[i], float(row[i])) for i in np.argsort(-row)[:5]]
+        result.append({"image": str(path), "step": step, "top": [list(t) for t in top]})
+        lines += [str(path), *(f"  {p:7.2%}  {name}" for name, p in top)]
+    return result, "\n".join(lines)
+
+
+def _open_run(workdir: pathlib.Path) -> tuple[dict[str, Any], list[str], Any]:
+    """Config, class names and checkpoints of a run's folder."""
+    from vitjax.train.checkpoint import SavedSteps
+    from vitjax.train.config import read_config
+
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{workdir} is no run's folder: it has no config.json. Give the --workdir that "
+            f"train.py "
+            "was given."
+        )
+    classes = json.loads((workdir / "classes.json").read_text())
+    return read_config(path), classes, SavedSteps(workdir / "checkpoints")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

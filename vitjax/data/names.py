@@ -1,0 +1,30 @@
+"""Sentences for names and paths that are not there, with the nearest that is."""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name that is not on a menu: what was given, the nearest, what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"Unknown {kind} {name!r}{hint} Choose from: {', '.join(known) or '(there are none)'}."
+
+
+def check_folder(path: str) -> None:
+    """Raises ValueError, with the nearest name that exists, unless `path` is a folder."""
+    if os.path.isdir(path):
+        return
+    if not path:
+        raise ValueError("A folder has no path; write folder:///photos or folder://photos.")
+    if os.path.exists(path):
+        raise ValueError(f"{path!r} is a file; give the folder that holds the classes' folders.")
+    parent, missing = os.path.split(os.path.abspath(path))
+    while not os.path.isdir(parent):
+        parent, missing = os.path.split(parent)
+    folders = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+    near = difflib.get_close_matches(missing, folders, n=1, cutoff=0.5)
+    hint = f"did you mean {os.path.join(parent, near[0])!r}?" if near else "check the path."
+    raise ValueError(f"Folder {path!r} does not exist: {parent!r} has no {missing!r}; {hint}")

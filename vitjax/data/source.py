@@ -1,0 +1,103 @@
+"""What a data set is to everything else: a numbered sequence of labelled images behind one URI."""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Protocol, TypedDict, runtime_checkable
+from urllib.parse import parse_qsl
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vitjax.data.names import unknown
+
+
+class Example(TypedDict):
+    """One labelled image, RGB."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    label: int
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to the examples of one split; reads an image when it is asked for it."""
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    """16 hexadecimal digits of the SHA-256 of what the data is, to notice that it has changed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Example:
+        """Raises BadImage where the image cannot be read."""
+        ...
+
+    def example_name(self, i: int) -> str:
+        """What a message calls example i; a file's path inside its data set."""
+        ...
+
+
+class BadImage(ValueError):
+    """An image that cannot be read: whose it is (`name`) and why (`reason`)."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"Cannot read image {self.name!r}: {self.reason}."
+
+
+def open_source(uri: str, split: str) -> Source:
+    """Opens one split of a data set.
+
+    Args:
+      uri: `digits://`, `folder:///absolute/path`, `folder://relative/path` or the path alone; a
+        folder takes the option `?test_fraction=0.2`.
+      split: "train" or "test", or a slice of one by percent or count: "train[:80%]" and
+        "train[80%:]" are disjoint and together all of "train". A slice is one of a fixed
+        permutation (PCG64 seeded with 0), so that it holds all classes in about their proportions.
+
+    Raises:
+      ValueError: no such source, option, path or split, or the data is not as it must be.
+    """
+    from vitjax.data import digits, image_folder, splits  # they import this module for its types
+
+    schemes = {
+        "digits": (digits.open_digits, {}),
+        "folder": (image_folder.open_folder, {"test_fraction": float}),
+    }
+    scheme, path, options = _parse_uri(uri, schemes)
+    opener, types = schemes[scheme]
+    for key, value in options.items():
+        if key not in types:
+            raise ValueError(unknown(f"option of {scheme}://", key, types))
+        try:
+            options[key] = types[key](value)
+        except ValueError:
+            raise ValueError(f"Option {key}={value!r} of {uri!r} is not a number.") from None
+    part = splits.parse_split(split)
+    return splits.take(opener(path, part.name, **options), part)
+
+
+def _parse_uri(uri: str, schemes: Iterable[str]) -> tuple[str, str, dict]:
+    scheme, separator, rest = uri.partition("://")
+    path, _, query = (rest if separator else uri).partition("?")
+    if not separator:
+        if not os.path.exists(path) and difflib.get_close_matches(path, schemes, cutoff=0.7):
+            raise ValueError(unknown("data source", uri, [f"{name}://" for name in schemes]))
+        scheme = "folder"
+    if scheme not in schemes:
+        raise ValueError(unknown("data source", f"{scheme}://", [f"{name}://" for name in schemes]))
+    return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def short_sha256(parts: Iterable[bytes]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""DeiT: Training Data-Efficient Image Transformers (Touvron et al., arXiv:2012.12877).
+
+New there: ViT trained on ImageNet alone, by strong augmentation, and a second learned token, the
+distillation token, whose head imitates a convolutional teacher. Undistilled, the network is ViT.
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.models.vit import ViT
+from vitjax.models.vit import VARIANTS as SIZES
+
+VARIANTS = {
+    "tiny": dict(patch_size=16, **SIZES["ti"]),
+    "small": dict(patch_size=16, **SIZES["s"]),
+    "base": dict(patch_size=16, **SIZES["b"]),
+}
+
+
+class DistilledDeiT(ViT):
+    """A ViT whose one register has a position and is read by a head of its own (section 4, figure
+    2).
+
+    Attributes: those of `ViT`.
+    """
+
+    num_registers: int = 1
+    register_position: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pool != "token" or self.num_registers != 1:
+            raise ValueError(
+                f"pool={self.pool!r}, num_registers={self.num_registers}: a distilled DeiT reads a "
+                f"class token and one distillation token, pool='token' and num_registers=1."
+            )
+        super().__post_init__()
+
+    def setup(self) -> None:
+        super().setup()
+        if self.num_classes:
+            self.head_dist = nn.Dense(
+                self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype
+            )
+
+    def both_logits(
+        self, images: Float[Array, "B H W c"], train: bool = False
+    ) -> tuple[Float[Array, "B K"], Float[Array, "B K"]]:
+        """The logits of the class token's head, which learns the labels, and those of the
+        distillation token's, which learns the teacher's (eq. 3); the two vectors with
+        `num_classes=0`.
+        """
+        x, _ = self.encode(images, train)
+        if not self.num_classes:
+            return x[:, 0], x[:, 1]
+        return self.head(x[:, 0]), self.head_dist(x[:, 1])
+
+    def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
+        """The mean of `both_logits`, as at inference."""
+        labels, teacher = self.both_logits(images, train)
+        return (labels + teacher) / 2

@@ -1,0 +1,74 @@
+"""R+ViT: the hybrids of the ViT paper (Dosovitskiy et al., arXiv:2010.11929, section 3.1) in the
+sizes of How to Train Your ViT? (Steiner et al., arXiv:2106.10270).
+
+New there: the patches are cut from the feature map of a ResNet instead of from the image.
+
+A name's number is pixels per token, except that of `r_vit_ti16`, whose published weights have 32:
+the root's stride 4 times patches of 8×8 of its map. The authors' weight standardisation divides by
+the standard deviation + 1e-5; the PyTorch conversions, and this file, by √(variance + 1e-8).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.layers.downsample import pad_to_multiple
+from vitjax.layers.resnet import ResNet, ResNetRoot
+from vitjax.layers.spec import spec
+from vitjax.models import vit
+
+
+class ResNetEmbed(nn.Module):
+    """Tokens from the last map of a ResNet; the `stem` of a ViT.
+
+    Any image fits: the ResNet's maps round up, and its last is zero-padded at the right and bottom
+    to a multiple of the patches.
+
+    Attributes:
+      patch_size: pixels per token; the ResNet's stride or a multiple.
+      depths: bottlenecks of each stage; none leaves the root alone.
+      width_factor: multiplies the ResNet's widths.
+    """
+
+    width: int
+    patch_size: int
+    depths: tuple[int, ...]
+    width_factor: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W c"]) -> Float[Array, "B h w C"]:
+        stride = 4 * 2 ** max(len(self.depths) - 1, 0)
+        patch, rest = divmod(self.patch_size, stride)
+        if rest or not patch:
+            raise ValueError(
+                f"patch_size={self.patch_size}: the ResNet with stages {self.depths} has stride "
+                f"{stride}, and a token covers a whole number of its pixels; choose a multiple of "
+                f"{stride}."
+            )
+        if self.depths:
+            factor = self.width_factor
+            x = ResNet(self.depths, factor, dtype=self.dtype, name="backbone")(images)[-1]
+        else:
+            x = ResNetRoot(64 * self.width_factor, dtype=self.dtype, name="backbone")(images)
+        x = pad_to_multiple(x, patch)
+        strides = (patch, patch)
+        return nn.Conv(self.width, strides, strides, "VALID", dtype=self.dtype, name="proj")(x)
+
+
+VARIANTS = {
+    "r_vit_ti16": dict(
+        stem=spec(ResNetEmbed, depths=()), patch_size=32, **vit.VARIANTS["ti"]
+    ),
+    "r26_vit_s32": dict(
+        stem=spec(ResNetEmbed, depths=(2, 2, 2, 2)), patch_size=32, **vit.VARIANTS["s"]
+    ),
+    "r50_vit_b16": dict(
+        stem=spec(ResNetEmbed, depths=(3, 4, 9)), patch_size=16, **vit.VARIANTS["b"]
+    ),
+    "r50_vit_l32": dict(
+        stem=spec(ResNetEmbed, depths=(3, 4, 6, 3)), patch_size=32, **vit.VARIANTS["l"]
+    ),
+}
+"""Hyperparameters of a `ViT` each."""

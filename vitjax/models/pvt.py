@@ -1,0 +1,169 @@
+"""Pyramid Vision Transformer (PVT; Wang et al., arXiv:2102.12122).
+
+New there: a transformer as a pyramid of four stages, and attention whose keys and values come from
+a spatially reduced map, so that the fine stages are affordable.
+
+Where the paper's text is silent, the official code decides: a class token joins in the last stage
+only; the norms after a patch embedding and after a reduction have epsilon 1e-5, the others 1e-6;
+patches that the map fills in part only are dropped. Position tables are interpolated bilinearly,
+without antialiasing. Dense prediction has no class token there, and so `features` has none.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention import Mixers, parse_mixers
+from vitjax.layers.downsample import ConvNorm
+from vitjax.layers.mlp import Mlp, trunc_normal
+from vitjax.layers.norm import layer_norm
+from vitjax.layers.position import resize_positions
+from vitjax.layers.spec import fields, spec
+from vitjax.models.pyramid import Block, Pyramid
+
+_WIDTHS = dict(dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratio=(8.0, 8.0, 4.0, 4.0))
+VARIANTS = {
+    "tiny": dict(_WIDTHS, depths=(2, 2, 2, 2), drop_path_rate=0.1),
+    "small": dict(_WIDTHS, depths=(3, 4, 6, 3), drop_path_rate=0.1),
+    "medium": dict(_WIDTHS, depths=(3, 4, 18, 3), drop_path_rate=0.3),
+    "large": dict(_WIDTHS, depths=(3, 8, 27, 3), drop_path_rate=0.3),
+}
+
+
+class PatchPosition(nn.Module):
+    """The entry of a stage: patches of the map before (`patch`), learned positions, dropout.
+
+    Attributes:
+      grid: rows and columns of the position table; other maps interpolate it.
+      class_token: a class token and its position, the table's first, for `prepend`.
+    """
+
+    width: int
+    patch_size: int
+    grid: tuple[int, int]
+    class_token: bool = False
+    drop_rate: float = 0.0
+    dtype: Any = None
+
+    def setup(self) -> None:
+        p, rows = self.patch_size, math.prod(self.grid) + self.class_token
+        self.patch = ConvNorm(
+            self.width, p, p, keep_partial=False, norm=layer_norm(1e-5), dtype=self.dtype
+        )
+        self.pos_embed = self.param("pos_embed", trunc_normal, (1, rows, self.width))
+        if self.class_token:
+            self.cls_token = self.param("cls_token", trunc_normal, (1, 1, self.width))
+        self.drop = nn.Dropout(self.drop_rate)
+
+    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+        x = self.patch(x, train)
+        table = resize_positions(
+            self.pos_embed[:, int(self.class_token) :], x.shape[1:3], num_prefix=0,
+            source_grid=self.grid, method="bilinear", antialias=False,
+        )  # fmt: skip
+        x = x + table.reshape(1, *x.shape[1:]).astype(x.dtype)
+        return self.drop(x, deterministic=not train)
+
+    def prepend(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B N C"]:
+        """The map as a sequence, the class token first."""
+        token = (self.cls_token + self.pos_embed[:, :1]).astype(x.dtype)
+        token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
+        token = self.drop(token, deterministic=not train)
+        return jnp.concatenate([token, x.reshape(x.shape[0], -1, self.width)], axis=1)
+
+
+class PVT(Pyramid):
+    """A pyramid whose last stage reads a class token too, and whose head reads that token."""
+
+    def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
+        """Logits `[B, num_classes]`, or the class token if `num_classes` is 0."""
+        x = images.astype(self.dtype or images.dtype)
+        for resize, stage in zip(self.resizes[:-1], self.stages[:-1], strict=True):
+            x = stage(resize(x, train), train)
+        entry = self.resizes[-1]
+        x = self.stages[-1](entry.prepend(entry(x, train), train), train)
+        x = jnp.squeeze(self.final_norm(x)[:, :1], axis=1)
+        return self.head(x) if self.num_classes else x
+
+
+def pvt(
+    *,
+    dims: tuple[int, ...],
+    depths: tuple[int, ...],
+    num_heads: tuple[int, ...],
+    mlp_ratio: float | tuple[float, ...] = (8.0, 8.0, 4.0, 4.0),
+    sr_ratio: int | tuple[int, ...] | None = None,
+    qkv_bias: bool = True,
+    scale: float | None = None,
+    patch_size: int = 4,
+    pool: str = "token",
+    mixer: str = "sra",
+    num_classes: int = 1000,
+    image_size: int | tuple[int, int] = 224,
+    drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.1,
+    remat: bool = False,
+    dtype: Any = None,
+) -> Pyramid:
+    """A PVT: patches, positions and blocks of spatial-reduction attention in each stage.
+
+    Args:
+      sr_ratio: reduction of each stage; None leaves it to the mixer, whose default is 8, 4, 2, 1.
+      scale: of the attention logits; 1/√head_dim if None.
+      patch_size: of the first stage; later ones halve the map.
+      pool: "token", as published; the last stage then is a sequence, for mixers that take one.
+        "gap" has no class token and averages the last map: for every mixer.
+      image_size: that of the position tables.
+      drop_rate: dropout after the positions, of each mixer's output and in the MLPs.
+
+    Raises:
+      ValueError: pool is neither.
+    """
+    if pool not in ("token", "gap"):
+        raise ValueError(f"pool={pool!r}: a PVT has 'token' or 'gap'.")
+    token, last = pool == "token", len(dims) - 1
+    entry = spec(
+        PatchPosition, patch_size=(patch_size,) + (2,) * last, drop_rate=drop_rate,
+        grid=position_grids(image_size, patch_size, len(dims)),
+        class_token=(False,) * last + (token,),
+    )  # fmt: skip
+    mixers = fill_mixers(
+        parse_mixers(mixer, len(dims)), sr_ratio, qkv_bias=qkv_bias, scale=scale,
+        drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
+    )  # fmt: skip
+    mlps = tuple(
+        spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate).at(i) for i in range(len(dims))
+    )
+    return (PVT if token else Pyramid)(
+        dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry, downsample=entry,
+        block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
+        drop_path_rate=drop_path_rate, remat=remat, dtype=dtype,
+    )  # fmt: skip
+
+
+def position_grids(
+    image_size: int | tuple[int, int], patch_size: int, num_stages: int
+) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of each stage's map for an image of this size."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = [patch_size * 2**i for i in range(num_stages)]
+    return tuple((max(1, height // s), max(1, width // s)) for s in sides)
+
+
+def fill_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None, **options: Any) -> Mixers:
+    """Fills the options that a mixer leaves open; `sr_ratio`, if given, replaces the mixer's."""
+    ratios = [sr_ratio] * len(mixers) if sr_ratio is None or isinstance(sr_ratio, int) else sr_ratio
+
+    def fill(mixer: Any, ratio: int | None) -> Any:
+        mixer = mixer.default(**options)
+        known = ratio is not None and "sr_ratio" in fields(mixer.factory)
+        return mixer.replace(sr_ratio=ratio) if known else mixer
+
+    return tuple(
+        tuple(fill(m, ratio) for m in stage) for stage, ratio in zip(mixers, ratios, strict=True)
+    )

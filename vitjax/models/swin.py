@@ -1,0 +1,167 @@
+"""Swin Transformer (Liu et al., arXiv:2103.14030).
+
+New there: attention inside windows, whose cost is linear in the image's size, with a grid of
+windows that moves by half a window in every other block so that windows exchange information; and
+a pyramid of maps of strides 4 to 32 from a transformer.
+
+The paper does not say that its classification code shrinks a window to a map that is smaller, and
+then does not shift it. `image_size` decides on both here. An image of another size is padded to
+whole windows, and always shifted, as in the authors' segmentation code. Their mask subtracts 100
+from a logit; here what is masked has no weight. Positions are none but the relative bias, unless
+`absolute_position`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vitjax.attention import Mixers, parse_mixers
+from vitjax.layers.downsample import ConvNorm, pad_to_multiple
+from vitjax.layers.mlp import Mlp, trunc_normal
+from vitjax.layers.norm import layer_norm
+from vitjax.layers.position import resize_positions
+from vitjax.layers.spec import Spec, spec
+from vitjax.models.pyramid import Block, Pyramid
+
+_SIZES = {
+    "tiny": dict(dims=(96, 192, 384, 768), depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+    "small": dict(dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+    "base": dict(dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+    "large": dict(dims=(192, 384, 768, 1536), depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
+}
+_DROP_PATH = {"tiny": 0.2, "small": 0.3, "base": 0.5, "large": 0.2}
+SIZES = {size: {**kw, "drop_path_rate": _DROP_PATH[size]} for size, kw in _SIZES.items()}
+"""Those of both versions."""
+VARIANTS = {
+    **SIZES,
+    "base_384": dict(SIZES["base"], window_size=12, image_size=384),
+    "large_384": dict(SIZES["large"], window_size=12, image_size=384),
+}
+
+
+class SwinStem(nn.Module):
+    """Patches (`embed`), optionally their absolute positions, dropout.
+
+    Attributes:
+      map_size: rows and columns of the position table, which other maps interpolate; None for no
+        positions.
+    """
+
+    width: int
+    patch_size: int = 4
+    norm: Spec | None = layer_norm(1e-5)
+    map_size: tuple[int, int] | None = None
+    drop_rate: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+        p = self.patch_size
+        x = ConvNorm(self.width, p, p, norm=self.norm, dtype=self.dtype, name="embed")(x, train)
+        if self.map_size:
+            rows, columns = self.map_size
+            shape = (1, rows * columns, self.width)
+            table = self.param("absolute_position", trunc_normal, shape)
+            table = resize_positions(table, x.shape[1:3], num_prefix=0, source_grid=(rows, columns))
+            x += table.reshape(1, *x.shape[1:]).astype(x.dtype)
+        return nn.Dropout(self.drop_rate, deterministic=not train)(x)
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours become one pixel: concatenated, normalised and projected to `width`.
+
+    The second version projects first (`post_norm`). Concatenated are columns of two rows: top left,
+    bottom left, top right, bottom right. An odd map is zero-padded.
+    """
+
+    width: int
+    norm: Spec = layer_norm(1e-5)
+    post_norm: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+        batch, height, width, channels = (x := pad_to_multiple(x, 2)).shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
+        x = x.reshape(batch, height // 2, width // 2, 4 * channels)
+        norm = self.norm.build(dtype=self.dtype, name="norm")
+        reduce = nn.Dense(
+            self.width, use_bias=False, kernel_init=trunc_normal, dtype=self.dtype, name="reduction"
+        )
+        return norm(reduce(x)) if self.post_norm else reduce(norm(x))
+
+
+def swin(
+    *,
+    dims: tuple[int, ...],
+    depths: tuple[int, ...],
+    num_heads: tuple[int, ...],
+    window_size: int | tuple[int, ...] = 7,
+    mlp_ratio: float = 4.0,
+    qkv_bias: bool = True,
+    scale: float | None = None,
+    patch_size: int = 4,
+    patch_norm: bool = True,
+    absolute_position: bool = False,
+    mixer: str = "window | window(shift='half')",
+    num_classes: int = 1000,
+    image_size: int | tuple[int, int] = 224,
+    drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.1,
+    remat: bool = False,
+    dtype: Any = None,
+) -> Pyramid:
+    """A Swin Transformer: pre-norm blocks of window attention, patch merging between the stages.
+
+    Args:
+      window_size: pixels of each stage's map, where `image_size` leaves as many.
+      scale: of the attention logits; 1/√head_dim if None.
+      patch_norm: a norm after the patch embedding.
+      absolute_position: a learned embedding is added to the patches.
+      drop_rate: dropout of the patches, and of what mixers and MLPs give.
+    """
+    geometry = window_geometry(image_size, patch_size, window_size, len(depths))
+    options = dict(qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate,
+                   attn_drop_rate=attn_drop_rate)  # fmt: skip
+    norm = layer_norm(1e-5)
+    stem = spec(
+        SwinStem, patch_size=patch_size, norm=norm if patch_norm else None, drop_rate=drop_rate,
+        map_size=geometry["map_size"] if absolute_position else None,
+    )  # fmt: skip
+    return Pyramid(
+        dims=dims, depths=depths, num_heads=num_heads,
+        mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
+        stem=stem, downsample=spec(PatchMerging), norm=norm,
+        block=spec(Block, norm=norm, mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)),
+        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
+        dtype=dtype,
+    )  # fmt: skip
+
+
+def window_geometry(
+    image_size: int | tuple[int, int], patch_size: int, window_size: int | tuple[int, ...], num: int
+) -> dict[str, tuple[Any, ...]]:
+    """`map_size` and `window_size` of each of `num` stages; a window is no longer than its map.
+
+    Raises:
+      ValueError: another number of windows than stages.
+    """
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    windows = (window_size,) * num if isinstance(window_size, int) else window_size
+    if len(windows) != num:
+        raise ValueError(
+            f"window_size={window_size} gives {len(windows)} windows, and the model has {num} "
+            f"stages; give one for all, or one for each."
+        )
+    strides = [patch_size * 2**i for i in range(num)]
+    maps = tuple((-(-height // s), -(-width // s)) for s in strides)
+    return dict(
+        map_size=maps, window_size=tuple(min(w, *m) for w, m in zip(windows, maps, strict=True))
+    )
+
+
+def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
+    """The mixers with these options where they have them and do not set them themselves."""
+    return tuple(tuple(m.default(**options) for m in stage) for stage in mixers)

@@ -1,0 +1,264 @@
+"""Checkpoints: Orbax writes them, a fingerprint of every array tells whether they come back whole.
+
+Orbax restores flipped bits and other dtypes without a word, so each save carries a checksum per
+array, computed on the devices, and each restore is held against it.
+"""
+
+import json
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from jaxtyping import Array, UInt32
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vitjax.train.state import TrainState, named_leaves
+
+log = logging.getLogger("vitjax")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or used."""
+
+
+class SavedSteps:
+    """The checkpoints in a run's folder, for reading: nothing there is created or changed."""
+
+    def __init__(self, folder: pathlib.Path, headline: str = "top1") -> None:
+        self.folder, self.headline = folder.absolute(), headline
+        self._fingerprint = jax.jit(fingerprint)
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in order; half-written and empty folders are none."""
+        return sorted(int(p.parent.parent.name) for p in self.folder.glob("[0-9]*/seal/metadata"))
+
+    def best(self) -> tuple[int, dict[str, float]] | None:
+        """Step and metrics of the best evaluated checkpoint that is kept."""
+        rated = [(s, m) for s in self.steps() if self.headline in (m := self.metrics(s))]
+        return max(rated, key=lambda r: (r[1][self.headline], r[0])) if rated else None
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What was measured when the step was saved."""
+        return self._seal(step)["metrics"]
+
+    def read(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
+        """Variables for inference, as numpy arrays: `params`, `ema` (averaged, or None), `rest`.
+
+        Args:
+          step: None for the latest that is whole.
+
+        Raises:
+          CheckpointError: there is none, or it is damaged.
+        """
+        reasons = []
+        for candidate in [step] if step is not None else reversed(self.steps()):
+            try:
+                return candidate, self._read(candidate)
+            except Exception as error:
+                reasons.append(f"step {candidate}: {_first(error)}")
+        why = f" ({'; '.join(reasons)})." if reasons else "; train first."
+        raise CheckpointError(f"No usable checkpoint in {self.folder}{why}")
+
+    def _read(self, step: int) -> dict[str, Any]:
+        wanted = {
+            tuple(path.split("/")): np.zeros(shape, dtype)
+            for path, (dtype, shape, _) in self._seal(step)["arrays"].items()
+            if path.startswith(("params/", "ema/", "rest/"))
+        }
+        target = traverse_util.unflatten_dict(wanted)
+        arguments = ocp.args.PyTreeRestore(
+            item=target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
+        )
+        with ocp.PyTreeCheckpointer() as reader:
+            found = reader.restore(self.folder / str(step) / "state", args=arguments)
+        self._verify(step, found)
+        return {"ema": None, "rest": {}, **found}
+
+    def _seal(self, step: int) -> dict[str, Any]:
+        path = self.folder / str(step) / "seal" / "metadata"
+        if not path.is_file():
+            raise CheckpointError(
+                f"there is none; there are {', '.join(map(str, self.steps())) or 'no others'}"
+            )
+        return json.loads(path.read_text())
+
+    def _verify(self, step: int, state: Any) -> None:
+        arrays, prints = self._seal(step)["arrays"], self._fingerprint(state)
+        if wrong := [path for path, value in prints.items() if int(value) != arrays[path][2]]:
+            raise CheckpointError(
+                f"the bytes of {', '.join(wrong[:3])} changed since they were saved"
+            )
+
+
+class Checkpoints(SavedSteps):
+    """The checkpoints of one run, in `folder`, which is made.
+
+    Args:
+      keep: how many of the latest to keep; the best by `headline` is kept besides.
+      headline: name of the metric, larger is better, by which the best is chosen.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        keep: int = 3,
+        headline: str = "top1",
+    ) -> None:
+        super().__init__(folder, headline)
+        policy = managers.AnyPreservationPolicy(
+            [
+                managers.LatestN(keep),
+                managers.BestN(
+                    get_metric_fn=lambda m: m[headline], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=True, create=True
+            ),
+            item_names=("state", "seal"),
+        )
+
+    def save(self, step: int, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Starts to write the state; returns when it may be changed.
+
+        Raises:
+          CheckpointError: an earlier save failed (a full disk, say), or this one at once.
+        """
+        prints = self._fingerprint(state)
+        seal = {
+            "step": step,
+            "metrics": metrics or {},
+            "arrays": {
+                path: [str(leaf.dtype), list(leaf.shape), int(prints[path])]
+                for path, leaf in named_leaves(state).items()
+            },
+        }
+        try:
+            self._manager.check_for_errors()
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), seal=ocp.args.JsonSave(seal)
+                ),
+                metrics=metrics or None,
+                force=True,
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"Saving step {step} in {self.folder} failed: {_first(error)}"
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise CheckpointError(f"Saving in {self.folder} failed: {_first(error)}") from error
+
+    def restore(self, template: Any) -> tuple[int, TrainState] | None:
+        """The latest checkpoint that is whole, as (step, state); None if there never was one.
+
+        A damaged one is named in the log and moved to `damaged/` beside it, and the one before it
+        is used.
+
+        Args:
+          template: the state's shapes, dtypes and shardings.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none can be used.
+        """
+        steps, reasons = self.steps(), []
+        for step in reversed(steps):
+            try:
+                state = self._restore(step, template)
+            except Exception as error:
+                reasons.append(f"step {step}: {_first(error)}")
+                log.warning("Checkpoint of step %d is damaged: %s", step, _first(error))
+                continue
+            for damaged in (s for s in steps if s > step):
+                self._set_aside(damaged)
+            if reasons:
+                log.warning("Going on from the checkpoint before it, step %d.", step)
+            return step, state
+        if steps:
+            raise CheckpointError(
+                f"None of the {len(steps)} checkpoints in {self.folder} can be used "
+                f"({'; '.join(reasons)}). "
+                "Nothing was changed; choose another --workdir to start afresh."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for writes and frees the manager's threads."""
+        self._manager.close()
+
+    def _restore(self, step: int, template: Any) -> TrainState:
+        arrays, complaints = self._seal(step)["arrays"], []
+        want = named_leaves(template)
+        for path in sorted(arrays.keys() | want.keys()):
+            there = arrays.get(path, ["nothing", []])[:2]
+            here = (
+                [str(want[path].dtype), list(want[path].shape)] if path in want else ["nothing", []]
+            )
+            if there != here:
+                complaints.append(f"{path} is {_kind(there)} there and {_kind(here)} here")
+        if complaints:
+            raise CheckpointError(f"it is of another model: {'; '.join(complaints[:5])}")
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        )["state"]
+        self._verify(step, restored)
+        return restored
+
+    def _set_aside(self, step: int) -> None:
+        target = self.folder.parent / "damaged" / str(step)
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(self.folder / str(step), target)
+        self._manager.reload()
+
+
+def fingerprint(tree: Any) -> dict[str, UInt32[Array, ""]]:
+    """A checksum per array: the sum of its words, each times an odd number that depends on its
+    place.
+
+    Any single changed bit changes it, and it is the same for every sharding.
+    """
+
+    def one(leaf: Any) -> UInt32[Array, ""]:
+        leaf = jnp.asarray(leaf)
+        width = leaf.dtype.itemsize
+        words = jax.lax.bitcast_convert_type(leaf, getattr(jnp, f"uint{8 * min(width, 4)}"))
+        words = words.reshape(-1).astype(jnp.uint32)
+        place = jnp.arange(words.size, dtype=jnp.uint32)
+        return jnp.sum(words * (place * jnp.uint32(2654435761) * 2 + 1), dtype=jnp.uint32)
+
+    return {path: one(leaf) for path, leaf in named_leaves(tree).items()}
+
+
+def _kind(entry: list[Any]) -> str:
+    return f"{entry[0]}{list(entry[1])}" if entry[0] != "nothing" else "absent"
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
+    return lines[0].partition(" See full")[0][:300]

@@ -1,0 +1,263 @@
+"""Run configs: fields with their defaults, files and flags laid over them, clear refusals."""
+
+import ast
+import difflib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "epochs": 0.0,  # length of the run, in passes over the training images …
+    "steps": 0,  # … or in optimizer steps
+    "model": {"name": "vit_ti16", "dtype": "float32"},  # any hyperparameter of the model besides
+    "data": {
+        "train": "digits://",
+        "test": "",  # empty: the test split of `train`
+        "train_split": "train",
+        "test_split": "test",
+        "image_size": 224,
+        "batch_size": 128,
+        "eval_batch_size": 256,
+        "augment": "none",
+        "num_threads": 4,
+        "on_bad_image": "fail",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    },
+    "loss": {"name": "softmax", "label_smoothing": 0.0},
+    "optimizer": {
+        "name": "adamw",
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "mu_dtype": "float32",
+        "weight_decay": 0.0,
+        "weight_decay_rules": ((".*/kernel", 1.0), (".*", 0.0)),
+        "learning_rate_rules": ((".*", 1.0),),
+        "clip_norm": 0.0,
+        "accumulate": 1,
+        "ema": 0.0,
+    },
+    "schedule": {
+        "name": "cosine",
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "cooldown_steps": 0,
+        "timescale": 10_000,
+        "end_factor": 0.0,
+    },
+    "log_every": 50,  # steps
+    "eval_every": 1000,  # steps; each evaluation also saves
+    "checkpoint_every": 1000,  # steps
+    "keep": 3,  # latest checkpoints; the best one is kept besides
+}
+"""Every field of a run and its default, whose type is the field's type."""
+
+FREE = ("log_every", "eval_every", "checkpoint_every", "keep", "data.num_threads")
+"""Fields that may differ when a run is resumed: the parameters do not depend on them."""
+
+Options = Callable[[str], Mapping[str, Any]]
+
+
+class ConfigError(ValueError):
+    """A field, value or file of a config that cannot be used."""
+
+
+def load_config(path: str, overrides: Mapping[str, str], model_options: Options) -> ConfigDict:
+    """The resolved config: defaults, the file's `get_config()`, then the command line.
+
+    Args:
+      path: a Python file; what follows a colon is given to its `get_config`.
+      overrides: "optimizer.weight_decay" → the text given on the command line.
+      model_options: model name → its hyperparameters with their defaults; they are fields of
+        `config.model` too.
+
+    Raises:
+      ConfigError: no such file, an unknown field (the nearest is named), or a value of wrong type.
+    """
+    config: Any = ConfigDict(DEFAULTS)
+    file = _run_file(path)
+    name = overrides.get("model.name", file.get("model", {}).get("name", config.model.name))
+    options = model_options(name)
+    for key, value in _flatten(file).items():
+        _set(config, key, value, options, where=path)
+    for key, text in overrides.items():
+        _set(config, key, _literal(text), options, where="the command line", text=text)
+    return config.lock()
+
+
+def _run_file(path: str) -> dict[str, Any]:
+    file, _, argument = path.partition(":")
+    if not pathlib.Path(file).is_file():
+        folder = pathlib.Path(file).parent
+        found = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
+        near = difflib.get_close_matches(file, found, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"No config file {file!r}." + (f" The nearest is {near[0]!r}." if near else "")
+        )
+    spec = importlib.util.spec_from_file_location("config_file", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{file} has no function get_config(); it must return the run's fields.")
+    result = module.get_config(argument) if argument else module.get_config()
+    return result.to_dict() if isinstance(result, ConfigDict) else dict(result)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat.update(_flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+    return flat
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _set(
+    config: Any,
+    key: str,
+    value: Any,
+    options: Mapping[str, Any],
+    where: str,
+    text: str | None = None,
+) -> None:
+    known = _flatten(DEFAULTS)
+    known.update({f"model.{name}": default for name, default in options.items() if name != "dtype"})
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        section = key.rpartition(".")[0]
+        within = [k for k in known if k.rpartition(".")[0] == section] or list(DEFAULTS)
+        raise ConfigError(
+            f"Unknown config field {key!r} in {where}"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + f" Fields there: {', '.join(within)}."
+        )
+    kind = type(known[key])
+    if kind is str and text is not None:
+        value = text  # "10" is a fine name
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    # A default of None leaves the type open; so may a model's hyperparameter that is one or
+    # several.
+    sizes = key.startswith("model.") and isinstance(value, int | tuple) and kind in (int, tuple)
+    if not isinstance(value, kind) and known[key] is not None and not sizes:
+        raise ConfigError(
+            f"Config field {key!r} in {where} takes {_article(kind)}, such as {known[key]!r}; "
+            f"got {value if text is None else text!r}."
+        )
+    if isinstance(value, bool) and kind is int:
+        raise ConfigError(f"Config field {key!r} in {where} takes a whole number; got {value}.")
+    section, _, leaf = key.rpartition(".")
+    (config[section] if section else config)[leaf] = value
+
+
+def _article(kind: type) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "a text",
+        tuple: "a tuple",
+    }
+    return names.get(kind, f"a {kind.__name__}")
+
+
+def check_choice(config: Any, key: str, allowed: Sequence[str]) -> None:
+    """Raises a ConfigError if a field is none of the allowed words."""
+    value = _flatten(config.to_dict())[key]
+    if value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(f"config.{key}={value!r}{hint} Choose from: {', '.join(allowed)}.")
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The config of a run that was started before."""
+    return json.loads(path.read_text())
+
+
+def check_same_run(config: Any, path: pathlib.Path) -> None:
+    """Compares with the config that the work folder was started with.
+
+    Raises:
+      ConfigError: names the fields that differ, with both values.
+    """
+    here = _flatten(json.loads(json.dumps(config.to_dict())))
+    there = _flatten(read_config(path))
+    differing = [
+        f"{key} (there {there.get(key, 'unset')!r}, now {here.get(key, 'unset')!r})"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key) and key not in FREE
+    ]
+    if differing:
+        raise ConfigError(
+            f"The work folder {path.parent} holds another run: {'; '.join(differing)}. "
+            "Give the same values to go on with it, or another --workdir."
+        )
+
+
+def count_steps(config: Any, images: int) -> int:
+    """Optimizer steps of the run: `steps`, or `epochs` rounded to whole steps.
+
+    Raises:
+      ConfigError: neither or both are given.
+    """
+    if (config.steps > 0) == (config.epochs > 0):
+        raise ConfigError(
+            f"Give the length of the run once: config.epochs or config.steps (now "
+            f"{config.epochs:g} "
+            f"epochs and {config.steps} steps)."
+        )
+    return config.steps or max(1, round(config.epochs * images / config.data.batch_size))
+
+
+def check_batches(config: Any, devices: int) -> None:
+    """Raises a ConfigError if a batch does not divide over devices and accumulated parts."""
+    parts = {
+        "data.batch_size": devices * config.optimizer.accumulate,
+        "data.eval_batch_size": devices,
+    }
+    for key, divisor in parts.items():
+        value = config.data[key.removeprefix("data.")]
+        if value < 1 or value % divisor:
+            near = max(1, round(value / divisor)) * divisor
+            raise ConfigError(
+                f"config.{key}={value} must be a multiple of {divisor} ({devices} devices"
+                + (f" × {divisor // devices} accumulated parts" if divisor > devices else "")
+                + f"); {near} is."
+            )
+
+
+def claim_workdir(config: Any, workdir: pathlib.Path, class_names: Sequence[str]) -> None:
+    """Makes the work folder, or finds in it the same run; it then holds config and class names.
+
+    Raises:
+      ConfigError: it holds another run.
+      OSError: it cannot be written.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    if path.exists():
+        check_same_run(config, path)
+    _write_json(workdir / "classes.json", list(class_names))
+    _write_json(path, config.to_dict())
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)  # whole or not at all

@@ -1,0 +1,178 @@
+"""What the user sees: a progress line, `metrics.jsonl`, TensorBoard events, a table and
+`curves.png`.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Report:
+    """Measurements of one run, kept in its work folder.
+
+    A resumed run goes on in the same files: what an interrupted one wrote beyond the step from
+    which it goes on is dropped first, so that every step stands there once.
+
+    Args:
+      start: step from which the run goes on; `steps`: of the whole run.
+      batch_size: images per step.
+      schedule: learning rate by step.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        start: int,
+        steps: int,
+        batch_size: int,
+        schedule: Callable[[int], Any],
+    ) -> None:
+        from tensorboardX import SummaryWriter  # takes 0.1 s, and only a run needs it
+
+        self.folder, self.steps, self.batch_size, self.schedule = (
+            folder,
+            steps,
+            batch_size,
+            schedule,
+        )
+        self.path = folder / "metrics.jsonl"
+        rows = [row for row in read_metrics(self.path) if row["step"] <= start]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.replace(self.path)
+        self._file = self.path.open("a")
+        self._events = SummaryWriter(str(folder / "events"), purge_step=start + 1)
+        self._since, self._step, self._waited = time.perf_counter(), start, 0.0
+
+    def next_batch(self, batches: Any) -> Any:
+        """The next batch; the time that it takes counts as waiting for data."""
+        begin = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - begin
+        return batch
+
+    def restart_clock(self, step: int) -> None:
+        """Starts a new stretch: what came before (compilation, evaluation) is not training time."""
+        self._since, self._step, self._waited = time.perf_counter(), step, 0.0
+
+    def train(self, step: int, losses: np.ndarray, metrics: Mapping[str, float]) -> None:
+        """One stretch of training that ends at `step`: the mean of its losses, and its speed."""
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        pace = elapsed / max(step - self._step, 1)
+        row = {
+            "loss": float(losses.mean()),
+            **metrics,
+            "learning_rate": float(self.schedule(step - 1)),
+            "images_per_second": self.batch_size / pace,
+            "data_wait": self._waited / elapsed,
+        }
+        self._write(step, "train", row)
+        progress(
+            f"step {step}/{self.steps}  loss {row['loss']:.4f}  {row['images_per_second']:,.0f} "
+            f"images/s  "
+            f"waiting for data {row['data_wait']:.1%}  ETA {clock(pace * (self.steps - step))}",
+            last=step == self.steps,
+        )
+        self.restart_clock(step)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One evaluation of all test images."""
+        self._write(step, "test", metrics)
+        progress(f"step {step}/{self.steps}  test: {show(metrics)}", last=True)
+
+    def close(self) -> None:
+        """Flushes the files."""
+        self._file.close()
+        self._events.close()
+
+    def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl`; a line cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def progress(text: str, last: bool = False) -> None:
+    """A line that overwrites itself on a terminal, and a line of its own elsewhere."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
+    else:
+        print(text, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """75 → "1:15", 3675 → "1:01:15"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def show(metrics: Mapping[str, float]) -> str:
+    """Metrics in words: accuracies in percent."""
+    return "  ".join(
+        f"{name} {value:.2%}" if name.startswith("top") else f"{name} {value:.4g}"
+        for name, value in metrics.items()
+    )
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns, the first as wide as it needs."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
+    """Draws loss, accuracy and learning rate over steps from `metrics.jsonl` into `curves.png`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(folder / "metrics.jsonl")
+
+    def curve(split: str, name: str) -> tuple[list[int], list[float]]:
+        points = [(r["step"], r[name]) for r in rows if r["split"] == split and name in r]
+        return [p[0] for p in points], [p[1] for p in points]
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    loss.plot(*curve("train", "loss"), color="tab:blue", linewidth=1, label="training")
+    loss.plot(*curve("test", "loss"), color="tab:orange", marker="o", markersize=3, label="test")
+    loss.set(yscale="log", ylabel="loss")
+    loss.legend(frameon=False)
+    for name, colour in (("top1", "tab:orange"), ("top5", "tab:green")):
+        steps, values = curve("test", name)
+        if steps:
+            label = f"{name}, last {values[-1]:.2%}"
+            percent = [100 * v for v in values]
+            accuracy.plot(steps, percent, color=colour, marker="o", markersize=3, label=label)
+    accuracy.set(ylabel="test accuracy (%)")
+    if accuracy.lines:
+        accuracy.legend(frameon=False, loc="lower right")
+    rate.plot(*curve("train", "learning_rate"), color="tab:gray")
+    rate.set(ylabel="learning rate")
+    for axes in (loss, accuracy, rate):
+        axes.set(xlabel="step")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    path = folder / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path

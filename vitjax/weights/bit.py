@@ -1,0 +1,49 @@
+"""BiT: names of timm's conversions, of the authors' PyTorch files and of their `.npz` files."""
+
+import re
+from typing import Any
+
+from vitjax.models.bit import BiT
+from vitjax.weights import resnet
+
+TABLE = (
+    *resnet.rows("", "backbone/"),
+    ("norm", "norm", "norm"),
+    ("head.fc", "head", "conv_1x1"),
+)
+
+_UNIT, _OURS = "resnet/block{i}/unit{j:02d}/", "backbone/stage_{i-1}/block_{j-1}/"
+GOOGLE = (
+    ("resnet/root_block/standardized_conv2d", "backbone/stem/conv", "flax"),
+    *(
+        row
+        for k, letter in ((1, "a"), (2, "b"), (3, "c"))
+        for row in (
+            (f"{_UNIT}{letter}/standardized_conv2d", f"{_OURS}conv{k}", "flax"),
+            (f"{_UNIT}{letter}/group_norm", f"{_OURS}norm{k}", "tf_norm"),
+        )
+    ),
+    (_UNIT + "a/proj/standardized_conv2d", _OURS + "shortcut_conv", "flax"),
+    ("resnet/group_norm", "norm", "tf_norm"),
+    ("resnet/head/conv2d", "head", "flax"),
+)
+
+_AUTHORS = {"root.conv.": "stem.conv.", "head.gn.": "norm.", "head.conv.": "head.fc."}
+
+
+def adapt(state_dict: dict[str, Any], model: BiT) -> dict[str, Any]:
+    """Renames the keys of the authors' PyTorch code as timm's."""
+
+    def block(match: re.Match[str]) -> str:
+        i, j, rest = int(match[1]) - 1, int(match[2]) - 1, match[3]
+        rest = re.sub(r"^gn(?=\d\.)", "norm", rest)
+        rest = re.sub(r"^downsample\.(?=weight)", "downsample.conv.", rest)
+        return f"stages.{i}.blocks.{j}.{rest}"
+
+    def rename(key: str) -> str:
+        for theirs, ours in _AUTHORS.items():
+            if key.startswith(theirs):
+                return ours + key.removeprefix(theirs)
+        return re.sub(r"^body\.block(\d+)\.unit(\d+)\.(.*)$", block, key)
+
+    return {rename(key): value for key, value in state_dict.items()}
