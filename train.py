@@ -53,7 +53,7 @@ def run(config: Any, workdir: pathlib.Path) -> int:
 
     # Task: model, loss, metrics.
     names = train_source.class_names
-    model = from_config(config.model, len(names), d.image_size)
+    model = from_config(config.model.to_dict(), len(names), d.image_size)
     task = classification(
         model,
         num_classes=len(names),

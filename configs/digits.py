@@ -1,8 +1,10 @@
-"""The default run: a small ViT on 1,797 scanned digits, in minutes on two CPU cores.
+"""The default run: a small ViT on 1,797 scanned digits, in two minutes on two CPU cores.
 
 Data: scikit-learn's copy of the UCI optical digits (Alpaydin and Kaynak, 1998), 8×8 pixels; 1,437
 images to train on, 360 held out (see vitjax/data/digits.py).
 Command: `python train.py --config=configs/digits.py --workdir=runs/digits`, or `make train`.
+Choices were made on the last fifth of the training images:
+`--config.data.train_split='train[:80%]' --config.data.test_split='train[80%:]'`.
 """
 
 from typing import Any
@@ -10,15 +12,15 @@ from typing import Any
 
 def get_config() -> dict[str, Any]:
     return dict(
-        epochs=100.0,
-        model=dict(name="vit_ti2", width=96, depth=6, num_heads=3, pool="gap", drop_path_rate=0.1),
+        epochs=150.0,
+        model=dict(name="vit_ti2", width=64, depth=4, num_heads=4, pool="gap"),
         data=dict(
-            train="digits://", image_size=8, batch_size=128, eval_batch_size=360, augment="digits"
+            train="digits://", image_size=8, batch_size=64, eval_batch_size=360, augment="digits"
         ),
         loss=dict(label_smoothing=0.1),
-        optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0, ema=0.99),
-        schedule=dict(name="cosine", learning_rate=2e-3, warmup_steps=100),
-        log_every=50,
-        eval_every=250,
-        checkpoint_every=250,
+        optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),
+        schedule=dict(name="cosine", learning_rate=3e-3, warmup_steps=50),
+        log_every=100,
+        eval_every=500,
+        checkpoint_every=500,
     )

@@ -155,12 +155,15 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
     d = config["data"]
     size = d["image_size"]
     model: Any = from_config(config["model"], len(classes), size)
-    images = np.stack(
-        [resize_and_centre_crop(read_image(str(path)), size) for path in options.images]
-    )
-    logits = jax.jit(model.apply)(variables, normalize(jnp.asarray(images), d["mean"], d["std"]))
-    softmax = config["loss"]["name"] == "softmax"
-    scores = np.asarray(jax.nn.softmax(logits) if softmax else jax.nn.sigmoid(logits), np.float64)
+    squash = jax.nn.softmax if config["loss"]["name"] == "softmax" else jax.nn.sigmoid
+
+    @jax.jit
+    def probabilities(image: Any) -> Any:
+        pixels = normalize(image[None], tuple(d["mean"]), tuple(d["std"]))
+        return squash(model.apply(variables, pixels)[0].astype(jnp.float32))
+
+    views = (resize_and_centre_crop(read_image(str(path)), size) for path in options.images)
+    scores = [np.asarray(probabilities(view), np.float64) for view in views]
     result, lines = [], []
     for path, row in zip(options.images, scores, strict=True):
         top = [(classes[i], float(row[i])) for i in np.argsort(-row)[:5]]

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vitjax.data import Example
+
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -69,7 +71,7 @@ class Numbered:
     def __len__(self):
         return self.num_classes
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Example:
         return {"image": noise(6 + i % 3, 8, i), "label": i}
 
     def example_name(self, i):

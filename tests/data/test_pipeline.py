@@ -135,19 +135,19 @@ def test_thirty_photos_of_different_sizes(tmp_path):
 
 @pytest.fixture
 def damaged(tmp_path):
-    root = write_folders(tmp_path, {"a": 6, "b": 6})
-    (tmp_path / "a" / "001.jpg").write_bytes(encoded(".jpg", noise(40, 40))[:-300])
-    (tmp_path / "b" / "003.png").write_bytes(b"")
+    root = write_folders(tmp_path, {"train/a": 6, "train/b": 6})
+    (tmp_path / "train" / "a" / "001.jpg").write_bytes(encoded(".jpg", noise(40, 40))[:-300])
+    (tmp_path / "train" / "b" / "003.png").write_bytes(b"")
     return open_source(root, "train")
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
 def test_a_bad_image_fails_by_name(damaged, num_threads):
     with pytest.raises(
-        BadImage, match=r"'(a/001\.jpg|b/003\.png)': .*on_bad_image='skip'"
+        BadImage, match=r"'train/(a/001\.jpg|b/003\.png)': .*on_bad_image='skip'"
     ) as error:
         take(3, damaged, num_threads=num_threads)
-    assert error.value.name in ("a/001.jpg", "b/003.png")
+    assert error.value.name in ("train/a/001.jpg", "train/b/003.png")
     with pytest.raises(BadImage, match=r"a/001\.jpg"):
         list(eval_batches(damaged, batch_size=4, image_size=8, num_threads=num_threads))
 
@@ -160,9 +160,9 @@ def test_a_bad_image_is_skipped_when_asked_to(damaged, caplog):
     assert not batch["image"][[1, 9]].any()
     assert not batch["label"][[1, 9]].any()
     assert sorted(record.getMessage() for record in caplog.records) == [
-        "Skipped: Cannot read image 'a/001.jpg': it is truncated, damaged or in no format that "
+        "Skipped: Cannot read image 'train/a/001.jpg': it is truncated, damaged or in no format that "
         "OpenCV reads.",
-        "Skipped: Cannot read image 'b/003.png': the file is empty.",
+        "Skipped: Cannot read image 'train/b/003.png': the file is empty.",
     ]
     trained = take(6, damaged, on_bad_image="skip")
     assert sum((batch["mask"] == 0).sum() for batch in trained) == 4  # two epochs of two

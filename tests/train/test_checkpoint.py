@@ -1,8 +1,10 @@
 """Checkpoints come back bit for bit, or are named as damaged."""
 
+import gc
 import json
 import logging
 import pathlib
+from collections.abc import Iterator
 
 import chex
 import jax
@@ -13,6 +15,19 @@ import pytest
 
 from vitjax.train.checkpoint import CheckpointError, Checkpoints, SavedSteps, fingerprint
 from vitjax.train.state import TrainState, create_state
+
+
+# A read that Orbax gives up leaves its other reads unawaited, and Python says so when it tidies up.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _tidy_up_here() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def make_state(value: float = 0.0) -> TrainState:

@@ -61,7 +61,8 @@ def test_adamw_steps_by_the_learning_rate_and_decays_apart() -> None:
 
 
 def test_adam_regularises_through_the_gradient() -> None:
-    # The gradient of the second weight, -0.25 + 0.5 · -2, keeps its sign; Adam's first step has size 1.
+    # The gradient of the second weight, -0.25 + 0.5 · -2, keeps its sign; Adam's first step has
+    # size 1.
     step = first_step("adam", weight_decay=0.5)
     np.testing.assert_allclose(step["kernel"], [-0.1, 0.1], rtol=1e-5)
 

@@ -12,6 +12,7 @@ from vitjax.data.names import check_folder
 from vitjax.data.source import Example, short_sha256
 
 T = TypeVar("T")
+TEST_FRACTION = 0.2
 LAYOUT = "put each class's images into a folder of its own: photos/cat/1.jpg, photos/dog/2.jpg"
 
 
@@ -53,7 +54,7 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
       path: the folder; `~` is the home folder.
       split: "train" or "test".
       test_fraction: hold out this share of every class as "test", at least one image and never
-        all, where there is no folder for it. Which ones depends on the files' names only: of n
+        all, where there is no folder for it; None is a fifth if there is no `train/` either. Which ones depends on the files' names only: of n
         sorted names, the first of `numpy.random.Generator(PCG64(0)).permutation(n)`.
 
     Raises:
@@ -70,6 +71,8 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
         raise ValueError(f"Folder {path!r} has {held_out}/ and no train/; add train/<class>/.")
     if held_out and test_fraction is not None:
         raise ValueError(f"Folder {path!r} has {held_out}/ already; leave test_fraction out.")
+    if test_fraction is None and not base:
+        test_fraction = TEST_FRACTION
     if split == "test" and not held_out and test_fraction is None:
         raise ValueError(
             f"Folder {path!r} has no test images: add test/<class>/ beside train/<class>/, or hold "

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -67,7 +68,7 @@ def classification(
 
 
 def normalize(
-    images: UInt8[Array, "B H W c"], mean: tuple[float, ...], std: tuple[float, ...]
+    images: UInt8[Array | np.ndarray, "B H W c"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "B H W c"]:
     """uint8 pixels to floats of about unit variance."""
     scale, shift = 1 / (255 * jnp.array(std)), jnp.array(mean) / jnp.array(std)

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -176,7 +176,7 @@ def _article(kind: type) -> str:
     return names.get(kind, f"a {kind.__name__}")
 
 
-def check_choice(config: Any, key: str, allowed: Sequence[str]) -> None:
+def check_choice(config: Any, key: str, allowed: Collection[str]) -> None:
     """Raises a ConfigError if a field is none of the allowed words."""
     value = _flatten(config.to_dict())[key]
     if value not in allowed:

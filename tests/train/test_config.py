@@ -1,0 +1,127 @@
+"""Configs: what is laid over what, and what is refused with which words."""
+
+import json
+import pathlib
+
+import pytest
+
+from vitjax.models import model_options
+from vitjax.train.config import (
+    ConfigError,
+    check_batches,
+    check_choice,
+    claim_workdir,
+    count_steps,
+    load_config,
+)
+
+FILE = """
+def get_config(arg="none"):
+    return dict(epochs=2.0, model=dict(name="vit_s16", width=17), data=dict(augment=arg))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "run.py"
+    path.write_text(FILE)
+    return str(path)
+
+
+def load(file: str, **overrides: str):
+    return load_config(file, {k.replace("__", "."): v for k, v in overrides.items()}, model_options)
+
+
+def test_flags_go_over_the_file_and_the_file_over_the_defaults(file: str) -> None:
+    c = load(f"{file}:digits", model__width="31", optimizer__b1="0.5", seed="3")
+    assert (c.model.name, c.model.width, c.optimizer.b1, c.seed) == ("vit_s16", 31, 0.5, 3)
+    assert (c.epochs, c.data.augment, c.schedule.name) == (2.0, "digits", "cosine")
+
+
+def test_values_take_the_type_of_their_field(file: str) -> None:
+    c = load(
+        file,
+        schedule__learning_rate="1",
+        data__train="10",
+        model__scan="true",
+        model__image_size="(32, 48)",
+        optimizer__weight_decay_rules="[('.*', 1.0)]",
+    )
+    assert isinstance(c.schedule.learning_rate, float)
+    assert c.data.train == "10"
+    assert c.model.scan is True
+    assert c.model.image_size == (32, 48)
+    assert c.optimizer.weight_decay_rules == (((".*", 1.0)),)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "optimiser.b1",
+            "0.5",
+            "Unknown config field 'optimiser.b1' .* did you mean 'optimizer.b1'",
+        ),
+        ("optimizer.weight_dekay", "0.5", "did you mean 'optimizer.weight_decay'"),
+        ("model.widht", "31", "did you mean 'model.width'"),
+        (
+            "seed",
+            "often",
+            "'seed' in the command line takes a whole number, such as 0; got 'often'",
+        ),
+        ("seed", "1.5", "takes a whole number"),
+        ("seed", "True", "takes a whole number"),
+        ("model.scan", "perhaps", "takes True or False"),
+        ("optimizer.b1", "high", "takes a number"),
+        ("optimizer.weight_decay_rules", "0.1", "takes a tuple"),
+        ("model.depth", "deep", "takes a whole number, such as 12"),
+        ("model.name", "vit_s61x", "Unknown model 'vit_s61x'; did you mean 'vit_s16'"),
+    ],
+)
+def test_a_wrong_field_or_type_is_refused(file: str, key: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(file, {key: value}, model_options)
+
+
+def test_a_wrong_field_in_a_file_is_refused_with_the_files_name(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("def get_config():\n    return dict(optimizer=dict(clip=1.0))\n")
+    with pytest.raises(
+        ConfigError, match=r"'optimizer.clip' in .*bad.py; did you mean 'optimizer.clip_norm'"
+    ):
+        load(str(path))
+
+
+def test_a_missing_file_names_the_nearest(file: str) -> None:
+    with pytest.raises(ConfigError, match=r"No config file .*runn\.py.* The nearest is .*run\.py"):
+        load(file.replace("run.py", "runn.py"))
+
+
+def test_the_length_is_given_once(file: str) -> None:
+    assert count_steps(load(file), 320) == 5
+    assert count_steps(load(file, epochs="0", steps="7"), 320) == 7
+    with pytest.raises(ConfigError, match="Give the length of the run once"):
+        count_steps(load(file, steps="7"), 320)
+
+
+def test_choices_and_batches_are_checked(file: str) -> None:
+    with pytest.raises(ConfigError, match=r"config.loss.name='sofmax'; did you mean 'softmax'"):
+        check_choice(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
+    check_batches(load(file, data__batch_size="24", optimizer__accumulate="3"), 8)
+    with pytest.raises(
+        ConfigError, match=r"data.batch_size=20 must be a multiple of 24 \(8 devices × 3"
+    ):
+        check_batches(load(file, data__batch_size="20", optimizer__accumulate="3"), 8)
+
+
+def test_a_folder_keeps_to_its_run(file: str, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "work"
+    claim_workdir(load(file), folder, ["a", "b"])
+    claim_workdir(load(file, log_every="7", data__num_threads="9"), folder, ["a", "b"])
+    assert json.loads((folder / "classes.json").read_text()) == ["a", "b"]
+    before = (folder / "config.json").read_text()
+    with pytest.raises(
+        ConfigError, match=r"optimizer.b1 \(there 0.9, now 0.5\); seed \(there 0, now 1\)"
+    ):
+        claim_workdir(load(file, optimizer__b1="0.5", seed="1"), folder, ["a", "b"])
+    assert (folder / "config.json").read_text() == before
