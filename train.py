@@ -12,6 +12,7 @@ A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75.
 """
 
 import json
+import logging
 import pathlib
 import sys
 import time
@@ -103,7 +104,9 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     batch_sharding = sharding.batch_sharding(mesh)
     eval_step = jax.jit(make_eval_step(task))
     train_step = jax.jit(
-        make_train_step(task, tx, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema),
+        make_train_step(
+            task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
+        ),
         donate_argnums=0,
         out_shardings=(sharding.replicated(mesh),) * 2,
     )
@@ -122,9 +125,7 @@ def run(config: Any, workdir: pathlib.Path) -> int:
         }
 
     stop = loop.StopRequest()
-    seen = report.Report(
-        workdir, start=start, steps=steps, batch_size=d.batch_size, schedule=schedule
-    )
+    seen = report.Report(workdir, start=start, steps=steps, batch_size=d.batch_size)
     if start < steps:
         host_batches = pipeline.train_batches(
             train_source, batch_size=d.batch_size, image_size=d.image_size, augment=d.augment,
@@ -224,6 +225,9 @@ def main(arguments: list[str]) -> int:
     from vitjax.train.config import load_config
     from vitjax.train.loop import DivergedError
 
+    # Orbax logs, with a traceback, what it raises besides.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         file, workdir, overrides, show = parse(arguments)
         config = load_config(file, overrides, model_options)

@@ -29,8 +29,8 @@ def test_a_map_of_any_size_keeps_its_shape_and_has_finite_gradients(name: str, s
 
     @jax.jit
     def loss(params, x):
-        y, _ = mixer.apply({**variables, "params": params}, x, True, rngs={"dropout": jax.random.key(2)},
-                           mutable=[k for k in variables if k != "params"])  # fmt: skip
+        rngs, rest = {"dropout": jax.random.key(2)}, [k for k in variables if k != "params"]
+        y, _ = mixer.apply({**variables, "params": params}, x, True, rngs=rngs, mutable=rest)
         assert y.shape == x.shape
         return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape)))
 

@@ -1,4 +1,6 @@
-"""Window attention: geometry, the reference that looks at every pair, full attention as its limit."""
+"""Window attention: geometry, a reference that looks at every pair, full attention as limit."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
 
 def perturbed(mixer, x: jax.Array) -> dict:
     """Parameters none of which is at a special first value."""
-    leaves, tree = jax.tree.flatten(mixer.init(jax.random.key(0), x))
+    leaves, tree = jax.tree.flatten(jax.jit(mixer.init)(jax.random.key(0), x))
     leaves = [leaf + 0.3 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(tree, leaves)
 
@@ -96,8 +98,10 @@ def test_shift_mask_by_hand() -> None:
 def test_windows_are_masked_full_attention(shape: tuple[int, int], shift: int) -> None:
     q, k, v = (normal(2, *shape, 3, 5, seed=i) for i in range(3))
     bias = normal(3, 16, 16, seed=3)
-    ours = window_attention(q, k, v, window_size=4, shift=shift, bias=bias)
-    theirs = every_pair(q, k, v, window_size=4, shift=shift, bias=bias)
+    ours, theirs = (
+        jax.jit(functools.partial(f, window_size=4, shift=shift))(q, k, v, bias=bias)
+        for f in (window_attention, every_pair)
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -137,13 +141,14 @@ def test_shift_of_classification_and_of_segmentation() -> None:
 def test_prime_maps_and_finite_gradients(factory, shape: tuple[int, int], qkv_bias: bool) -> None:
     mixer = factory(num_heads=2, window_size=4, shift=2, map_size=(8, 8), qkv_bias=qkv_bias)
     x = normal(2, *shape, 8)
-    params = mixer.init(jax.random.key(0), x)  # without bias, padding makes q and k zero
+    params = jax.jit(mixer.init)(jax.random.key(0), x)  # without bias, padding makes q and k zero
 
     def loss(params, x):
-        return jnp.sum(mixer.apply(params, x) ** 2)
+        y = mixer.apply(params, x)
+        return jnp.sum(y**2), y
 
-    assert mixer.apply(params, x).shape == x.shape
-    grads = jax.grad(loss, argnums=(0, 1))(params, x)
+    (_, y), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+    assert y.shape == x.shape
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
@@ -182,3 +187,21 @@ def test_log_spaced_coordinates_by_hand() -> None:
     np.testing.assert_allclose(far[8:23, 8:23], table, rtol=1e-6)
     np.testing.assert_allclose(far[30, 15, 0], np.log2(1 + 8 * 15 / 7) / 3, rtol=1e-6)
     assert not log_spaced_coordinates(1).any()
+
+
+def test_scale_replaces_the_usual_one() -> None:
+    x = normal(2, 4, 4, 8)
+    mixer = WindowAttention(num_heads=2, window_size=4)
+    params = perturbed(mixer, x)
+    usual, same, other = (mixer.clone(scale=s).apply(params, x) for s in (None, 0.5, 1.0))
+    np.testing.assert_array_equal(usual, same)
+    assert jnp.abs(usual - other).max() > 1e-3
+
+
+def test_a_pretrained_window_changes_the_bias() -> None:
+    x = normal(1, 4, 4, 8)
+    mixer = WindowCosineAttention(num_heads=2, window_size=4)
+    params = perturbed(mixer, x)
+    usual, same, other = (mixer.clone(pretrained_window_size=w).apply(params, x) for w in (0, 4, 8))
+    np.testing.assert_array_equal(usual, same)
+    assert jnp.abs(usual - other).max() > 1e-3

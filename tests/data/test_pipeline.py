@@ -160,8 +160,8 @@ def test_a_bad_image_is_skipped_when_asked_to(damaged, caplog):
     assert not batch["image"][[1, 9]].any()
     assert not batch["label"][[1, 9]].any()
     assert sorted(record.getMessage() for record in caplog.records) == [
-        "Skipped: Cannot read image 'train/a/001.jpg': it is truncated, damaged or in no format that "
-        "OpenCV reads.",
+        "Skipped: Cannot read image 'train/a/001.jpg': it is truncated, damaged or in no format "
+        "that OpenCV reads.",
         "Skipped: Cannot read image 'train/b/003.png': the file is empty.",
     ]
     trained = take(6, damaged, on_bad_image="skip")

@@ -34,21 +34,32 @@ def test_counts_are_the_official_ones(name: str) -> None:
 
 
 def noisy(model, size=(64, 64), batch=1):
-    """Variables with no zero head, and images."""
-    images = jax.random.normal(jax.random.key(0), (batch, *size, 3))
-    variables = jax.jit(model.init)(jax.random.key(1), images)
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)]
-    return {**variables, "params": jax.tree.unflatten(tree, leaves)}, images
+    """Random variables, none of them zero, and images; from numpy, which compiles nothing."""
+    rng = np.random.default_rng(0)
+
+    def value(path, leaf):
+        z = rng.standard_normal(leaf.shape).astype(np.float32)
+        if path[-1].key in ("scale", "var"):
+            return 1 + 0.1 * np.abs(z)
+        return z / np.sqrt(max(1, np.prod(leaf.shape[:-1]))) if leaf.ndim > 1 else 0.1 * z
+
+    variables = jax.tree_util.tree_map_with_path(value, weights.abstract_variables(model))
+    return variables, jnp.asarray(rng.standard_normal((batch, *size, 3)), jnp.float32)
+
+
+def run(model, variables, *args, **kwargs):
+    """`model.apply`, compiled."""
+    return jax.jit(lambda variables, *args: model.apply(variables, *args, **kwargs))(
+        variables, *args
+    )
 
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (112, 75)])
 def test_any_image_size(size: tuple[int, int]) -> None:
     model = vitjax.create_model("pvt_tiny", **SMALL)
     variables, images = noisy(model, size)
-    assert np.isfinite(model.apply(variables, images)).all()
-    maps = model.apply(variables, images, method="features")
+    assert np.isfinite(run(model, variables, images)).all()
+    maps = run(model, variables, images, method="features")
     assert [m.shape[1:] for m in maps] == [
         (size[0] // s, size[1] // s, c) for s, c in zip((4, 8, 16, 32), SMALL["dims"])
     ]
@@ -57,13 +68,13 @@ def test_any_image_size(size: tuple[int, int]) -> None:
 def test_another_image_size_resizes_tables_alike_in_the_model_and_at_loading() -> None:
     model = vitjax.create_model("pvt_tiny", image_size=64, **SMALL)
     variables, _ = noisy(model)
-    images = jax.random.normal(jax.random.key(3), (2, 96, 160, 3))
+    images = noisy(model, (96, 160), 2)[1]
     state = weights.to_torch("pvt_tiny", variables)
     overrides = dict(SMALL, image_size=(96, 160))
     loaded = weights.from_torch("pvt_tiny", state, **overrides)
     assert loaded["params"]["downsample_3"]["pos_embed"].shape == (1, 3 * 5 + 1, 32)
-    resized = vitjax.create_model("pvt_tiny", **overrides).apply(loaded, images)
-    np.testing.assert_allclose(model.apply(variables, images), resized, atol=1e-5)
+    resized = run(vitjax.create_model("pvt_tiny", **overrides), loaded, images)
+    np.testing.assert_allclose(run(model, variables, images), resized, atol=1e-5)
 
 
 def test_positions_are_interpolated_as_torch_does() -> None:
@@ -102,22 +113,26 @@ def test_dtypes_dropout_and_remat() -> None:
     options = dict(SMALL, image_size=64)
     model = vitjax.create_model("pvt_tiny", **options)
     variables, images = noisy(model, batch=2)
-    exact = model.apply(variables, images)
-    half = vitjax.create_model("pvt_tiny", **options, dtype=jnp.bfloat16).apply(variables, images)
+    exact = run(model, variables, images)
+    half = run(vitjax.create_model("pvt_tiny", **options, dtype=jnp.bfloat16), variables, images)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half, exact, atol=3e-2 * np.abs(exact).max())
     drops = dict(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.5, remat=True)
     model = vitjax.create_model("pvt_tiny", **options, **drops)
 
     def loss(params):
-        return model.apply({"params": params}, images, True, rngs={"dropout": jax.random.key(0)}).sum()
+        return model.apply(
+            {"params": params}, images, True, rngs={"dropout": jax.random.key(0)}
+        ).sum()
 
     grads = jax.jit(jax.grad(loss))(variables["params"])
     assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
 
 
 def test_options() -> None:
-    model = vitjax.create_model("pvt_tiny", **SMALL, sr_ratio=(4, 4, 2, 1), qkv_bias=False, scale=1.0)
+    model = vitjax.create_model(
+        "pvt_tiny", **SMALL, sr_ratio=(4, 4, 2, 1), qkv_bias=False, scale=1.0
+    )
     flat = traverse_util.flatten_dict(weights.abstract_variables(model)["params"], sep="/")
     assert flat["stage_0/block_0/mixer/reduce/conv/kernel"].shape == (4, 4, 8, 8)
     assert "stage_0/block_0/mixer/q/bias" not in flat
@@ -127,7 +142,7 @@ def test_options() -> None:
     assert "cls_token" not in weights.abstract_variables(model)["params"]["downsample_3"]
     headless = vitjax.create_model("pvt_tiny", **{**SMALL, "num_classes": 0, "image_size": 64})
     variables, images = noisy(headless)
-    assert headless.apply(variables, images).shape == (1, 32)
+    assert run(headless, variables, images).shape == (1, 32)
 
 
 def test_errors_teach() -> None:

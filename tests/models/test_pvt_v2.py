@@ -10,7 +10,7 @@ from flax import traverse_util
 
 import vitjax
 from tests.golden.compare import FOLDER, check_case
-from tests.models.test_pvt import ENTRIES, SMALL, noisy
+from tests.models.test_pvt import ENTRIES, SMALL, noisy, run
 from vitjax import weights
 
 STAGES = {
@@ -36,8 +36,8 @@ def test_counts_are_the_official_ones(name: str) -> None:
 def test_any_image_size(name: str, size: tuple[int, int]) -> None:
     model = vitjax.create_model(name, **SMALL)
     variables, images = noisy(model, size)
-    assert np.isfinite(model.apply(variables, images)).all()
-    maps = model.apply(variables, images, method="features")
+    assert np.isfinite(run(model, variables, images)).all()
+    maps = run(model, variables, images, method="features")
     assert [m.shape[1:] for m in maps] == [
         (-(-size[0] // s), -(-size[1] // s), c) for s, c in zip((4, 8, 16, 32), SMALL["dims"])
     ]
@@ -48,7 +48,9 @@ def timm_names(key: str) -> str:
     """The authors' key as timm has it, for the keys below."""
     for i in range(4):
         entry = "patch_embed." if i == 0 else f"stages.{i}.downsample."
-        key = key.replace(f"patch_embed{i + 1}.", entry).replace(f"block{i + 1}.", f"stages.{i}.blocks.")
+        key = key.replace(f"patch_embed{i + 1}.", entry).replace(
+            f"block{i + 1}.", f"stages.{i}.blocks."
+        )
         if key.startswith(f"norm{i + 1}."):
             key = f"stages.{i}.norm." + key.split(".")[1]
     return key.replace("dwconv.dwconv", "dwconv")
@@ -69,9 +71,9 @@ def test_weights_there_and_back(name: str) -> None:
 def test_dtypes_dropout_and_remat() -> None:
     model = vitjax.create_model("pvt_v2_b2_li", **SMALL)
     variables, images = noisy(model, batch=2)
-    exact = model.apply(variables, images)
+    exact = run(model, variables, images)
     half = vitjax.create_model("pvt_v2_b2_li", **SMALL, dtype=jnp.bfloat16)
-    half = half.apply(variables, images)
+    half = run(half, variables, images)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half, exact, atol=3e-2 * np.abs(exact).max())
     drops = dict(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.5, remat=True)
@@ -79,7 +81,9 @@ def test_dtypes_dropout_and_remat() -> None:
     variables, _ = noisy(model, batch=2)
 
     def loss(params):
-        return model.apply({"params": params}, images, True, rngs={"dropout": jax.random.key(0)}).sum()
+        return model.apply(
+            {"params": params}, images, True, rngs={"dropout": jax.random.key(0)}
+        ).sum()
 
     grads = jax.jit(jax.grad(loss))(variables["params"])
     assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in jax.tree.leaves(grads))

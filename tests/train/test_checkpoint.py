@@ -16,7 +16,6 @@ import pytest
 from vitjax.train.checkpoint import CheckpointError, Checkpoints, SavedSteps, fingerprint
 from vitjax.train.state import TrainState, create_state
 
-
 # A read that Orbax gives up leaves its other reads unawaited, and Python says so when it tidies up.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -125,3 +125,10 @@ def test_a_folder_keeps_to_its_run(file: str, tmp_path: pathlib.Path) -> None:
     ):
         claim_workdir(load(file, optimizer__b1="0.5", seed="1"), folder, ["a", "b"])
     assert (folder / "config.json").read_text() == before
+    with pytest.raises(
+        ConfigError, match=r"has 2 classes \(a, b\), and the data now has 3 \(a, b, c\)"
+    ):
+        claim_workdir(load(file), folder, ["a", "b", "c"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        claim_workdir(load(file), tmp_path / "file" / "work", ["a", "b"])

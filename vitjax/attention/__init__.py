@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Mapping
 
 from vitjax.attention.bi_level_routing import BiLevelRoutingAttention
+from vitjax.attention.convnext import ConvNeXtMixer
 from vitjax.attention.deformable import DeformableAttention
 from vitjax.attention.deformable_bi_level_routing import DeformableBiLevelRoutingAttention
 from vitjax.attention.dwconv import DepthwiseConvMixer
@@ -27,10 +28,13 @@ MIXERS: dict[str, Spec] = {
     "full_lepe": spec(FullAttention, lepe_kernel_size=5),
     "bra": spec(BiLevelRoutingAttention, topk=(1, 4, 16, None)),
     "dbra": spec(
-        DeformableBiLevelRoutingAttention, topk=(4, 8, 16, None), stride=(8, 4, 2, 1),
+        DeformableBiLevelRoutingAttention,
+        topk=(4, 8, 16, None),
+        stride=(8, 4, 2, 1),
         kernel_size=(9, 7, 5, 3),
-    ),  # fmt: skip
+    ),
     "deformable": spec(DeformableAttention, stride=(8, 4, 2, 1), kernel_size=(9, 7, 5, 3)),
+    "convnext": spec(ConvNeXtMixer),
     "neighborhood": spec(NeighborhoodAttention),
     "window": spec(WindowAttention),
     "window_cosine": spec(WindowCosineAttention),
@@ -41,9 +45,7 @@ Mixers = tuple[tuple[Spec, ...], ...]
 """One tuple per stage, of the mixers through which its blocks cycle."""
 
 
-def parse_mixers(
-    text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS
-) -> Mixers:
+def parse_mixers(text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS) -> Mixers:
     """Reads "window | window(shift=3) ; full": `|` blocks alternate, `;` next stage; one stage
     alone serves all.
 

@@ -89,8 +89,7 @@ class BiLevelRoutingAttention(nn.Module):
     Attributes:
       n_win: regions per side; `topk`: regions that each sees, None for all.
       qk_dim: width of q and k over all heads; None for that of x.
-      scale: of the logits; None for 1/√qk_dim, that of the authors' code and weights; the paper's is
-        1/√head_dim.
+      scale: None for 1/√qk_dim, that of the authors' code; the paper's is 1/√head_dim.
       lepe_kernel_size: 0 for no LePE.
       kv_downsample: "identity", or a pooling of keys and values within regions with kv_size.
       param_routing, diff_routing, mul_weight: learned, differentiable and weighted routing; the
@@ -122,11 +121,14 @@ class BiLevelRoutingAttention(nn.Module):
             return project_heads(self, x, 3, "w_qkv")
         if qk_dim % heads or width % heads:
             raise ValueError(
-                f"{type(self).__name__}: qk_dim={qk_dim} and a width of {width} cannot be split "
-                f"into {heads} heads; num_heads must divide both."
+                f"qk_dim={qk_dim} and a width of {width}: num_heads={heads} must divide both."
             )
         project = nn.Dense(
-            2 * qk_dim + width, self.qkv_bias, self.dtype, kernel_init=self.kernel_init, name="w_qkv"
+            2 * qk_dim + width,
+            self.qkv_bias,
+            self.dtype,
+            kernel_init=self.kernel_init,
+            name="w_qkv",
         )
         parts = jnp.split(project(x), [qk_dim, 2 * qk_dim], axis=-1)
         return tuple(p.reshape(*p.shape[:-1], heads, -1) for p in parts)

@@ -62,7 +62,6 @@ def dot_product_attention(
 
 
 @runtime_checkable
-@runtime_checkable
 class Attend(Protocol):
     """What a mixer's pure function calls for attention: `dot_product_attention`, or
     `DotProductAttention(…)`.

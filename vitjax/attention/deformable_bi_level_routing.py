@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.bi_level_routing import bilevel_routing_attention
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.deformable import OffsetNetwork, deformable_attention, sampling_points
+from vitjax.attention.deformable import deformable_attention
 from vitjax.attention.deformable_bias import DisplacementBias
 from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.offsets import OffsetNetwork, sampling_points
 from vitjax.attention.routing import Router, gather_regions, take_regions
 from vitjax.attention.sampling import sample_groups
 from vitjax.layers.conv import depthwise_conv
@@ -50,36 +51,28 @@ def deformable_bilevel_routing_attention(
       **routing: n_win, topk, route, gather … of `bilevel_routing_attention`.
     """
     scale = (q.shape[3] * q.shape[4]) ** -0.5 if scale is None else scale
-    gathered = bilevel_routing_attention(
-        agents, k, v, scale=scale, attend=attend_agents, **routing
-    )
+    gathered = bilevel_routing_attention(agents, k, v, scale=scale, attend=attend_agents, **routing)
     agent_k, agent_v = refine(gathered)
     attend = functools.partial(attend, scale=scale)
     return deformable_attention(q, agent_k, agent_v, bias=bias, attend=attend)
 
 
 class DeformableBiLevelRoutingAttention(nn.Module):
-    """DBRA with its offsets, projections, local term and the agents' MLP. Sows `points`
-    `[B, G, Y, X, 2]` and `routes`.
+    """DBRA with offsets, projections, local term and agents' MLP. Sows `points` `[B, G, Y, X, 2]`.
 
     Maps and grids of agents that are no multiple of n_win are zero-padded at their right and
-    bottom, unmasked; padded agents lie at the map's centre. So does the authors' code.
+    bottom, unmasked, as in the authors' code; padded agents lie at the map's centre.
 
     Attributes:
       n_win: regions per side; `topk`: regions that the agents of one region see, None for all.
       scale: of the logits; None for 1/√C, that of the authors' code; the paper's is 1/√head_dim.
       stride: pixels of the map between agents; `kernel_size`: of the offset network.
-      offset_groups: groups of channels and heads with points of their own; see
-        `sampling_points`.
-      offset_channels: 1 moves points along the diagonal only, as the authors' code does, 2 is the
-        paper's.
-      offset_range_factor: see `displace`.
-      agent_mlp_ratio: of the MLP of the agents.
-      lepe_kernel_size: of the depthwise convolution of v that the agents add; 0 for none.
-      table_size: side or (height, width) of the map that the table of position biases is for, None
-        for that of the first call. Other maps look up their relative positions in it.
-      kv_downsample, kv_size, param_routing, diff_routing, mul_weight: as in
-        `BiLevelRoutingAttention`.
+      offset_groups: groups of channels and heads with own points; see `sampling_points`.
+      offset_channels: 1 moves points diagonally, as the authors' code does; 2 is the paper's.
+      agent_mlp_ratio: of the agents' MLP.
+      lepe_kernel_size: of the depthwise convolution of v that agents add; 0 for none.
+      offset_range_factor: see `displace`; `table_size`: see `DisplacementBias`; `kv_downsample` …
+        `mul_weight`: see `BiLevelRoutingAttention`.
     """
 
     num_heads: int
@@ -93,7 +86,7 @@ class DeformableBiLevelRoutingAttention(nn.Module):
     offset_range_factor: float = -1.0
     agent_mlp_ratio: float = 3.0
     lepe_kernel_size: int = 5
-    table_size: int | tuple[int, int] | None = None
+    table_size: tuple[int, int] | None = None
     kv_downsample: str = "identity"
     kv_size: int = 0
     param_routing: bool = False
@@ -120,22 +113,16 @@ class DeformableBiLevelRoutingAttention(nn.Module):
         self.sow("intermediates", "points", points)
         agents = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
         agents = agents.reshape(x.shape[0], *points.shape[2:4], x.shape[-1])
-        grid = agents.shape[1:3]
         agents = pad_to_multiple(agents, self.n_win)
-        below, right = (a - b for a, b in zip(agents.shape[1:3], grid, strict=True))
-        points = jnp.pad(points, ((0, 0), (0, 0), (0, below), (0, right), (0, 0)))
-        side = self.table_size
         bias = DisplacementBias(
-            "table", self.num_heads, (side, side) if isinstance(side, int) else side, self.stride,
-            q.dtype, name="bias",
-        )(points, x.shape[1:3])  # fmt: skip
+            "table", self.num_heads, self.table_size, self.stride, q.dtype, name="bias"
+        )(_fit(points, (*points.shape[:2], *agents.shape[1:3], 2)), (x.shape[1], x.shape[2]))
 
         def refine(gathered: Array) -> tuple[Array, Array]:
             if self.lepe_kernel_size:
                 conv = depthwise_conv(self.lepe_kernel_size, "agent_lepe", self.dtype, self.stride)
-                lepe = conv(v.reshape(x.shape))[:, : grid[0], : grid[1]]
-                lepe = pad_to_multiple(lepe, self.n_win)
-                gathered += lepe.reshape(gathered.shape)
+                lepe = conv(v.reshape(x.shape))[:, : points.shape[2], : points.shape[3]]
+                gathered += _fit(lepe, agents.shape).reshape(gathered.shape)
             y = agents + merge_heads(self, gathered, train, "unify")
             mlp = ConvMlp(
                 self.agent_mlp_ratio, residual=True, drop_rate=self.drop_rate,
@@ -157,3 +144,8 @@ class DeformableBiLevelRoutingAttention(nn.Module):
             attend_agents=DotProductAttention(self.attn_drop_rate, train, name="attend_agents"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
+
+
+def _fit(x: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros at the end of each axis that is shorter than in this shape."""
+    return jnp.pad(x, [(0, new - old) for old, new in zip(x.shape, shape, strict=True)])

@@ -53,7 +53,8 @@ class DisplacementBias(nn.Module):
             table = self.table((self.num_heads, 2 * height - 1, 2 * width - 1))
             return sample_position_bias(table, points, grid)
         if self.kind == "fixed":
-            made_for = (height, width, height // self.stride, width // self.stride)
+            keys = max(height // self.stride, 1), max(width // self.stride, 1)
+            made_for = (height, width, *keys)
             table = self.table((self.num_heads, height * width, made_for[2] * made_for[3]))
             return resize_fixed_bias(table, made_for, (*grid, rows, columns))
         hidden = nn.Dense(32, dtype=self.dtype, name="fc1")(log_displacement(points, grid))
@@ -76,7 +77,7 @@ def resize_fixed_bias(
     size: tuple[int, int, int, int],
     method: str = "bilinear",
 ) -> Float[Array, "heads n m"]:
-    """Interpolates the axes (query rows, query columns, key rows, key columns) of a "fixed" table."""
+    """Interpolates a "fixed" table over (query rows, query columns, key rows, key columns)."""
     if made_for == size:
         return table
     heads = table.shape[0]

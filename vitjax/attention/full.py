@@ -64,7 +64,7 @@ def project_heads(
       ValueError: the width is no multiple of the number of heads.
     """
     width, heads = x.shape[-1], mixer.num_heads
-    use_bias = mixer.qkv_bias if use_bias is None else use_bias
+    bias: bool = mixer.qkv_bias if use_bias is None else use_bias
     if width % heads:
         fits = [h for h in range(1, min(width, 4 * heads) + 1) if width % h == 0]
         raise ValueError(
@@ -73,7 +73,7 @@ def project_heads(
             f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
         )
     project = nn.DenseGeneral(
-        (count, heads, width // heads), use_bias=use_bias, kernel_init=mixer.kernel_init,
+        (count, heads, width // heads), use_bias=bias, kernel_init=mixer.kernel_init,
         dtype=mixer.dtype, name=name,
     )  # fmt: skip
     y = project(x)

@@ -131,7 +131,5 @@ class NeighborhoodAttention(nn.Module):
         table = self.param("rpb", trunc_normal, (self.num_heads, entries, entries))
         q, k, v = project_heads(self, x, 3, "qkv")
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
-        out = neighborhood_attention(
-            q, k, v, size=size, table=table.astype(q.dtype), attend=attend
-        )
+        out = neighborhood_attention(q, k, v, size=size, table=table.astype(q.dtype), attend=attend)
         return merge_heads(self, out[:, :height, :width], train)

@@ -32,7 +32,8 @@ def outlook_attention(
       stride, padding: window (i, j) starts at row i·stride - padding, column j·stride - padding;
         outside the map values are zero, and what is written there is dropped.
     """
-    grid, side = weights.shape[1:3], v.shape[1:3]
+    grid = (weights.shape[1], weights.shape[2])
+    side = (v.shape[1], v.shape[2])
     windows = unfold(v, grid, kernel_size, stride, padding)
     mixed = jnp.einsum("byxhpq,byxqhd->byxphd", weights, windows)
     return fold(mixed, side, kernel_size, stride, padding)
@@ -126,7 +127,7 @@ class OutlookAttention(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         (v,) = project_heads(self, x, 1, "v")
         s, taps = self.stride, self.kernel_size**2
-        rest = ((0, -x.shape[1] % s), (0, -x.shape[2] % s))
+        rest: Any = ((0, -x.shape[1] % s), (0, -x.shape[2] % s))
         centres = nn.avg_pool(x, (s, s), (s, s), rest, count_include_pad=False)
         predict = nn.DenseGeneral(
             (self.num_heads, taps, taps), kernel_init=self.kernel_init, dtype=self.dtype,

@@ -5,6 +5,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
@@ -79,10 +80,11 @@ class WindowAttention(nn.Module):
         shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
         entries = (2 * self.window_size - 1) ** 2
         table = self.param("relative_position_bias", trunc_normal, (entries, self.num_heads))
+        bias = relative_bias(jnp.asarray(table))
         q, k, v = project_heads(self, pad_to_multiple(x, self.window_size), 3, "qkv")
         out = window_attention(
-            q, k, v, window_size=self.window_size, shift=shift, bias=relative_bias(table),
-            scale=self.scale, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            q, k, v, window_size=self.window_size, shift=shift, bias=bias, scale=self.scale,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
 

@@ -89,7 +89,7 @@ class WindowCosineAttention(nn.Module):
             v += v_bias.reshape(v.shape[-2:]).astype(v.dtype)
         init = nn.initializers.constant(np.log(10.0))
         log_scale = self.param("logit_scale", init, (self.num_heads, 1, 1))
-        q, k = cosine_queries_keys(q, k, log_scale[:, :, 0])
+        q, k = cosine_queries_keys(q, k, jnp.asarray(log_scale)[:, :, 0])
         out = window_attention(
             q, k, v, window_size=self.window_size, shift=shift, bias=self.position_bias(x.dtype),
             scale=1.0, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),

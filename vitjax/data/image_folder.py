@@ -54,8 +54,9 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
       path: the folder; `~` is the home folder.
       split: "train" or "test".
       test_fraction: hold out this share of every class as "test", at least one image and never
-        all, where there is no folder for it; None is a fifth if there is no `train/` either. Which ones depends on the files' names only: of n
-        sorted names, the first of `numpy.random.Generator(PCG64(0)).permutation(n)`.
+        all, where there is no folder for it; None is a fifth if there is no `train/` either. Which
+        ones depends on the files' names only: of n sorted names, the first of
+        `numpy.random.Generator(PCG64(0)).permutation(n)`.
 
     Raises:
       ValueError: the folder is not there or not arranged like this.

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.layers.mlp import gelu
-from vitjax.layers.norm import batch_norm, normalize
+from vitjax.layers.mlp import gelu, trunc_normal
+from vitjax.layers.norm import batch_norm, layer_norm, normalize
 from vitjax.layers.spec import Spec
 
 
@@ -63,13 +63,50 @@ class ConvStem(nn.Module):
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         for i, (width, act) in enumerate(((self.width // 2, self.act), (self.width, None))):
             conv = ConvNorm(
-                width, 3, self.stride, 1, norm=self.norm, act=act, dtype=self.dtype, name=f"conv_{i}"
+                width,
+                3,
+                self.stride,
+                1,
+                norm=self.norm,
+                act=act,
+                dtype=self.dtype,
+                name=f"conv_{i}",
             )
             x = conv(x, train)
         return x
 
 
+class PatchMerging(nn.Module):
+    """Four neighbours become one pixel: concatenated, normalised and projected to `width` (Swin,
+    arXiv:2103.14030, section 3.1).
+
+    Swin V2 normalises last (`post_norm`). Concatenated are columns of two rows: top left,
+    bottom left, top right, bottom right. An odd map is zero-padded.
+    """
+
+    width: int
+    norm: Spec = layer_norm(1e-5)
+    post_norm: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+        batch, height, width, channels = (x := pad_to_multiple(x, 2)).shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
+        x = x.reshape(batch, height // 2, width // 2, 4 * channels)
+        norm = self.norm.build(dtype=self.dtype, name="norm")
+        reduce = nn.Dense(
+            self.width, use_bias=False, kernel_init=trunc_normal, dtype=self.dtype, name="reduction"
+        )
+        return norm(reduce(x)) if self.post_norm else reduce(norm(x))
+
+
 def pad_to_multiple(x: Float[Array, "B H W C"], multiple: int) -> Float[Array, "B h w C"]:
     """Zeros at the right and bottom until both sides are multiples; the same array if they are."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"A map [B, H, W, C] is needed here, and this is a sequence of shape {x.shape}: choose "
+            f"a token mixer that takes sequences ('full'), or a model whose blocks see maps."
+        )
     bottom, right = (-side % multiple for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x

@@ -1,5 +1,5 @@
-"""The residual networks that Big Transfer (BiT, arXiv:1912.11370) trains and that the hybrids of the
-ViT paper (arXiv:2010.11929, section 3.1) read patches from.
+"""The residual networks that Big Transfer (BiT, arXiv:1912.11370) trains, and from which the
+hybrids of the ViT paper (arXiv:2010.11929, section 3.1) read patches.
 
 Both are bottleneck ResNets whose kernels are standardised and whose norm is GroupNorm. BiT's units
 normalise first (ResNet-v2) and pad symmetrically; the hybrids' normalise last (v1) and pad as
@@ -31,8 +31,8 @@ class StdConv(nn.Module):
     """A convolution without bias whose kernel is standardised.
 
     Attributes:
-      padding: zeros on each side, or "SAME": as many as make the output ⌈side / stride⌉, the odd one
-        at the right and bottom.
+      padding: zeros on each side, or "SAME": as many as make the output ⌈side / stride⌉, an odd one
+        at the right or bottom.
     """
 
     width: int
@@ -47,7 +47,8 @@ class StdConv(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (k, k, x.shape[-1], self.width)
         )
-        x, kernel = promote_dtype(x, standardize(kernel), dtype=self.dtype or x.dtype)
+        dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+        x, kernel = promote_dtype(x, standardize(kernel), dtype=dtype)
         return jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, p if isinstance(p, str) else ((p, p), (p, p)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),

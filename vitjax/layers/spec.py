@@ -70,7 +70,7 @@ def spec(factory: Callable[..., Any], **kwargs: Any) -> Spec:
     return Spec(factory, tuple(sorted(kwargs.items())))
 
 
-def fields(factory: Callable[..., Any]) -> tuple[str, ...]:
+def fields(factory: Any) -> tuple[str, ...]:
     """Names of the hyperparameters of a linen module class or of a function, in their order."""
     if dataclasses.is_dataclass(factory):
         return tuple(
@@ -81,10 +81,10 @@ def fields(factory: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(factory).parameters)
 
 
-def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
+def defaults(factory: Any) -> dict[str, Any]:
     """Default of each hyperparameter; None where there is none."""
     if dataclasses.is_dataclass(factory):
-        found = {f.name: f.default for f in dataclasses.fields(factory)}
+        found: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(factory)}
     else:
         found = {n: p.default for n, p in inspect.signature(factory).parameters.items()}
     missing = (dataclasses.MISSING, inspect.Parameter.empty)

@@ -89,7 +89,7 @@ def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) ->
       image_size: of the run's images; the model's own tables are made for it unless the config
         gives the model another.
     """
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     name, dtype = options.pop("name"), options.pop("dtype")
     if "image_size" in fields(model_spec(name).factory):
         options.setdefault("image_size", image_size)

@@ -33,6 +33,7 @@ VARIANTS = {
     ),
 }  # fmt: skip
 """Table 1, and the Swin-T layout."""
+MIXER = "bra(topk=1) ; bra(topk=4) ; bra(topk=16) ; full_lepe(num_heads=8, qkv_bias=False)"
 
 
 def biformer(
@@ -43,7 +44,7 @@ def biformer(
     qk_dim: tuple[int, ...] | None = None,
     scale: float | None = None,
     n_win: int | tuple[int, ...] = 7,
-    mixer: str = "bra(topk=1) ; bra(topk=4) ; bra(topk=16) ; full_lepe(num_heads=8, qkv_bias=False)",
+    mixer: str = MIXER,
     lepe_kernel_size: int = 5,
     cpe_kernel_size: int = 3,
     kv_downsample: str = "identity",
@@ -82,7 +83,8 @@ def biformer(
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
         Block, mlp=tuple(spec(ConvMlp if mlp_dwconv else Mlp, mlp_ratio=r) for r in ratios),
-        cpe_kernel_size=cpe_kernel_size, post_norm=False if pre_norm else "sum", layer_scale_init=layer_scale_init,
+        post_norm=False if pre_norm else "sum", cpe_kernel_size=cpe_kernel_size,
+        layer_scale_init=layer_scale_init,
     )  # fmt: skip
     if overlap:
         stem, norm = spec(ConvStem), batch_norm()

@@ -54,7 +54,7 @@ def dat(
     depths: tuple[int, ...],
     num_heads: tuple[int, ...],
     mixer: str,
-    offset_groups: int | None | tuple[int | None, ...] = None,
+    offset_groups: int | tuple[int | None, ...] | None = None,
     stride: int | tuple[int, ...] = (8, 4, 2, 1),
     kernel_size: int | tuple[int, ...] = (9, 7, 5, 3),
     offset_range_factor: float | tuple[float, ...] = -1.0,
@@ -67,7 +67,7 @@ def dat(
     mlp_ratio: float = 4.0,
     conv_mlp: bool | tuple[bool, ...] = False,
     cpe_kernel_size: int | tuple[int, ...] = 0,
-    layer_scale_init: float | None | tuple[float | None, ...] = None,
+    layer_scale_init: float | tuple[float | None, ...] | None = None,
     overlap: bool = False,
     patch_size: int = 4,
     num_classes: int = 1000,
@@ -97,13 +97,6 @@ def dat(
     menu = {
         **MIXERS, "deformable": deformable, "sra": MIXERS["sra"].replace(sr_ratio=sr_ratio)
     }  # fmt: skip
-    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    maps = tuple((-(-height // s), -(-width // s)) for s in (patch_size << i for i in range(stages)))
-    options = dict(
-        table_size=maps, window_size=window_size, neighborhood_size=neighborhood_size,
-        map_size=((0, 0),) * stages,  # no map is small enough to leave out a shift
-        drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
-    )  # fmt: skip
     norm = layer_norm(1e-5)
     mlps = tuple(
         spec(ConvMlp, residual=True, mlp_ratio=mlp_ratio, drop_rate=drop_rate)
@@ -111,6 +104,15 @@ def dat(
         else spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)
         for conv in (conv_mlp if isinstance(conv_mlp, tuple) else (conv_mlp,) * stages)
     )
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    maps = tuple(
+        (-(-height // s), -(-width // s)) for s in (patch_size << i for i in range(stages))
+    )
+    options = dict(
+        table_size=maps, window_size=window_size, neighborhood_size=neighborhood_size,
+        map_size=((0, 0),) * stages,  # no map is small enough to leave out a shift
+        drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, norm=norm, mlp=mlps,
+    )  # fmt: skip
     if overlap:
         stem = spec(ConvStem, norm=norm, stride=patch_size // 2)
         downsample = spec(ConvNorm, kernel_size=3, stride=2, padding=1, use_bias=False, norm=norm)

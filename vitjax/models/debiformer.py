@@ -10,9 +10,10 @@ Where it differs from the paper, the default is the code, with which the publish
   `offset_channels=2`.
 - Routing and attention are scaled by 1/√(full width); `scale=32**-0.5` is the paper's 1/√head_dim.
 - The base model has 95.5 M parameters, where paper and README say 77 M; multiply-adds agree.
-- Offsets are not limited by tanh; points are clipped to the map, and nearest to their cells'
-  centres only roughly, as centres for edges at ±1 are read with corners at ±1.
-- All is initialised as torch does by default, but the tables of position biases.
+- Offsets are not bounded by tanh, points are clipped to the map (`offset_range_factor` ≥ 0 bounds
+  them). Undisplaced points are centres of cells where ±1 are the map's edges, but are read where
+  ±1 are its outermost pixels.
+- Weights are initialised as torch does by default, as the released initialisation has no effect.
 An official block is two of ours: (position convolution, BRA, MLP), (position convolution, DBRA,
 MLP), with the same rate of stochastic depth.
 """
@@ -92,9 +93,7 @@ def debiformer(
     )  # fmt: skip
     mixers = parse_mixers(mixer, len(dims))
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
-    mlps = tuple(
-        spec(ConvMlp, mlp_ratio=r, residual=True, kernel_init=torch_init) for r in ratios
-    )
+    mlps = tuple(spec(ConvMlp, mlp_ratio=r, residual=True, kernel_init=torch_init) for r in ratios)
     pairs = drop_path_schedule(drop_path_rate, -(-sum(depths) // 2))
     return Pyramid(
         dims, depths, tuple(width // head_dim for width in dims),

@@ -7,8 +7,8 @@ distillation token, whose head imitates a convolutional teacher. Undistilled, th
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vitjax.models.vit import ViT
 from vitjax.models.vit import VARIANTS as SIZES
+from vitjax.models.vit import ViT
 
 VARIANTS = {
     "tiny": dict(patch_size=16, **SIZES["ti"]),

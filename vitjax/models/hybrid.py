@@ -58,9 +58,7 @@ class ResNetEmbed(nn.Module):
 
 
 VARIANTS = {
-    "r_vit_ti16": dict(
-        stem=spec(ResNetEmbed, depths=()), patch_size=32, **vit.VARIANTS["ti"]
-    ),
+    "r_vit_ti16": dict(stem=spec(ResNetEmbed, depths=()), patch_size=32, **vit.VARIANTS["ti"]),
     "r26_vit_s32": dict(
         stem=spec(ResNetEmbed, depths=(2, 2, 2, 2)), patch_size=32, **vit.VARIANTS["s"]
     ),

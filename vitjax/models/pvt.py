@@ -62,7 +62,8 @@ class PatchPosition(nn.Module):
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         x = self.patch(x, train)
         table = resize_positions(
-            self.pos_embed[:, int(self.class_token) :], x.shape[1:3], num_prefix=0,
+            jnp.asarray(self.pos_embed)[:, int(self.class_token) :],
+            (x.shape[1], x.shape[2]), num_prefix=0,
             source_grid=self.grid, method="bilinear", antialias=False,
         )  # fmt: skip
         x = x + table.reshape(1, *x.shape[1:]).astype(x.dtype)

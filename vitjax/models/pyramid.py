@@ -75,7 +75,8 @@ class Stage(nn.Module):
     """`depth` blocks at one resolution, cycling through the stage's mixers.
 
     Attributes:
-      block: a `Block` spec with all but mixer and drop path rate.
+      block: a `Block` spec with all but mixer and drop path rate. A mixer that is a whole branch
+        (norm or MLP included) replaces parts of it by its own BLOCK_PARTS.
       drop_path_rate: one rate per block.
       remat: recompute each block in the backward pass instead of storing its activations.
     """
@@ -89,9 +90,9 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
         factory = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        kwargs = dict(self.block.kwargs)
         for i, rate in enumerate(self.drop_path_rate):
             mixer = self.mixers[i % len(self.mixers)]
+            kwargs = {**dict(self.block.kwargs), **getattr(mixer.factory, "BLOCK_PARTS", {})}
             x = factory(
                 **kwargs, mixer=mixer, drop_path_rate=rate, dtype=self.dtype, name=f"block_{i}"
             )(x, train)

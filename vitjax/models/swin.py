@@ -14,10 +14,11 @@ from a logit; here what is masked has no weight. Positions are none but the rela
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention import Mixers, parse_mixers
-from vitjax.layers.downsample import ConvNorm, pad_to_multiple
+from vitjax.layers.downsample import ConvNorm, PatchMerging
 from vitjax.layers.mlp import Mlp, trunc_normal
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
@@ -62,34 +63,12 @@ class SwinStem(nn.Module):
         if self.map_size:
             rows, columns = self.map_size
             shape = (1, rows * columns, self.width)
-            table = self.param("absolute_position", trunc_normal, shape)
-            table = resize_positions(table, x.shape[1:3], num_prefix=0, source_grid=(rows, columns))
+            table = jnp.asarray(self.param("absolute_position", trunc_normal, shape))
+            table = resize_positions(
+                table, (x.shape[1], x.shape[2]), num_prefix=0, source_grid=(rows, columns)
+            )
             x += table.reshape(1, *x.shape[1:]).astype(x.dtype)
         return nn.Dropout(self.drop_rate, deterministic=not train)(x)
-
-
-class PatchMerging(nn.Module):
-    """Four neighbours become one pixel: concatenated, normalised and projected to `width`.
-
-    The second version projects first (`post_norm`). Concatenated are columns of two rows: top left,
-    bottom left, top right, bottom right. An odd map is zero-padded.
-    """
-
-    width: int
-    norm: Spec = layer_norm(1e-5)
-    post_norm: bool = False
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
-        batch, height, width, channels = (x := pad_to_multiple(x, 2)).shape
-        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
-        x = x.reshape(batch, height // 2, width // 2, 4 * channels)
-        norm = self.norm.build(dtype=self.dtype, name="norm")
-        reduce = nn.Dense(
-            self.width, use_bias=False, kernel_init=trunc_normal, dtype=self.dtype, name="reduction"
-        )
-        return norm(reduce(x)) if self.post_norm else reduce(norm(x))
 
 
 def swin(

@@ -181,14 +181,13 @@ class ViT(nn.Module):
     def encode(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Array, tuple[int, int]]:
-        """All tokens after the final norm `[B, prefix + N, C]`, and the grid (h, w) of the last N.
-        """
+        """Tokens after the final norm `[B, prefix + N, C]`, and the grid (h, w) of the last N."""
         x = self.patch_embed(images.astype(self.dtype or images.dtype))
         batch, *grid, width = x.shape
         height, breadth = grid
         x = x.reshape(batch, -1, width)
         if self.position == "learned":
-            table = resize_positions(self.pos_embed, (height, breadth),
+            table = resize_positions(jnp.asarray(self.pos_embed), (height, breadth),
             num_prefix=self.table_prefix,
                                      source_grid=self.table_grid).astype(x.dtype)  # fmt: skip
         else:

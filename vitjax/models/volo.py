@@ -81,7 +81,7 @@ class Transition(nn.Module):
         if self.grid is None:
             return x
         table = self.param("pos_embed", trunc_normal, (1, *self.grid, self.width))
-        x = x + resize_grid(table[0], x.shape[1:3]).astype(x.dtype)
+        x = x + resize_grid(jnp.asarray(table)[0], (x.shape[1], x.shape[2])).astype(x.dtype)
         return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
 

@@ -72,4 +72,4 @@ def normalize(
 ) -> Float[Array, "B H W c"]:
     """uint8 pixels to floats of about unit variance."""
     scale, shift = 1 / (255 * jnp.array(std)), jnp.array(mean) / jnp.array(std)
-    return images.astype(jnp.float32) * scale - shift
+    return jnp.asarray(images, jnp.float32) * scale - shift

@@ -134,8 +134,14 @@ class Checkpoints(SavedSteps):
         """Starts to write the state; returns when it may be changed.
 
         Raises:
-          CheckpointError: an earlier save failed (a full disk, say), or this one at once.
+          CheckpointError: it failed at once. A save that fails later, in the background (a full
+            disk, say), is told by the next one in the log, or by `wait`.
         """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            log.warning("An earlier save failed: %s", _first(error))
         prints = self._fingerprint(state)
         seal = {
             "step": step,
@@ -146,7 +152,6 @@ class Checkpoints(SavedSteps):
             },
         }
         try:
-            self._manager.check_for_errors()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

@@ -246,15 +246,33 @@ def claim_workdir(config: Any, workdir: pathlib.Path, class_names: Sequence[str]
     """Makes the work folder, or finds in it the same run; it then holds config and class names.
 
     Raises:
-      ConfigError: it holds another run.
-      OSError: it cannot be written.
+      ConfigError: it holds another run, or cannot be written.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "config.json"
-    if path.exists():
-        check_same_run(config, path)
-    _write_json(workdir / "classes.json", list(class_names))
-    _write_json(path, config.to_dict())
+    path, names = workdir / "config.json", workdir / "classes.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            check_same_run(config, path)
+            there = json.loads(names.read_text())
+            if there != list(class_names):
+                raise ConfigError(
+                    f"The run in {workdir} has {len(there)} classes ({_some(there)}), and the data "
+                    f"now "
+                    f"has {len(class_names)} ({_some(class_names)}). Give it the data that it had, "
+                    f"or "
+                    "another --workdir."
+                )
+        _write_json(names, list(class_names))
+        _write_json(path, config.to_dict())
+    except OSError as error:
+        raise ConfigError(
+            f"The work folder {workdir} cannot be written: {error.strerror}. Choose another "
+            f"--workdir."
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

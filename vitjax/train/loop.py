@@ -70,7 +70,7 @@ def train(
     """
     pending: list[dict[str, Any]] = []
     for done in range(start + 1, steps + 1):
-        batch = report.next_batch(batches)
+        batch = report.next_batch(batches, pending[-1]["loss"] if pending else None)
         state, metrics = step(state, batch)
         pending.append(metrics)
         if len(pending) > IN_FLIGHT:

@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ class Report:
     Args:
       start: step from which the run goes on; `steps`: of the whole run.
       batch_size: images per step.
-      schedule: learning rate by step.
     """
 
     def __init__(
@@ -31,16 +30,10 @@ class Report:
         start: int,
         steps: int,
         batch_size: int,
-        schedule: Callable[[int], Any],
     ) -> None:
         from tensorboardX import SummaryWriter  # takes 0.1 s, and only a run needs it
 
-        self.folder, self.steps, self.batch_size, self.schedule = (
-            folder,
-            steps,
-            batch_size,
-            schedule,
-        )
+        self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.path = folder / "metrics.jsonl"
         rows = [row for row in read_metrics(self.path) if row["step"] <= start]
         temporary = self.path.with_suffix(".tmp")
@@ -50,11 +43,17 @@ class Report:
         self._events = SummaryWriter(str(folder / "events"), purge_step=start + 1)
         self._since, self._step, self._waited = time.perf_counter(), start, 0.0
 
-    def next_batch(self, batches: Any) -> Any:
-        """The next batch; the time that it takes counts as waiting for data."""
+    def next_batch(self, batches: Any, ahead: Any = None) -> Any:
+        """The next batch; the time that it takes is waiting for data if the devices have run dry.
+
+        Args:
+          ahead: a result of the last step dispatched. If it is not there yet when the batch is, the
+            devices were busy all along, and nothing waited.
+        """
         begin = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - begin
+        if ahead is None or ahead.is_ready():
+            self._waited += time.perf_counter() - begin
         return batch
 
     def restart_clock(self, step: int) -> None:
@@ -68,7 +67,6 @@ class Report:
         row = {
             "loss": float(losses.mean()),
             **metrics,
-            "learning_rate": float(self.schedule(step - 1)),
             "images_per_second": self.batch_size / pace,
             "data_wait": self._waited / elapsed,
         }
@@ -143,6 +141,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     """Draws loss, accuracy and learning rate over steps from `metrics.jsonl` into `curves.png`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     rows = read_metrics(folder / "metrics.jsonl")
 
@@ -156,6 +155,8 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     loss.plot(*curve("train", "loss"), color="tab:blue", linewidth=1, label="training")
     loss.plot(*curve("test", "loss"), color="tab:orange", marker="o", markersize=3, label="test")
     loss.set(yscale="log", ylabel="loss")
+    for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
+        which(StrMethodFormatter("{x:g}"))
     loss.legend(frameon=False)
     for name, colour in (("top1", "tab:orange"), ("top5", "tab:green")):
         steps, values = curve("test", name)

@@ -1,7 +1,7 @@
 """Where arrays live: a mesh, and shardings as values."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def to_devices(
-    batches: Iterable[dict[str, Any]], sharding: NamedSharding, ahead: int = 2
+    batches: Iterable[Mapping[str, Any]], sharding: NamedSharding, ahead: int = 2
 ) -> Iterator[Any]:
     """Moves host batches to the devices, `ahead` of them before they are asked for."""
     queue: deque[Any] = deque()

@@ -34,6 +34,7 @@ class Task(Protocol):
 def make_train_step(
     task: Task,
     tx: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
     *,
     seed: int,
     accumulate: int = 1,
@@ -42,6 +43,7 @@ def make_train_step(
     """`(state, batch) → (state, metrics)`, to be jitted with the state donated.
 
     Args:
+      schedule: learning rate by step, as `tx` has it; it is reported.
       accumulate: the batch is cut into as many parts whose gradients are summed, so that the
         result is that of the whole batch in less memory (batch norms see the parts).
       ema_decay: of the averaged parameters; 0 for none. It starts at (1 + t) / (10 + t), so that
@@ -84,6 +86,7 @@ def make_train_step(
             ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
         metrics = {
             "loss": loss / count,
+            "learning_rate": schedule(state.step),
             "grad_norm": optax.tree.norm(grads),
             "skipped_images": batch["mask"].size - batch["mask"].sum(),
         }

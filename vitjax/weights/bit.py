@@ -12,7 +12,7 @@ TABLE = (
     ("head.fc", "head", "conv_1x1"),
 )
 
-_UNIT, _OURS = "resnet/block{i}/unit{j:02d}/", "backbone/stage_{i-1}/block_{j-1}/"
+_UNIT, _OURS = "resnet/block{i+1}/unit{j+1:02d}/", "backbone/stage_{i}/block_{j}/"
 GOOGLE = (
     ("resnet/root_block/standardized_conv2d", "backbone/stem/conv", "flax"),
     *(

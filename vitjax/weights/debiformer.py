@@ -10,7 +10,11 @@ from vitjax.layers.position import resize_grid
 from vitjax.models.pyramid import Pyramid
 from vitjax.weights.biformer import HEAD, STEM
 
-_MLP = (("linear1.0", "fc1", "conv_1x1"), ("dwc", "dwconv", "conv"), ("linear2.0", "fc2", "conv_1x1"))  # fmt: skip
+_MLP = (
+    ("linear1.0", "fc1", "conv_1x1"),
+    ("dwc", "dwconv", "conv"),
+    ("linear2.0", "fc2", "conv_1x1"),
+)
 _MIXER = (
     ("qkv.qkv", "w_qkv", "linear"),
     ("router.emb", "router/emb", "linear"),
@@ -65,8 +69,5 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
 def _table_shape(model: Pyramid, stage: int, block: int) -> tuple[int, int] | None:
     """Rows and columns of a block's position table, or None where it has none."""
     mixers = model.mixers[stage] if stage < len(model.mixers) else ()
-    size = mixers and dict(mixers[block % len(mixers)].at(stage).kwargs).get("table_size")
-    if not size:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return 2 * height - 1, 2 * width - 1
+    size = dict(mixers[block % len(mixers)].at(stage).kwargs).get("table_size") if mixers else None
+    return (2 * size[0] - 1, 2 * size[1] - 1) if size else None

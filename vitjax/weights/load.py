@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from vitjax import weights
 from vitjax.models import create_model, model_spec
@@ -65,7 +68,7 @@ def load_pretrained(
     state_dict = {k: v.astype(np.float32) if v.itemsize < 4 else v for k, v in arrays.items()}
     probe = create_model(name, _PROBE_CLASSES, **overrides)
     state_dict = weights.adapt(family, state_dict, probe)
-    shapes = traverse_util.flatten_dict(weights.abstract_variables(probe))
+    shapes: dict[Any, Any] = traverse_util.flatten_dict(weights.abstract_variables(probe))
     heads = [path for path, leaf in shapes.items() if _PROBE_CLASSES in leaf.shape]
     keys = {link.key for link in table.link(rows, heads).values()}
     # A head's bias has an entry a class; a checkpoint without one has no head.
@@ -99,13 +102,16 @@ def read(source: str | os.PathLike[str]) -> dict[str, Any]:
     readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), _read_torch)
     if path.suffix not in readers:
         raise ValueError(f"Weights {text!r} have no known format; what can be read: {FORMATS}.")
-    return readers[path.suffix](path)
+    try:
+        return readers[path.suffix](path)
+    except (EOFError, RuntimeError, zipfile.BadZipFile, SafetensorError) as error:
+        raise ValueError(f"{text!r} is broken or no {path.suffix} file: {error}") from error
 
 
 def _download(source: str) -> str:
     """The local path of `hf://owner/repo[/file]`."""
     try:
-        import huggingface_hub
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             f"{source!r} needs huggingface_hub: pip install 'vitjax[hf]', or download the file "
@@ -131,7 +137,7 @@ def _download(source: str) -> str:
 
 def _read_torch(path: pathlib.Path) -> dict[str, Any]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             f"Reading {str(path)!r} needs PyTorch: pip install 'vitjax[torch]'; .safetensors files "
@@ -169,12 +175,12 @@ def _unwrap(content: Any) -> dict[str, Any]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
     return _unwrap(load_file(path))
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(path):  # which numpy would call pickled data
+        raise zipfile.BadZipFile("it is no zip archive.")
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     # numpy writes bfloat16 as two bytes of no type.
@@ -254,8 +260,9 @@ def _initial(model: nn.Module, paths: list[tuple[str, ...]]) -> dict[tuple[str, 
     def init(key: jax.Array) -> list[jax.Array]:
         size = model.image_size  # type: ignore[attr-defined]
         height, width = (size, size) if isinstance(size, int) else size
-        variables = model.init(key, jnp.zeros((1, height, width, 3)))
-        return [traverse_util.flatten_dict(variables)[path] for path in paths]
+        variables: Any = model.init(key, jnp.zeros((1, height, width, 3)))
+        leaves: dict[Any, Any] = traverse_util.flatten_dict(variables)
+        return [leaves[path] for path in paths]
 
-    # What the compiler sees is not needed, it does not compute: the model is not run.
+    # The compiler drops what these leaves do not depend on: the model is not run.
     return dict(zip(paths, jax.jit(init)(jax.random.key(0)), strict=True))

@@ -18,7 +18,7 @@ def rows(theirs: str, ours: str) -> tuple[Row, ...]:
 
 def google_rows(ours: str) -> tuple[Row, ...]:
     """The names in Google's files of R+ViT."""
-    block, unit = "block{i}/unit{j}/", ours + "stage_{i-1}/block_{j-1}/"
+    block, unit = "block{i+1}/unit{j+1}/", ours + "stage_{i}/block_{j}/"
     return (
         ("conv_root", ours + "stem/conv", "flax"),
         ("gn_root", ours + "stem/norm", "flax_norm"),

@@ -2,9 +2,10 @@
 
 A table is a tuple of rows `(their name, our path, kind)`. Names hold placeholders: `{i}` stands for
 a number, the same on both sides; a side may have `{2i}` or `{2i+1}` where one of the other's blocks
-is two of its own, or `{i-1}` where they count from 1. A row is a module ("linear": its weight and
-bias) or, with a kind of parameter, one array. A fourth entry is a path of ours without which the
-row does not hold: it tells apart mixers that name their parts alike.
+is two of its own, and theirs `{i+1}` where they count from 1 (`{i+1:02d}`: in two digits). A row is
+a module ("linear": its weight and bias) or, with a kind of parameter, one array. A fourth entry is
+a path of ours without which the row does not hold: it tells apart mixers that name their parts
+alike.
 """
 
 import re
@@ -108,15 +109,15 @@ def link(rows: Sequence[Row], paths: Sequence[tuple[str, ...]]) -> dict[tuple[st
     return links
 
 
-_PLACEHOLDER = r"\{(\d*)([a-z])([+-]\d+)?\}"
+_PLACEHOLDER = r"\{(\d*)([a-z])\+?(\d*)(?::(\w+))?\}"
 
 
 def _fill(name: str, numbers: Mapping[str, int]) -> str:
     """`layers.{2i+1}` with i = 3 → `layers.7`."""
 
     def number(match: re.Match[str]) -> str:
-        factor, letter, offset = match.groups()
-        return str(int(factor or 1) * numbers[letter] + int(offset or 0))
+        factor, letter, offset, width = match.groups()
+        return format(int(factor or 1) * numbers[letter] + int(offset or 0), width or "d")
 
     return re.sub(_PLACEHOLDER, number, name)
 
@@ -125,16 +126,11 @@ def _pattern(path: str) -> str:
     """`block_{2i+1}/norm` → a regular expression with a group `i_2_1` for the number 2 i + 1."""
 
     def group(match: re.Match[str]) -> str:
-        factor, name, offset = match.groups()
-        # A group's name has neither + nor -.
-        offset = (offset or "0").lstrip("+").replace("-", "minus")
-        return rf"(?P<{name}_{factor or 1}_{offset}>\d+)"
+        factor, name, offset, _ = match.groups()
+        return rf"(?P<{name}_{factor or 1}_{offset or 0}>\d+)"
 
     parts = re.split(r"(\{[^}]*\})", path)
-    return "".join(
-        re.sub(_PLACEHOLDER, group, p) if p[:1] == "{" else re.escape(p)
-        for p in parts
-    )
+    return "".join(re.sub(_PLACEHOLDER, group, p) if p[:1] == "{" else re.escape(p) for p in parts)
 
 
 def _solve(match: re.Match[str]) -> dict[str, int] | None:
@@ -142,7 +138,7 @@ def _solve(match: re.Match[str]) -> dict[str, int] | None:
     numbers: dict[str, int] = {}
     for group, text in match.groupdict().items():
         name, factor, offset = group.split("_")
-        value, rest = divmod(int(text) - int(offset.replace("minus", "-")), int(factor))
+        value, rest = divmod(int(text) - int(offset), int(factor))
         if rest or value < 0 or numbers.setdefault(name, value) != value:
             return None
     return numbers

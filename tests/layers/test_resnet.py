@@ -1,0 +1,43 @@
+"""Standardised kernels and TensorFlow's padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.layers.resnet import ResNet, ResNetRoot, StdConv, standardize
+
+
+def test_standardised_kernels_have_mean_0_and_variance_1_per_output() -> None:
+    kernel = 3 + 2 * jax.random.normal(jax.random.key(0), (3, 3, 16, 8))
+    w = standardize(kernel)
+    np.testing.assert_allclose(w.mean((0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(jnp.square(w).mean((0, 1, 2)), 1, rtol=1e-5)
+    assert standardize(kernel.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("side", [13, 14])
+def test_same_padding_puts_the_odd_zero_last(side: int) -> None:
+    conv = StdConv(8, kernel_size=3, stride=2, padding="SAME")
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 4))
+    params = conv.init(jax.random.key(1), x)
+    total = (-(-side // 2) - 1) * 2 + 3 - side
+    pad = (total // 2, total - total // 2)
+    by_hand = StdConv(8, kernel_size=3, stride=2)
+    padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    np.testing.assert_allclose(conv.apply(params, x), by_hand.apply(params, padded), atol=1e-5)
+
+
+@pytest.mark.parametrize("pre_act", [False, True])
+def test_maps_round_up(pre_act: bool) -> None:
+    x = jnp.zeros((1, 45, 67, 3))
+    net = ResNet((1, 1, 1), pre_act=pre_act)
+    maps, _ = jax.eval_shape(net.init_with_output, jax.random.key(0), x)
+    assert [m.shape[1:] for m in maps] == [(12, 17, 256), (6, 9, 512), (3, 5, 1024)]
+
+
+def test_the_pre_activation_root_pools_with_zeros() -> None:
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    root = ResNetRoot(64, pre_act=True)
+    y, _ = root.init_with_output(jax.random.key(1), x)
+    assert (y[:, 0] >= 0).all() and (y[:, :, 0] >= 0).all() and (y < 0).any()

@@ -1,0 +1,131 @@
+"""The loop compiles once, waits for data only when the devices do, and names a diverged step."""
+
+import json
+import logging
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train
+from vitjax.train.loop import DivergedError
+from vitjax.train.report import Report, clock, read_metrics
+
+FLAGS = [
+    "--config=configs/digits.py", "--config.model.width=16", "--config.model.depth=1",
+    "--config.model.num_heads=2", "--config.epochs=0", "--config.steps=30", "--config.log_every=4",
+    "--config.eval_every=10", "--config.schedule.warmup_steps=3",
+]  # fmt: skip
+
+
+@pytest.fixture
+def compilations(caplog: pytest.LogCaptureFixture):
+    """Compiled functions so far, by what jax logs."""
+    caplog.set_level(logging.DEBUG, "jax._src.interpreters.pxla")
+
+    def names() -> list[str]:
+        messages = [r.getMessage() for r in caplog.records]
+        return [m.split()[1] for m in messages if m.startswith("Compiling")]
+
+    return names
+
+
+def test_nothing_is_compiled_after_the_first_of_each(
+    tmp_path: pathlib.Path, compilations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    log_train = Report.train
+
+    def watch(self, step, *rest):
+        counts.append((step, len(compilations())))
+        log_train(self, step, *rest)
+
+    monkeypatch.setattr(Report, "train", watch)
+    assert train.main([*FLAGS, f"--workdir={tmp_path}"]) == 0
+    assert sum("train_step" in name for name in compilations()) == 1
+    assert sum("eval_step" in name for name in compilations()) == 1
+    by_step = dict(counts)
+    assert by_step[4] == by_step[8] == by_step[10] > 0  # up to the first evaluation and save
+    assert by_step[12] == by_step[20] == by_step[30]  # and from there to the end
+
+
+class Result:
+    """Stands for the array that a step gives."""
+
+    def __init__(self, ready: bool) -> None:
+        self.ready = ready
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+
+def test_time_counts_as_waiting_only_when_the_devices_have_run_dry(tmp_path: pathlib.Path) -> None:
+    report = Report(tmp_path, start=0, steps=9, batch_size=2)
+
+    def slow():
+        import time
+
+        while True:
+            time.sleep(0.02)
+            yield 1
+
+    batches = slow()
+    report.next_batch(batches, Result(ready=False))
+    report.train(1, np.ones(1), {})
+    report.next_batch(batches, Result(ready=True))
+    report.train(2, np.ones(1), {})
+    report.next_batch(batches, None)
+    report.train(3, np.ones(1), {})
+    report.close()
+    busy, dry, first = read_metrics(tmp_path / "metrics.jsonl")
+    assert busy["data_wait"] == 0
+    assert dry["data_wait"] > 0.5
+    assert first["data_wait"] > 0.5
+
+
+def test_a_resumed_report_drops_what_lies_ahead(tmp_path: pathlib.Path) -> None:
+    rows = [{"step": s, "split": "train", "loss": 1.0} for s in (5, 10, 15)]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 20, "spl'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    Report(tmp_path, start=10, steps=20, batch_size=1).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == rows[:2]
+
+
+def test_the_first_bad_step_is_named_and_nothing_bad_is_saved(tmp_path: pathlib.Path) -> None:
+    from vitjax.train.checkpoint import Checkpoints
+    from vitjax.train.loop import StopRequest
+    from vitjax.train.loop import train as run
+    from vitjax.train.state import TrainState
+
+    saved = []
+
+    class Kept(Checkpoints):
+        def __init__(self) -> None:
+            pass
+
+        def steps(self) -> list[int]:
+            return saved
+
+        def save(self, step, state, metrics=None) -> None:
+            saved.append(step)
+
+        def wait(self) -> None:
+            pass
+
+    losses = iter([1.0] * 13 + [float("nan")] * 30)
+    report = Report(tmp_path, start=0, steps=30, batch_size=1)
+    with pytest.raises(DivergedError, match=r"nan at step 14\. The last checkpoint \(step 10\)"):
+        run(
+            TrainState(jnp.zeros((), jnp.int32), {}, {}, (), None), start=0, steps=30,
+            step=lambda s, b: (s, {"loss": jnp.asarray(next(losses))}),
+            batches=iter(range(99)), evaluate=lambda s: {"top1": 0.5}, checkpoints=Kept(),
+            report=report,
+            stop=StopRequest(), log_every=7, eval_every=5, checkpoint_every=5,
+        )  # fmt: skip
+    report.close()
+    assert saved == [5, 10]
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 75, 3675)] == ["0:00", "1:15", "1:01:15"]

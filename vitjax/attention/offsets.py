@@ -1,0 +1,100 @@
+"""Sampling points that the queries move: offset network, groups, range (DAT, arXiv:2201.00520,
+section 3.2; DAT++, arXiv:2309.01430).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention.sampling import reference_points
+from vitjax.layers.mlp import gelu
+from vitjax.layers.norm import layer_norm
+
+
+def displace(
+    offsets: Float[Array, "B G h w 2"], *, offset_range_factor: float = -1.0, inset: int = 1
+) -> Float[Array, "B G h w 2"]:
+    """Reference points, a regular grid, moved by offsets (eq. 5-6); in float32 at least.
+
+    Args:
+      offsets: (y, x), as the offset network gives them.
+      offset_range_factor: s; an offset is s · tanh, in cells of the grid. If negative, offsets are
+        free, and points are clipped to the map.
+      inset: 1 spreads the reference points over side - 1, as the code of DAT++ does: (i + 0.5) /
+        (h - 1) · 2 - 1, beyond 1 at the end. 0 is the CVPR release: centres of cells.
+    """
+    height, width = offsets.shape[2:4]
+    offsets = offsets.astype(jnp.promote_types(offsets.dtype, jnp.float32))
+    reference = reference_points(height, width, inset=inset).astype(offsets.dtype)
+    if offset_range_factor < 0:
+        return jnp.clip(reference + offsets, -1.0, 1.0)
+    cells = jnp.asarray([max(height - inset, 1), max(width - inset, 1)], offsets.dtype)
+    return reference + jnp.tanh(offsets) * (offset_range_factor / cells)
+
+
+def sampling_points(
+    q: Float[Array, "B H W h d"],
+    network: Callable[[Array], Array],
+    *,
+    groups: int | None = None,
+    offset_range_factor: float = -1.0,
+    inset: int = 1,
+) -> Float[Array, "B G y x 2"]:
+    """Sampling points of each group, from its own queries; one offset network serves all.
+
+    Args:
+      network: from `[B · G, H, W, C / G]` to offsets; one offset per point moves y and x alike.
+      groups: G; None for one group for two heads where their number is even, and for each head
+        where it is not.
+      offset_range_factor, inset: see `displace`.
+
+    Raises:
+      ValueError: the groups do not divide the heads.
+    """
+    batch, *grid, heads, _ = q.shape
+    groups = groups or (heads if heads % 2 else heads // 2)
+    if heads % groups:
+        raise ValueError(
+            f"{heads} heads cannot be split into {groups} offset groups; offset_groups must "
+            f"divide num_heads, or be None for a number that does."
+        )
+    q = jnp.moveaxis(q.reshape(batch, *grid, groups, -1), 3, 1)
+    offsets = network(q.reshape(batch * groups, *grid, -1))
+    offsets = jnp.broadcast_to(offsets, (*offsets.shape[:-1], 2))
+    offsets = offsets.reshape(batch, groups, *offsets.shape[1:])
+    return displace(offsets, offset_range_factor=offset_range_factor, inset=inset)
+
+
+class OffsetNetwork(nn.Module):
+    """Depthwise convolution, norm, GELU and a projection without bias: offsets from the queries of
+    one group (section 3.2, "offset generation").
+
+    Attributes:
+      outputs: offsets per point: 2 for (y, x), 1 for both alike.
+      use_bias: of the convolution.
+    """
+
+    kernel_size: int
+    stride: int
+    outputs: int = 2
+    use_bias: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, q: Float[Array, "B H W c"]) -> Float[Array, "B h w o"]:
+        k, s = self.kernel_size, self.stride
+        pad = 0 if k == s else k // 2
+        if min(q.shape[1:3]) + 2 * pad < k:
+            raise ValueError(
+                f"A map of {q.shape[1]}×{q.shape[2]} gives no sampling point with kernel_size={k} "
+                f"and stride={s}; choose smaller ones, or an odd kernel larger than the stride."
+            )
+        q = nn.Conv(
+            q.shape[-1], (k, k), (s, s), ((pad, pad),) * 2, feature_group_count=q.shape[-1],
+            use_bias=self.use_bias, dtype=self.dtype, name="conv",
+        )(q)  # fmt: skip
+        q = gelu(layer_norm(1e-5).build(dtype=self.dtype, name="norm")(q))
+        return nn.Dense(self.outputs, use_bias=False, dtype=self.dtype, name="offset")(q)
