@@ -2,6 +2,8 @@
 eq. 4). No parameters.
 """
 
+from typing import Any
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -12,7 +14,8 @@ def pooling(x: Float[Array, "B H W C"], *, pool_size: int) -> Float[Array, "B H 
     x is subtracted because the block adds it again.
     """
     window = (pool_size, pool_size)
-    return nn.avg_pool(x, window, (1, 1), "SAME", count_include_pad=False) - x
+    mean = nn.avg_pool(x, window, (1, 1), "SAME", count_include_pad=False)
+    return mean.astype(x.dtype) - x
 
 
 class Pooling(nn.Module):
@@ -23,7 +26,8 @@ class Pooling(nn.Module):
     """
 
     pool_size: int = 3
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        return pooling(x, pool_size=self.pool_size)
+        return pooling(x.astype(self.dtype or x.dtype), pool_size=self.pool_size)

@@ -141,7 +141,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     """Draws loss, accuracy and learning rate over steps from `metrics.jsonl` into `curves.png`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     rows = read_metrics(folder / "metrics.jsonl")
 
@@ -155,6 +155,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     loss.plot(*curve("train", "loss"), color="tab:blue", linewidth=1, label="training")
     loss.plot(*curve("test", "loss"), color="tab:orange", marker="o", markersize=3, label="test")
     loss.set(yscale="log", ylabel="loss")
+    loss.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
         which(StrMethodFormatter("{x:g}"))
     loss.legend(frameon=False)
