@@ -158,7 +158,7 @@ def summarise(workdir: pathlib.Path, config: Any, begin: float) -> None:
 
     rows = read_metrics(workdir / "metrics.jsonl")
     tests = [r for r in rows if r["split"] == "test"]
-    best = max(tests, key=lambda r: r.get("top1", -r["loss"]))
+    best = max(tests, key=lambda r: (r.get("top1", -r["loss"]), r["step"]))
     measured = {"step", "split", "images"}
 
     def line(row: dict[str, Any]) -> str:
