@@ -32,11 +32,10 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     from vitjax.train import config as configs
     from vitjax.train import loop, optimizer, report, sharding
     from vitjax.train.checkpoint import Checkpoints
-    from vitjax.train.state import create_state
-    from vitjax.train.step import make_eval_step, make_train_step
+    from vitjax.train.setup import make_setup
 
     begin = time.perf_counter()
-    d, o = config.data, config.optimizer
+    d = config.data
     configs.check_choice(config, "loss.name", LOSSES)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
@@ -66,27 +65,13 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     )
 
     # State: from the seed, or from the last checkpoint.
-    schedule = optimizer.make_schedule(steps=steps, **config.schedule)
+    setup = make_setup(config, task, mesh, steps)
     cost = count(model, (1, d.image_size, d.image_size, 3))
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
-    tx = optimizer.make_optimizer(
-        o.name, schedule, shapes["params"], b1=o.b1, b2=o.b2, eps=o.eps, mu_dtype=o.mu_dtype,
-        weight_decay=o.weight_decay, weight_decay_rules=o.weight_decay_rules,
-        learning_rate_rules=o.learning_rate_rules, clip_norm=o.clip_norm,
-    )  # fmt: skip
-    init = jax.jit(
-        lambda key: create_state(task.init(key), tx, ema=o.ema > 0),
-        out_shardings=sharding.replicated(mesh),
-    )
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)),
-        jax.eval_shape(init, jax.random.key(config.seed)),
-    )
     configs.claim_workdir(config, workdir, names)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep, headline=task.headline)
-    start, state = checkpoints.restore(template) or (0, init(jax.random.key(config.seed)))
+    start, state = checkpoints.restore(setup.state) or (0, setup.init(jax.random.key(config.seed)))
 
-    rate = f"{o.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
+    rate = f"{config.optimizer.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
     epochs = steps * d.batch_size / len(train_source)
     summary = {
         "model": f"{config.model.name}, {cost.parameters:,} parameters, {config.model.dtype}",
@@ -100,23 +85,14 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     }
     print(report.table(summary.items()), flush=True)
 
-    # Steps, compiled once.
-    batch_sharding = sharding.batch_sharding(mesh)
-    eval_step = jax.jit(make_eval_step(task))
-    train_step = jax.jit(
-        make_train_step(
-            task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
-        ),
-        donate_argnums=0,
-        out_shardings=(sharding.replicated(mesh),) * 2,
-    )
-
     def evaluate(state: Any) -> dict[str, float]:
         batches = pipeline.eval_batches(
             test_source, batch_size=d.eval_batch_size, image_size=d.image_size,
             num_threads=d.num_threads, on_bad_image=d.on_bad_image,
         )  # fmt: skip
-        sums = [eval_step(state, b) for b in sharding.to_devices(batches, batch_sharding)]
+        sums = [
+            setup.eval_step(state, b) for b in sharding.to_devices(batches, setup.batch_sharding)
+        ]
         sums = jax.device_get(sums)
         total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
         images = total.pop("count")
@@ -134,8 +110,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
         )  # fmt: skip
         with stop.listening():
             state = loop.train(
-                state, start=start, steps=steps, step=train_step,
-                batches=sharding.to_devices(host_batches, batch_sharding),
+                state, start=start, steps=steps, step=setup.train_step,
+                batches=sharding.to_devices(host_batches, setup.batch_sharding),
                 evaluate=evaluate, checkpoints=checkpoints, report=seen, stop=stop,
                 log_every=config.log_every, eval_every=config.eval_every,
                 checkpoint_every=config.checkpoint_every,

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import train
-from vitjax.train.loop import DivergedError
+from vitjax.train.checkpoint import Checkpoints
+from vitjax.train.loop import DivergedError, StopRequest
+from vitjax.train.loop import train as loop
 from vitjax.train.report import Report, clock, read_metrics
+from vitjax.train.state import TrainState
 
 FLAGS = [
     "--config=configs/digits.py", "--config.model.width=16", "--config.model.depth=1",
@@ -92,39 +95,56 @@ def test_a_resumed_report_drops_what_lies_ahead(tmp_path: pathlib.Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == rows[:2]
 
 
-def test_the_first_bad_step_is_named_and_nothing_bad_is_saved(tmp_path: pathlib.Path) -> None:
-    from vitjax.train.checkpoint import Checkpoints
-    from vitjax.train.loop import StopRequest
-    from vitjax.train.loop import train as run
-    from vitjax.train.state import TrainState
+class Kept(Checkpoints):
+    """Remembers which steps were saved."""
 
-    saved = []
+    def __init__(self) -> None:
+        self.saved: list[int] = []
 
-    class Kept(Checkpoints):
-        def __init__(self) -> None:
-            pass
+    def steps(self) -> list[int]:
+        return self.saved
 
-        def steps(self) -> list[int]:
-            return saved
+    def save(self, step, state, metrics=None) -> None:
+        self.saved.append(step)
 
-        def save(self, step, state, metrics=None) -> None:
-            saved.append(step)
+    def wait(self) -> None:
+        pass
 
-        def wait(self) -> None:
-            pass
 
-    losses = iter([1.0] * 13 + [float("nan")] * 30)
-    report = Report(tmp_path, start=0, steps=30, batch_size=1)
-    with pytest.raises(DivergedError, match=r"nan at step 14\. The last checkpoint \(step 10\)"):
-        run(
+def run_loop(folder: pathlib.Path, losses, stop: StopRequest | None = None) -> list[int]:
+    """Thirty steps with the given losses, logged every 7 and saved every 5; what was saved."""
+    checkpoints, values = Kept(), iter(losses)
+    report = Report(folder, start=0, steps=30, batch_size=1)
+    try:
+        loop(
             TrainState(jnp.zeros((), jnp.int32), {}, {}, (), None), start=0, steps=30,
-            step=lambda s, b: (s, {"loss": jnp.asarray(next(losses))}),
-            batches=iter(range(99)), evaluate=lambda s: {"top1": 0.5}, checkpoints=Kept(),
-            report=report,
-            stop=StopRequest(), log_every=7, eval_every=5, checkpoint_every=5,
+            step=lambda s, b: (s, {"loss": jnp.asarray(next(values))}), batches=iter(range(99)),
+            evaluate=lambda s: {"top1": 0.5}, checkpoints=checkpoints, report=report,
+            stop=stop or StopRequest(), log_every=7, eval_every=5, checkpoint_every=5,
         )  # fmt: skip
-    report.close()
-    assert saved == [5, 10]
+    finally:
+        report.close()
+        (folder / "saved.json").write_text(json.dumps(checkpoints.saved))
+    return checkpoints.saved
+
+
+def test_the_first_bad_step_is_named_and_nothing_bad_is_saved(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DivergedError, match=r"nan at step 14\. The last checkpoint \(step 10\)"):
+        run_loop(tmp_path, [1.0] * 13 + [float("nan")] * 30)
+    assert json.loads((tmp_path / "saved.json").read_text()) == [5, 10]
+
+
+def test_a_stop_that_comes_while_a_step_is_reported_saves_the_next(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, log_train = StopRequest(), Report.train
+
+    def interrupt(self, step, *rest):
+        log_train(self, step, *rest)
+        stop.signal = "SIGTERM" if step == 7 else stop.signal
+
+    monkeypatch.setattr(Report, "train", interrupt)
+    assert run_loop(tmp_path, [1.0] * 30, stop) == [5, 8]
 
 
 def test_clock() -> None:

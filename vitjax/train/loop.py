@@ -76,7 +76,9 @@ def train(
         if len(pending) > IN_FLIGHT:
             jax.block_until_ready(pending[-1 - IN_FLIGHT])
 
-        last = done == steps or stop.signal is not None
+        # Read once: a request that comes while this step is reported is the next step's.
+        stopping = stop.signal is not None
+        last = stopping or done == steps
         evaluating = done % eval_every == 0 or done == steps
         saving = evaluating or last or done % checkpoint_every == 0
         if saving or done % log_every == 0:
@@ -87,10 +89,8 @@ def train(
                 first = done - len(read) + 1 + int(np.argmin(np.isfinite(losses)))
                 raise DivergedError(
                     f"The loss is {losses[~np.isfinite(losses)][0]} at step {first}. The last "
-                    f"checkpoint "
-                    f"({_latest(checkpoints)}) is from before and was kept. A lower learning rate, "
-                    f"a "
-                    "longer warm-up or clip_norm=1.0 usually helps."
+                    f"checkpoint ({_latest(checkpoints)}) is from before and was kept. A lower "
+                    "learning rate, a longer warm-up or clip_norm=1.0 usually helps."
                 )
             extra = {k: float(np.mean([m[k] for m in read])) for k in read[0] if k != "loss"}
             report.train(done, losses, extra)
@@ -100,7 +100,7 @@ def train(
                 report.evaluation(done, tested)
             _save(checkpoints, done, state, tested, last)
             report.restart_clock(done)
-        if stop.signal is not None:
+        if stopping:
             break
     return state
 

@@ -1,0 +1,76 @@
+"""What a run compiles: state and steps with their shardings, for devices here or described."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from vitjax.train import optimizer, sharding
+from vitjax.train.state import create_state
+from vitjax.train.step import Task, make_eval_step, make_train_step
+
+
+class Setup(NamedTuple):
+    """The parts of a run that are functions of config, task and mesh alone.
+
+    Attributes:
+      init: jitted, key → TrainState.
+      train_step: jitted, (state, batch) → (state, metrics); the state is donated.
+      eval_step: jitted, (state, batch) → sums.
+      state: the state's shapes, dtypes and shardings.
+      batch: those of a training batch.
+      schedule: step → learning rate.
+    """
+
+    init: Callable[..., Any]
+    train_step: Any
+    eval_step: Any
+    state: Any
+    batch: dict[str, jax.ShapeDtypeStruct]
+    schedule: Callable[[Any], Any]
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        return self.batch["image"].sharding
+
+
+def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
+    """Nothing is allocated and nothing compiled before the first call.
+
+    Args:
+      config: of the run, resolved.
+      steps: length of the run.
+    """
+    d, o = config.data, config.optimizer
+    schedule = optimizer.make_schedule(steps=steps, **config.schedule)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    tx = optimizer.make_optimizer(
+        o.name, schedule, shapes["params"], b1=o.b1, b2=o.b2, eps=o.eps, mu_dtype=o.mu_dtype,
+        weight_decay=o.weight_decay, weight_decay_rules=o.weight_decay_rules,
+        learning_rate_rules=o.learning_rate_rules, clip_norm=o.clip_norm,
+    )  # fmt: skip
+    everywhere = sharding.replicated(mesh)
+    init = jax.jit(
+        lambda key: create_state(task.init(key), tx, ema=o.ema > 0), out_shardings=everywhere
+    )
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        jax.eval_shape(init, jax.random.key(0)),
+    )
+    train_step = jax.jit(
+        make_train_step(
+            task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
+        ),
+        donate_argnums=0,
+        out_shardings=(everywhere, everywhere),
+    )
+    split = sharding.batch_sharding(mesh)
+    size = (d.batch_size, d.image_size, d.image_size, 3)
+    batch = {
+        "image": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=split),
+        "label": jax.ShapeDtypeStruct(size[:1], jnp.int32, sharding=split),
+        "mask": jax.ShapeDtypeStruct(size[:1], jnp.float32, sharding=split),
+    }
+    return Setup(init, train_step, jax.jit(make_eval_step(task)), state, batch, schedule)
