@@ -219,3 +219,23 @@ def test_a_process_may_end_in_the_middle():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_rows_of_several_processes_are_the_whole_batch():
+    source = Numbered(10)
+    whole = take(5, source)
+    first, last = (take(5, source, rows=rows) for rows in ([0, 3], [1, 2]))
+    for batch, a, b in zip(whole, first, last):
+        for key in batch:
+            np.testing.assert_array_equal(batch[key][[0, 3]], a[key])
+            np.testing.assert_array_equal(batch[key][[1, 2]], b[key])
+    tested = [
+        list(eval_batches(source, batch_size=4, image_size=8, rows=rows))
+        for rows in (None, [0, 1], [2, 3])
+    ]
+    for batch, a, b in zip(*tested, strict=True):
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], np.concatenate([a[key], b[key]]))
+    for rows in ([], [1, 0], [0, 0], [3, 4]):
+        with pytest.raises(ValueError, match="among 0 to 3"):
+            take(1, source, rows=rows)

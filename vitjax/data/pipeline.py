@@ -9,16 +9,16 @@ cost 28 µs an image, more than one of the digits takes.
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import grain
 
 from vitjax.data.batch import Batch, load_batch
-from vitjax.data.names import unknown
 from vitjax.data.order import epoch_order, sample_rngs
 from vitjax.data.source import Source
 from vitjax.data.transforms import AUGMENTATIONS, resize_and_centre_crop
+from vitjax.data.names import unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
 
@@ -31,6 +31,7 @@ def train_batches(
     augment: str = "none",
     seed: int = 0,
     start_step: int = 0,
+    rows: Sequence[int] | None = None,
     num_threads: int = 2,
     on_bad_image: str = "fail",
 ) -> Iterator[Batch]:
@@ -45,6 +46,8 @@ def train_batches(
       augment: a name in AUGMENTATIONS.
       seed: of the order and of the augmentations.
       start_step: the first step; the batches from there on are those of a run from step 0.
+      rows: which of a batch's B rows this process reads, in ascending order; None for all. What
+        stands in a row does not depend on who reads it.
       num_threads: each prepares one batch at a time, and one finished batch waits; 0 prepares
         them in the caller's thread.
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
@@ -67,17 +70,18 @@ def train_batches(
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative.")
     transform = AUGMENTATIONS[augment]
+    own = _own_rows(rows, batch_size)
     order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, seed, size))
 
     def batch_at(step: int) -> Batch:
-        positions = range(step * batch_size, (step + 1) * batch_size)
+        positions = [step * batch_size + row for row in own]
         places = (divmod(position, size) for position in positions)
         indices = (int(order(epoch)[place]) for epoch, place in places)
         transforms = (
             lambda image, rng=rng: transform(image, rng, image_size)
             for rng in sample_rngs(seed, positions)
         )
-        return load_batch(source, indices, transforms, batch_size, image_size, on_bad_image)
+        return load_batch(source, indices, transforms, len(own), image_size, on_bad_image)
 
     return _prefetched(batch_at, start_step, sys.maxsize, num_threads)
 
@@ -87,6 +91,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
+    rows: Sequence[int] | None = None,
     num_threads: int = 2,
     on_bad_image: str = "fail",
 ) -> Iterator[Batch]:
@@ -95,13 +100,26 @@ def eval_batches(
     Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
     """
     _check_options(batch_size, image_size, num_threads, on_bad_image)
+    own = _own_rows(rows, batch_size)
 
     def batch_at(step: int) -> Batch:
-        indices = range(step * batch_size, min((step + 1) * batch_size, len(source)))
+        # Rows ascend, so that those beyond the last image, the padding, stand at the end.
+        indices = [i for row in own if (i := step * batch_size + row) < len(source)]
         transforms = itertools.repeat(lambda image: resize_and_centre_crop(image, image_size))
-        return load_batch(source, indices, transforms, batch_size, image_size, on_bad_image)
+        return load_batch(source, indices, transforms, len(own), image_size, on_bad_image)
 
     return _prefetched(batch_at, 0, -(-len(source) // batch_size), num_threads)
+
+
+def _own_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
+    if rows is None:
+        return range(batch_size)
+    if not rows or list(rows) != sorted({row for row in rows if 0 <= row < batch_size}):
+        raise ValueError(
+            f"rows={list(rows)[:5]}…: of a batch of {batch_size}, a process reads one row or more "
+            f"among 0 to {batch_size - 1}, each once and in ascending order."
+        )
+    return rows
 
 
 def _check_options(batch_size: int, image_size: int, num_threads: int, on_bad_image: str) -> None:
