@@ -26,7 +26,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     import jax
 
     from vitjax.analysis.cost import count
-    from vitjax.data import open_source, pipeline, transforms
+    from vitjax.data import open_source, pipeline
+    from vitjax.data.augment import parse_augmentation
     from vitjax.models import from_config
     from vitjax.tasks.classification import LOSSES, classification
     from vitjax.train import config as configs
@@ -39,7 +40,7 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     configs.check_choice(config, "loss.name", LOSSES)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
-    configs.check_choice(config, "data.augment", transforms.AUGMENTATIONS)
+    parse_augmentation(d.augment)
     configs.check_choice(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
     configs.check_choice(config, "model.dtype", ("float32", "bfloat16"))
     configs.check_choice(config, "optimizer.mu_dtype", ("float32", "bfloat16"))

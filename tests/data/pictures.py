@@ -63,7 +63,7 @@ def write_folders(root: Path, counts: dict[str, int]) -> str:
 class Numbered:
     """`size` images of which number i has the label i."""
 
-    fingerprint = "0" * 16
+    fingerprint, multi_label = "0" * 16, False
 
     def __init__(self, size: int):
         self.num_classes, self.class_names = size, tuple(map(str, range(size)))

@@ -5,6 +5,7 @@ import pytest
 
 from tests.data.pictures import encoded, noise, write_folders
 from vitjax.data import BadImage, Source, open_source
+from vitjax.data.image import decode
 from vitjax.data.image_folder import open_folder
 
 
@@ -27,8 +28,9 @@ def test_train_and_test_folders(tmp_path, held_out):
         f"{held_out}/dog/001.jpg",
     ]
     assert [train[i]["label"] for i in range(5)] == [0, 0, 1, 1, 1]
-    assert [train[i]["image"].shape for i in range(2)] == [(9, 7, 3), (10, 9, 3)]
-    np.testing.assert_array_equal(train[0]["image"], noise(9, 7, 0)[..., ::-1])
+    images = [decode(train[i]["image"]) for i in range(2)]
+    assert [image.shape for image in images] == [(9, 7, 3), (10, 9, 3)]
+    np.testing.assert_array_equal(images[0], noise(9, 7, 0)[..., ::-1])
 
 
 def test_split_by_fraction_takes_from_every_class(tmp_path):

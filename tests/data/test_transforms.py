@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import coordinates, noise
+from vitjax.data.augment import AUGMENTATIONS, parse_augmentation
+from vitjax.data.pixels import random_affine
 from vitjax.data.transforms import (
-    AUGMENTATIONS,
-    random_affine,
     random_resized_crop,
     resize,
     resize_and_centre_crop,
@@ -22,7 +22,7 @@ def rng(seed=0):
 def test_every_augmentation_takes_every_size(name, shape):
     image = noise(*shape)
     before = image.copy()
-    first, again = (AUGMENTATIONS[name](image, rng(1), 24) for _ in range(2))
+    first, again = (parse_augmentation(name)(image, rng(1), 24) for _ in range(2))
     assert first.shape == (24, 24, 3)
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
@@ -31,14 +31,14 @@ def test_every_augmentation_takes_every_size(name, shape):
 
 @pytest.mark.parametrize("name", ["digits", "crop_flip"])
 def test_random_augmentations_differ(name):
-    results = {AUGMENTATIONS[name](noise(40, 40), rng(i), 16).tobytes() for i in range(20)}
+    results = {parse_augmentation(name)(noise(40, 40), rng(i), 16).tobytes() for i in range(20)}
     assert len(results) == 20
 
 
 def test_none_is_the_evaluation_transform():
     image = noise(50, 70)
     np.testing.assert_array_equal(
-        AUGMENTATIONS["none"](image, rng(), 32), resize_and_centre_crop(image, 32)
+        parse_augmentation("none")(image, rng(), 32), resize_and_centre_crop(image, 32)
     )
 
 
@@ -102,7 +102,7 @@ def test_random_resized_crop_of_a_strip_is_its_centre():
 
 def test_crop_flip_mirrors_half_of_the_images():
     image = coordinates(64, 64)
-    crops = [AUGMENTATIONS["crop_flip"](image, rng(i), 32).astype(int) for i in range(200)]
+    crops = [parse_augmentation("crop_flip")(image, rng(i), 32).astype(int) for i in range(200)]
     mirrored = [crop[0, 0, 1] > crop[0, -1, 1] for crop in crops]
     assert 0.4 < np.mean(mirrored) < 0.6
 

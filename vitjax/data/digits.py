@@ -28,6 +28,7 @@ class Digits:
         labels: Int[np.ndarray, "N"],
         numbers: Int[np.ndarray, "N"],
     ):
+        self.multi_label = False
         self.fingerprint = short_sha256((images.tobytes(), labels.astype("<i4").tobytes()))
         self._images, self._labels, self._numbers = images, labels, numbers
 

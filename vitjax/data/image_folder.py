@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.data.image import EXTENSIONS, read_image
+from vitjax.data.image import EXTENSIONS, read_file
 from vitjax.data.names import check_folder
 from vitjax.data.source import Example, short_sha256
 
@@ -29,7 +29,7 @@ class ImageFolder:
         fingerprint: str,
     ):
         self.num_classes, self.class_names = len(class_names), class_names
-        self.fingerprint = fingerprint
+        self.fingerprint, self.multi_label = fingerprint, False
         self._root, self._folders, self._names, self._labels = root, folders, names, labels
 
     def __len__(self) -> int:
@@ -37,7 +37,7 @@ class ImageFolder:
 
     def __getitem__(self, i: int) -> Example:
         name = self.example_name(i)
-        image = read_image(os.path.join(self._root, name), name)
+        image = read_file(os.path.join(self._root, name), name)
         return {"image": image, "label": int(self._labels[i])}
 
     def example_name(self, i: int) -> str:

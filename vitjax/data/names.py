@@ -1,16 +1,7 @@
-"""Sentences for names and paths that are not there, with the nearest that is."""
+"""What is said of a path that is not there."""
 
 import difflib
 import os
-from collections.abc import Iterable
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence for a name that is not on a menu: what was given, the nearest, what there is."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"Unknown {kind} {name!r}{hint} Choose from: {', '.join(known) or '(there are none)'}."
 
 
 def check_folder(path: str) -> None:

@@ -5,10 +5,25 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int64
 
+_APART = 64  # images between two visits of the same one: a batch that is mixed has other partners
 
-def epoch_order(seed: int, size: int, epoch: int) -> Int64[np.ndarray, "N"]:
-    """The order in which an epoch visits the images."""
-    return np.random.Generator(np.random.PCG64([seed, 0, epoch])).permutation(size)
+
+def epoch_order(seed: int, size: int, epoch: int, repeats: int = 1) -> Int64[np.ndarray, "N"]:
+    """The order in which an epoch visits the images.
+
+    Args:
+      seed: of the order.
+      size: N; an epoch has as many visits.
+      epoch: its number.
+      repeats: visits an image gets; of a repeated image each is augmented anew (Hoffer et al.,
+        arXiv:1901.09335, as in DeiT), and an epoch then sees every `repeats`-th image.
+    """
+    order = np.random.Generator(np.random.PCG64([seed, 0, epoch])).permutation(size)
+    if repeats == 1:
+        return order
+    once = order[: -(-size // repeats)]
+    runs = (once[i : i + _APART] for i in range(0, len(once), _APART))
+    return np.concatenate([np.tile(run, repeats) for run in runs])[:size]
 
 
 def sample_rngs(seed: int, positions: Sequence[int]) -> Iterator[np.random.Generator]:

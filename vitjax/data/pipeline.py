@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import grain
 
-from vitjax.data.batch import Batch, load_batch
+from vitjax.data.augment import parse_augmentation
+from vitjax.data.batch import BadImages, Batch, load_batch
 from vitjax.data.order import epoch_order, sample_rngs
 from vitjax.data.source import Source
-from vitjax.data.transforms import AUGMENTATIONS, resize_and_centre_crop
-from vitjax.data.names import unknown
+from vitjax.data.transforms import CROP_FRACTION, INTERPOLATIONS, resize_and_centre_crop
+from vitjax.names import unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
 
@@ -30,10 +31,12 @@ def train_batches(
     image_size: int,
     augment: str = "none",
     seed: int = 0,
+    repeats: int = 1,
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     num_threads: int = 2,
     on_bad_image: str = "fail",
+    max_bad_images: int = -1,
 ) -> Iterator[Batch]:
     """Endless batches of augmented images; every epoch has each image once, in a new order.
 
@@ -43,14 +46,16 @@ def train_batches(
       source: the images.
       batch_size: B.
       image_size: side of the square that the model sees.
-      augment: a name in AUGMENTATIONS.
+      augment: a name of `augment.AUGMENTATIONS`, or a line such as "crop | flip".
       seed: of the order and of the augmentations.
+      repeats: visits that an image gets in an epoch; see `epoch_order`.
       start_step: the first step; the batches from there on are those of a run from step 0.
       rows: which of a batch's B rows this process reads, in ascending order; None for all. What
         stands in a row does not depend on who reads it.
       num_threads: each prepares one batch at a time, and one finished batch waits; 0 prepares
         them in the caller's thread.
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
+      max_bad_images: so many different ones may be skipped; -1 for any number.
 
     Returns:
       An iterator, whose `close()` ends its threads.
@@ -65,13 +70,15 @@ def train_batches(
             f"Batch size {batch_size} is larger than the data set, which has {size} images; choose "
             f"at most {size}."
         )
-    if augment not in AUGMENTATIONS:
-        raise ValueError(unknown("augmentation", augment, AUGMENTATIONS))
+    if not 1 <= repeats <= batch_size:
+        raise ValueError(f"repeats={repeats} must lie between 1 and the batch size, {batch_size}.")
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative.")
-    transform = AUGMENTATIONS[augment]
+    transform, bad = parse_augmentation(augment), BadImages(on_bad_image, max_bad_images)
     own = _own_rows(rows, batch_size)
-    order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, seed, size))
+    order = functools.lru_cache(maxsize=2)(
+        functools.partial(epoch_order, seed, size, repeats=repeats)
+    )
 
     def batch_at(step: int) -> Batch:
         positions = [step * batch_size + row for row in own]
@@ -81,7 +88,7 @@ def train_batches(
             lambda image, rng=rng: transform(image, rng, image_size)
             for rng in sample_rngs(seed, positions)
         )
-        return load_batch(source, indices, transforms, len(own), image_size, on_bad_image)
+        return load_batch(source, indices, transforms, len(own), image_size, bad)
 
     return _prefetched(batch_at, start_step, sys.maxsize, num_threads)
 
@@ -91,22 +98,36 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
+    crop: float = CROP_FRACTION,
+    interpolation: str = "area",
     rows: Sequence[int] | None = None,
     num_threads: int = 2,
     on_bad_image: str = "fail",
+    max_bad_images: int = -1,
 ) -> Iterator[Batch]:
     """All images once, in the source's order; the last batch is padded to `batch_size`.
 
     Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
+
+    Args:
+      crop: side of the central square that is seen, as a share of the image's short side.
+      interpolation: see `transforms.resize`.
     """
     _check_options(batch_size, image_size, num_threads, on_bad_image)
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
+    if not 0 < crop <= 1:
+        raise ValueError(f"crop={crop} must lie above 0 and at most at 1, as 0.875 does.")
+    bad = BadImages(on_bad_image, max_bad_images)
     own = _own_rows(rows, batch_size)
 
     def batch_at(step: int) -> Batch:
         # Rows ascend, so that those beyond the last image, the padding, stand at the end.
         indices = [i for row in own if (i := step * batch_size + row) < len(source)]
-        transforms = itertools.repeat(lambda image: resize_and_centre_crop(image, image_size))
-        return load_batch(source, indices, transforms, len(own), image_size, on_bad_image)
+        transforms = itertools.repeat(
+            lambda image: resize_and_centre_crop(image, image_size, crop, interpolation)
+        )
+        return load_batch(source, indices, transforms, len(own), image_size, bad)
 
     return _prefetched(batch_at, 0, -(-len(source) // batch_size), num_threads)
 

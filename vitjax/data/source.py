@@ -3,21 +3,28 @@
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypedDict, runtime_checkable
 from urllib.parse import parse_qsl
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from vitjax.data.names import unknown
+from vitjax.names import unknown
 
 
 class Example(TypedDict):
-    """One labelled image, RGB."""
+    """One image, RGB, or the bytes of its file, which are decoded where it is known what for.
 
-    image: UInt8[np.ndarray, "H W 3"]
-    label: int
+    Its label is a class, several classes, or a weight for each class (a multi-label source gives
+    one of the latter two), and UNLABELLED where there is none.
+    """
+
+    image: UInt8[np.ndarray, "H W 3"] | bytes
+    label: int | Sequence[int] | Float[np.ndarray, "K"]
+
+
+UNLABELLED = -1
 
 
 @runtime_checkable
@@ -28,11 +35,13 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     fingerprint: str
     """16 hexadecimal digits of the SHA-256 of what the data is, to notice that it has changed."""
+    multi_label: bool
+    """Whether an image may have several classes; its target is then a weight for each class."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Example:
-        """Raises BadImage where the image cannot be read."""
+        """Raises BadImage where the image cannot be read; its bytes may still not decode."""
         ...
 
     def example_name(self, i: int) -> str:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.data.names import unknown
 from vitjax.data.source import Example, Source, short_sha256
+from vitjax.names import unknown
 
 SPLITS = ("train", "test")
 
@@ -25,6 +25,7 @@ class Subset:
 
     def __init__(self, source: Source, indices: Int[np.ndarray, "N"]):
         self.num_classes, self.class_names = source.num_classes, source.class_names
+        self.multi_label = source.multi_label
         self.fingerprint = short_sha256((source.fingerprint.encode(), indices.tobytes()))
         self._source, self._indices = source, indices
 

@@ -1,41 +1,129 @@
-"""Pictures to what the model sees: pure functions of (image, numpy Generator, size).
+"""Pictures to squares: which rectangle of them, and how it is resized. Pure functions.
 
-All take any height and width of at least one pixel and give [size, size, 3], 8 bits.
+An image is an array [H, W, 3] of 8 bits, at least one pixel, or a file's bytes: of a JPEG file no
+more is decoded than the rectangle needs. Random ones take a numpy Generator.
 """
 
 import math
-from collections.abc import Callable
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-Image = UInt8[np.ndarray, "H W 3"]
-Square = UInt8[np.ndarray, "S S 3"]
-Augmentation = Callable[[np.ndarray, np.random.Generator, int], np.ndarray]
+from vitjax.data.image import Box, Picture
+from vitjax.data.resample import KERNELS, resize_like_pillow
+
+Image: TypeAlias = UInt8[np.ndarray, "H W 3"] | bytes | Picture
+Square: TypeAlias = UInt8[np.ndarray, "S S 3"]
 
 CROP_FRACTION = 0.875  # of the short side: 224 of 256, the usual centre crop of ImageNet
 ATTEMPTS = 10
+INTERPOLATIONS = ("area", "bilinear", *KERNELS)
 
 
-def resize(image: Image, size: int) -> Square:
-    """Resizes to a square: averages the covered pixels when shrinking, else bilinear."""
-    shrinks = size < min(image.shape[:2])
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=interpolation)
+def resize(image: UInt8[np.ndarray, "H W 3"], size: int, interpolation: str = "area") -> Square:
+    """Resizes to a square.
 
-
-def resize_and_centre_crop(image: Image, size: int) -> Square:
-    """What evaluation sees: the central square, resized.
-
-    The square's side is the image's short side when that is at most `size` (small images lose
-    nothing but what does not fit the square), and 0.875 of the short side otherwise.
+    Args:
+      image: any size.
+      size: side of the result.
+      interpolation: "area" averages the covered pixels when shrinking and is bilinear otherwise;
+        "bilinear" mixes the four nearest pixels at any scale, as `tf.image.resize` does; "bicubic"
+        and "antialias" are Pillow's bicubic and bilinear, which widen when shrinking.
     """
-    height, width = image.shape[:2]
+    if interpolation in KERNELS:
+        return resize_like_pillow(image, size, interpolation)
+    average = interpolation == "area" and size < min(image.shape[:2])
+    method = cv2.INTER_AREA if average else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=method)
+
+
+def cut_out(
+    image: Image, box: Box, size: int, interpolation: str = "area", *, exact: bool = True
+) -> Square:
+    """The rectangle `box` of an image, resized; what lies outside of the image is its mirror.
+
+    Args:
+      exact: False lets a JPEG file be decoded at ½, ¼ or ⅛ of its size where the rectangle shrinks
+        by as much: for training, where the kernel matters less than the time.
+    """
+    picture = image if isinstance(image, Picture) else Picture(image)
+    reduce = 1
+    while not exact and reduce < 8 and min(box.height, box.width) >= 2 * reduce * size:
+        reduce *= 2
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom = min(box.top + box.height, picture.height)
+    right = min(box.left + box.width, picture.width)
+    inner = Box(top, left, bottom - top, right - left)
+    part = picture.part(inner, reduce)
+    if inner != box:
+        over = (top - box.top, box.top + box.height - bottom)
+        over += (left - box.left, box.left + box.width - right)
+        part = cv2.copyMakeBorder(part, *(n // reduce for n in over), cv2.BORDER_REFLECT_101)
+    return resize(part, size, interpolation)
+
+
+def centre_box(height: int, width: int, size: int, fraction: float = CROP_FRACTION) -> Box:
+    """The central square, of side `fraction` of the image's short side.
+
+    Small images, whose short side is at most `size`, lose nothing but what does not fit the square.
+    """
     short = min(height, width)
-    side = short if short <= size else max(round(CROP_FRACTION * short), 1)
-    top, left = (height - side) // 2, (width - side) // 2
-    return resize(image[top : top + side, left : left + side], size)
+    side = short if short <= size else max(round(fraction * short), 1)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A random rectangle (Szegedy et al., arXiv:1409.4842, section 6).
+
+    Args:
+      height, width: of the image.
+      rng: draws the rectangle.
+      area: range of the rectangle's share of the image, uniform.
+      ratio: range of its width over height, log-uniform. Where ten draws do not fit into the
+        image, the largest central rectangle within this range is taken.
+    """
+    areas = height * width * rng.uniform(*area, ATTEMPTS)
+    ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), ATTEMPTS))
+    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
+    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    if fits.any():
+        h, w = int(heights[fits.argmax()]), int(widths[fits.argmax()])
+        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        return Box(int(top), int(left), h, w)
+    h = min(height, max(round(width / ratio[0]), 1))
+    w = min(width, max(round(height * ratio[1]), 1))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def shifted_box(height: int, width: int, rng: np.random.Generator, size: int, pad: int = 4) -> Box:
+    """A square of the image's short side, anywhere, up to `pad` pixels of the result outside.
+
+    The simple random crop of DeiT III (arXiv:2204.07118, section 3.2): the short side becomes the
+    side of the result, padded by mirroring.
+    """
+    short = min(height, width)
+    margin = min(pad * short // size, short - 1)
+    top = rng.integers(-margin, height - short + margin + 1)
+    left = rng.integers(-margin, width - short + margin + 1)
+    return Box(int(top), int(left), short, short)
+
+
+def resize_and_centre_crop(
+    image: Image, size: int, fraction: float = CROP_FRACTION, interpolation: str = "area"
+) -> Square:
+    """What evaluation sees: the central square (see `centre_box`), resized."""
+    picture = image if isinstance(image, Picture) else Picture(image)
+    box = centre_box(picture.height, picture.width, size, fraction)
+    return cut_out(picture, box, size, interpolation)
 
 
 def random_resized_crop(
@@ -45,83 +133,9 @@ def random_resized_crop(
     *,
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "area",
 ) -> Square:
-    """Crops a random rectangle and resizes it (Szegedy et al., arXiv:1409.4842, section 6).
-
-    Args:
-      image: any size.
-      rng: draws the rectangle.
-      size: of the result.
-      area: range of the rectangle's share of the image, uniform.
-      ratio: range of its width over height, log-uniform. Where ten draws do not fit into the
-        image, the largest central rectangle within this range is taken.
-    """
-    height, width = image.shape[:2]
-    areas = height * width * rng.uniform(*area, ATTEMPTS)
-    ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), ATTEMPTS))
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
-    if fits.any():
-        h, w = int(heights[fits.argmax()]), int(widths[fits.argmax()])
-        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    else:
-        h = min(height, max(round(width / ratio[0]), 1))
-        w = min(width, max(round(height * ratio[1]), 1))
-        top, left = (height - h) // 2, (width - w) // 2
-    return resize(image[top : top + h, left : left + w], size)
-
-
-def random_affine(
-    image: Square,
-    rng: np.random.Generator,
-    *,
-    degrees: float = 15.0,
-    scale: tuple[float, float] = (0.85, 1.15),
-    shift: float = 0.1,
-) -> Square:
-    """Turns, scales and shifts a square about its centre; what comes in from outside is black.
-
-    Args:
-      image: the square.
-      rng: draws the four numbers, each uniform.
-      degrees: largest angle to either side.
-      scale: range of the factor.
-      shift: largest shift along each axis, as a share of the side.
-    """
-    size = image.shape[0]
-    turn, factor, x, y = rng.random(4)
-    angle = math.radians(degrees) * (2 * turn - 1)
-    factor = scale[0] + (scale[1] - scale[0]) * factor
-    cos, sin = factor * math.cos(angle), factor * math.sin(angle)
-    centre = (size - 1) / 2
-    right, down = centre + shift * size * (2 * x - 1), centre + shift * size * (2 * y - 1)
-    matrix = np.array(
-        [
-            [cos, -sin, right - (cos - sin) * centre],
-            [sin, cos, down - (sin + cos) * centre],
-        ]
-    )
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-
-
-def _plain(image: Image, rng: np.random.Generator, size: int) -> Square:
-    del rng
-    return resize_and_centre_crop(image, size)
-
-
-def _affine(image: Image, rng: np.random.Generator, size: int) -> Square:
-    return random_affine(resize_and_centre_crop(image, size), rng)
-
-
-def _crop_and_flip(image: Image, rng: np.random.Generator, size: int) -> Square:
-    square = random_resized_crop(image, rng, size)
-    return cv2.flip(square, 1) if rng.random() < 0.5 else square
-
-
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": _plain,  # as in evaluation
-    "digits": _affine,  # for writing: neither mirrored nor cropped
-    "crop_flip": _crop_and_flip,  # for photos
-}
-"""Name → what training does to an image."""
+    """Crops a random rectangle (see `random_box`) and resizes it."""
+    picture = image if isinstance(image, Picture) else Picture(image)
+    box = random_box(picture.height, picture.width, rng, area, ratio)
+    return cut_out(picture, box, size, interpolation, exact=False)

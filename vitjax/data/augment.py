@@ -1,0 +1,146 @@
+"""What training does to an image, written as one line: `crop | flip | randaugment(m=9)`.
+
+The first part says which rectangle is cut out, the others change the square it becomes, in order:
+
+  centre  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')  simple_crop(pad=4)
+  flip(p=0.5)  affine(degrees=15, …)  randaugment(n=2, m=9, mstd=0.5, p=0.5)  autoaugment
+  three_augment  jitter(brightness=0.4, …)
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vitjax.data import policies, transforms
+from vitjax.data.image import Box, Picture
+from vitjax.data.pixels import random_affine
+from vitjax.data.transforms import Image, Square
+from vitjax.names import unknown
+
+AUGMENTATIONS = {
+    "none": "centre",  # as in evaluation
+    "digits": "centre | affine",  # for writing: neither mirrored nor cropped
+    "crop_flip": "crop | flip",  # for photos
+    "deit": "crop(interpolation='bicubic') | flip | randaugment(n=2, m=9, mstd=0.5)",
+    "deit3": "simple_crop(interpolation='bicubic') | flip | three_augment"
+    " | jitter(brightness=0.3, contrast=0.3, saturation=0.3)",
+}
+"""Name → what it is short for."""
+
+
+def _centre(height: int, width: int, rng: np.random.Generator, size: int) -> Box:
+    del rng
+    return transforms.centre_box(height, width, size)
+
+
+def _crop(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    area: tuple = (0.08, 1.0),
+    ratio: tuple = (3 / 4, 4 / 3),
+) -> Box:
+    del size
+    return transforms.random_box(height, width, rng, area, ratio)
+
+
+def flip(image: Square, rng: np.random.Generator, *, p: float = 0.5) -> Square:
+    """Mirrors left and right with probability p."""
+    return cv2.flip(image, 1) if rng.random() < p else image
+
+
+FRAMES = {"centre": _centre, "crop": _crop, "simple_crop": transforms.shifted_box}
+CHANGES = {
+    "flip": flip,
+    "affine": random_affine,
+    "randaugment": policies.rand_augment,
+    "autoaugment": policies.auto_augment,
+    "three_augment": policies.three_augment,
+    "jitter": policies.jitter,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """A pure function of (image, generator, size): cuts a rectangle out, then changes the square.
+
+    Attributes:
+      frame: (height, width, generator, size) → the rectangle.
+      changes: (square, generator) → square, one after the other.
+      interpolation: see `transforms.resize`.
+    """
+
+    frame: Callable[..., Box]
+    changes: tuple[Callable[..., Square], ...] = ()
+    interpolation: str = "area"
+
+    def __call__(self, image: Image, rng: np.random.Generator, size: int) -> Square:
+        picture = image if isinstance(image, Picture) else Picture(image)
+        box = self.frame(picture.height, picture.width, rng, size)
+        exact = self.frame is _centre
+        square = transforms.cut_out(picture, box, size, self.interpolation, exact=exact)
+        for change in self.changes:
+            square = change(square, rng)
+        return square
+
+
+@functools.lru_cache(maxsize=16)
+def parse_augmentation(text: str) -> Augmentation:
+    """Reads a name of AUGMENTATIONS, or a line as this module's docstring shows.
+
+    Raises:
+      ValueError: an unknown part or option (the nearest is named), or a line that does not parse.
+    """
+    if text.isidentifier() and text not in (*AUGMENTATIONS, *FRAMES):
+        raise ValueError(unknown("augmentation", text, [*AUGMENTATIONS, *FRAMES]))
+    first, *others = (_part(part, text) for part in AUGMENTATIONS.get(text, text).split("|"))
+    name, options = first
+    if name not in FRAMES:
+        raise ValueError(
+            f"An augmentation begins with the rectangle that is cut out ({', '.join(FRAMES)}); "
+            f"{text!r} begins with {name!r}. Write 'crop | {name}'."
+        )
+    interpolation = options.pop("interpolation", "area")
+    if interpolation not in transforms.INTERPOLATIONS:
+        raise ValueError(unknown("interpolation", interpolation, transforms.INTERPOLATIONS))
+    frame = _bind(FRAMES[name], name, options)
+    for other, _ in others:
+        if other not in CHANGES:
+            raise ValueError(unknown("change of an augmentation", other, CHANGES))
+    changes = tuple(_bind(CHANGES[name], name, options) for name, options in others)
+    return Augmentation(frame, changes, interpolation)
+
+
+def _part(part: str, text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its options, which are literals."""
+    try:
+        tree = ast.parse(part.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        assert isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args
+        return tree.func.id, {k.arg or "**": ast.literal_eval(k.value) for k in tree.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise ValueError(
+            f"Augmentation {text!r} does not parse at {part.strip()!r}; write parts such as "
+            f"crop, flip(p=0.5) or randaugment(n=2, m=9), with '|' between them."
+        ) from None
+
+
+def _bind(function: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    keywords = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is not inspect.Parameter.empty
+    ]
+    for option in options:
+        if option not in keywords:
+            raise ValueError(unknown(f"option of {name}", option, keywords))
+    return functools.partial(function, **options) if options else function

@@ -1,0 +1,165 @@
+"""Policies that pick what to do to a square: RandAugment, AutoAugment, 3-Augment, colour jitter.
+
+Magnitudes run from 0 to 10 and mean what they mean in timm, whose strings the recipes quote.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vitjax.data import pixels
+from vitjax.data.pixels import Square
+
+_LEVELS = 10.0
+Applied = Callable[[Square, float, np.random.Generator], Square]
+
+
+def _sign(rng: np.random.Generator) -> float:
+    return -1.0 if rng.random() < 0.5 else 1.0
+
+
+def _enhance(function: Callable[[Square, float], Square]) -> Applied:
+    """Stronger both ways with the magnitude: a factor of 1 ± 0.09 · level, at least 0.1."""
+
+    def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
+        return function(image, max(0.1, 1.0 + _sign(rng) * 0.9 * level / _LEVELS))
+
+    return apply
+
+
+def _enhance_over(function: Callable[[Square, float], Square]) -> Applied:
+    """AutoAugment's range: a factor of 0.1 at level 0 to 1.9 at level 10."""
+    return lambda image, level, rng: function(image, 0.1 + 1.8 * level / _LEVELS)
+
+
+def _geometry(unit: float, matrix: Callable[[float, int], tuple[float, ...]]) -> Applied:
+    def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
+        amount = _sign(rng) * unit * level / _LEVELS
+        cubic = bool(rng.random() < 0.5)
+        return pixels.affine(image, matrix(amount, image.shape[0]), cubic=cubic)
+
+    return apply
+
+
+def _rotate(image: Square, level: float, rng: np.random.Generator) -> Square:
+    degrees = _sign(rng) * 30.0 * level / _LEVELS
+    return pixels.rotate(image, degrees, cubic=bool(rng.random() < 0.5))
+
+
+_SHARED: dict[str, Applied] = {
+    "auto_contrast": lambda image, level, rng: pixels.auto_contrast(image),
+    "equalize": lambda image, level, rng: pixels.equalize(image),
+    "invert": lambda image, level, rng: pixels.invert(image),
+    "rotate": _rotate,
+    "shear_x": _geometry(0.3, lambda s, size: (1, s, 0, 0, 1, 0)),
+    "shear_y": _geometry(0.3, lambda s, size: (1, 0, 0, s, 1, 0)),
+    "translate_x": _geometry(0.45, lambda s, size: (1, 0, s * size, 0, 1, 0)),
+    "translate_y": _geometry(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size)),
+}
+RAND_AUGMENT: dict[str, Applied] = _SHARED | {
+    "posterize": lambda im, level, rng: pixels.posterize(im, 4 - int(4 * level / _LEVELS)),
+    "solarize": lambda im, level, rng: pixels.solarize(im, 256 - min(256, int(25.6 * level))),
+    "solarize_add": lambda im, level, rng: pixels.solarize_add(im, min(128, int(11 * level))),
+    "color": _enhance(pixels.color),
+    "contrast": _enhance(pixels.contrast),
+    "brightness": _enhance(pixels.brightness),
+    "sharpness": _enhance(pixels.sharpness),
+}
+"""Operations whose strength rises with the magnitude ("increasing"), of RandAugment."""
+AUTO_AUGMENT: dict[str, Applied] = _SHARED | {
+    "posterize": lambda im, level, rng: pixels.posterize(im, 4 + int(4 * level / _LEVELS)),
+    "solarize": lambda im, level, rng: pixels.solarize(im, min(256, int(25.6 * level))),
+    "color": _enhance_over(pixels.color),
+    "contrast": _enhance_over(pixels.contrast),
+    "sharpness": _enhance_over(pixels.sharpness),
+}
+"""Operations of AutoAugment, whose posterize and solarize are strongest at level 0."""
+
+_POLICY = """
+posterize .4 8 rotate .6 9 | solarize .6 5 auto_contrast .6 5 | equalize .8 8 equalize .6 3
+posterize .6 7 posterize .6 6 | equalize .4 7 solarize .2 4 | equalize .4 4 rotate .8 8
+solarize .6 3 equalize .6 7 | posterize .8 5 equalize 1 2 | rotate .2 3 solarize .6 8
+equalize .6 8 posterize .4 6 | rotate .8 8 color .4 0 | rotate .4 9 equalize .6 2
+equalize 0 7 equalize .8 8 | invert .6 4 equalize 1 8 | color .6 4 contrast 1 8
+rotate .8 8 color 1 2 | color .8 8 solarize .8 7 | sharpness .4 7 invert .6 8
+shear_x .6 5 equalize 1 9 | color .4 0 equalize .6 3 | equalize .4 7 solarize .2 4
+solarize .6 5 auto_contrast .6 5 | invert .6 4 equalize 1 8 | color .6 4 contrast 1 8
+equalize .8 8 equalize .6 3
+"""
+IMAGENET_POLICY = tuple(
+    ((a, float(p), float(m)), (b, float(q), float(n)))
+    for a, p, m, b, q, n in (x.split() for x in _POLICY.strip().replace("\n", "|").split("|"))
+)
+"""The 25 pairs of (operation, probability, magnitude) of arXiv:1805.09501, table 9."""
+
+
+def rand_augment(
+    image: Square,
+    rng: np.random.Generator,
+    *,
+    n: int = 2,
+    m: float = 9.0,
+    mstd: float = 0.5,
+    p: float = 0.5,
+) -> Square:
+    """RandAugment (arXiv:1909.13719) as DeiT has it: timm's `rand-m9-mstd0.5-inc1`.
+
+    Args:
+      image: a square.
+      rng: draws all.
+      n: operations, drawn with replacement.
+      m: magnitude, 0 to 10.
+      mstd: standard deviation of each operation's magnitude around it.
+      p: probability that an operation is applied.
+    """
+    names = list(RAND_AUGMENT)
+    for choice in rng.integers(len(names), size=n):
+        level = min(max(m + mstd * rng.standard_normal(), 0.0), _LEVELS)
+        if rng.random() < p:
+            image = RAND_AUGMENT[names[choice]](image, level, rng)
+    return image
+
+
+def auto_augment(image: Square, rng: np.random.Generator) -> Square:
+    """AutoAugment's policy for ImageNet (arXiv:1805.09501): one of 25 pairs of operations."""
+    for name, probability, level in IMAGENET_POLICY[rng.integers(len(IMAGENET_POLICY))]:
+        if rng.random() < probability:
+            image = AUTO_AUGMENT[name](image, level, rng)
+    return image
+
+
+def three_augment(image: Square, rng: np.random.Generator) -> Square:
+    """3-Augment (DeiT III, arXiv:2204.07118): one of gray, solarized and blurred."""
+    choice = rng.integers(3)
+    if choice == 0:
+        return pixels.gray(image)
+    if choice == 1:
+        return pixels.solarize(image, 128)
+    return pixels.blur(image, rng.uniform(0.1, 2.0))
+
+
+def jitter(
+    image: Square,
+    rng: np.random.Generator,
+    *,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.0,
+) -> Square:
+    """Changes of colour in random order.
+
+    Args:
+      image: a square.
+      rng: draws all.
+      brightness, contrast, saturation: a factor from 1 - x to 1 + x, uniform.
+      hue: a turn by -x to x of the circle, uniform.
+    """
+    spreads = (brightness, contrast, saturation, hue)
+    functions = (pixels.brightness, pixels.contrast, pixels.color, pixels.hue)
+    for i in rng.permutation(4):
+        if spreads[i]:
+            centre = 0.0 if i == 3 else 1.0
+            amount = max(centre + spreads[i] * rng.uniform(-1, 1), -0.5 if i == 3 else 0.0)
+            image = functions[i](image, amount)
+    return image
