@@ -46,8 +46,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     configs.check_choice(config, "optimizer.mu_dtype", ("float32", "bfloat16"))
 
     # Mesh and data.
-    mesh = sharding.make_mesh()
-    configs.check_batches(config, mesh.size)
+    mesh = sharding.make_mesh(config.mesh)
+    configs.check_batches(config, sharding.batch_parts(mesh))
     train_source = open_source(d.train, d.train_split)
     test_source = open_source(d.test or d.train, d.test_split)
     steps = configs.count_steps(config, len(train_source))
@@ -92,7 +92,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
             num_threads=d.num_threads, on_bad_image=d.on_bad_image,
         )  # fmt: skip
         sums = [
-            setup.eval_step(state, b) for b in sharding.to_devices(batches, setup.batch_sharding)
+            setup.eval_step(state, b)
+            for b in sharding.to_devices(batches, setup.batch_sharding, d.eval_batch_size)
         ]
         sums = jax.device_get(sums)
         total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
@@ -112,7 +113,7 @@ def run(config: Any, workdir: pathlib.Path) -> int:
         with stop.listening():
             state = loop.train(
                 state, start=start, steps=steps, step=setup.train_step,
-                batches=sharding.to_devices(host_batches, setup.batch_sharding),
+                batches=sharding.to_devices(host_batches, setup.batch_sharding, d.batch_size),
                 evaluate=evaluate, checkpoints=checkpoints, report=seen, stop=stop,
                 log_every=config.log_every, eval_every=config.eval_every,
                 checkpoint_every=config.checkpoint_every,

@@ -38,6 +38,14 @@ def test_flags_go_over_the_file_and_the_file_over_the_defaults(file: str) -> Non
     assert (c.epochs, c.data.augment, c.schedule.name) == (2.0, "digits", "cosine")
 
 
+def test_another_model_brings_its_own_hyperparameters(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = load(file, model__name="swin_tiny", model__mixer="dbra", model__dtype="bfloat16")
+    assert c.model.to_dict() == {"name": "swin_tiny", "dtype": "bfloat16", "mixer": "dbra"}
+    assert "sets width for vit_s16; swin_tiny keeps its own values." in caplog.text
+
+
 def test_values_take_the_type_of_their_field(file: str) -> None:
     c = load(
         file,
@@ -109,7 +117,7 @@ def test_choices_and_batches_are_checked(file: str) -> None:
         check_choice(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
     check_batches(load(file, data__batch_size="24", optimizer__accumulate="3"), 8)
     with pytest.raises(
-        ConfigError, match=r"data.batch_size=20 must be a multiple of 24 \(8 devices × 3"
+        ConfigError, match=r"data.batch_size=20 must be a multiple of 24 \(8 devices along data and fsdp × 3"
     ):
         check_batches(load(file, data__batch_size="20", optimizer__accumulate="3"), 8)
 

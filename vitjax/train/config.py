@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib.util
 import json
+import logging
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -51,6 +52,8 @@ DEFAULTS: dict[str, Any] = {
         "timescale": 10_000,
         "end_factor": 0.0,
     },
+    "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "slices": 1},  # devices along each; -1: the rest
+    "sharding_rules": (),  # (regex, words), before those that fit every model; train/partition.py
     "log_every": 50,  # steps
     "eval_every": 1000,  # steps; each evaluation also saves
     "checkpoint_every": 1000,  # steps
@@ -58,8 +61,14 @@ DEFAULTS: dict[str, Any] = {
 }
 """Every field of a run and its default, whose type is the field's type."""
 
-FREE = ("log_every", "eval_every", "checkpoint_every", "keep", "data.num_threads")
-"""Fields that may differ when a run is resumed: the parameters do not depend on them."""
+FREE = (
+    *("log_every", "eval_every", "checkpoint_every", "keep", "data.num_threads"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices", "sharding_rules"),
+)
+"""Fields that may differ when a run is resumed: the parameters do not depend on them (on the mesh,
+only in the order of sums)."""
+
+log = logging.getLogger("vitjax")
 
 Options = Callable[[str], Mapping[str, Any]]
 
@@ -73,7 +82,9 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
 
     Args:
       path: a Python file; what follows a colon is given to its `get_config`.
-      overrides: "optimizer.weight_decay" → the text given on the command line.
+      overrides: "optimizer.weight_decay" → the text given on the command line. Another
+        "model.name" than the file's takes that model as it is on the menu: the file's
+        hyperparameters are its own model's, and dropped, aloud.
       model_options: model name → its hyperparameters with their defaults; they are fields of
         `config.model` too.
 
@@ -82,8 +93,17 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
     """
     config: Any = ConfigDict(DEFAULTS)
     file = _run_file(path)
-    name = overrides.get("model.name", file.get("model", {}).get("name", config.model.name))
+    section = file.get("model", {})
+    own = section.get("name", config.model.name)
+    name = overrides.get("model.name", own)
     options = model_options(name)
+    if name != own:  # the file's hyperparameters were chosen for its own model
+        kept = {k: v for k, v in section.items() if k in DEFAULTS["model"]}
+        if dropped := sorted(section.keys() - kept.keys()):
+            log.warning(
+                "%s sets %s for %s; %s keeps its own values.", path, ", ".join(dropped), own, name
+            )
+        file["model"] = kept
     for key, value in _flatten(file).items():
         _set(config, key, value, options, where=path)
     for key, text in overrides.items():
@@ -225,19 +245,24 @@ def count_steps(config: Any, images: int) -> int:
     return config.steps or max(1, round(config.epochs * images / config.data.batch_size))
 
 
-def check_batches(config: Any, devices: int) -> None:
-    """Raises a ConfigError if a batch does not divide over devices and accumulated parts."""
-    parts = {
-        "data.batch_size": devices * config.optimizer.accumulate,
-        "data.eval_batch_size": devices,
+def check_batches(config: Any, parts: int) -> None:
+    """Raises a ConfigError if a batch does not divide over devices and accumulated parts.
+
+    Args:
+      parts: devices along the axes over which a batch is split.
+    """
+    divisors = {
+        "data.batch_size": parts * config.optimizer.accumulate,
+        "data.eval_batch_size": parts,
     }
-    for key, divisor in parts.items():
+    for key, divisor in divisors.items():
         value = config.data[key.removeprefix("data.")]
         if value < 1 or value % divisor:
             near = max(1, round(value / divisor)) * divisor
             raise ConfigError(
-                f"config.{key}={value} must be a multiple of {divisor} ({devices} devices"
-                + (f" × {divisor // devices} accumulated parts" if divisor > devices else "")
+                f"config.{key}={value} must be a multiple of {divisor} ({parts} devices along "
+                "data and fsdp"
+                + (f" × {divisor // parts} accumulated parts" if divisor > parts else "")
                 + f"); {near} is."
             )
 

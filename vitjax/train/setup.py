@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vitjax.train import optimizer, sharding
+from vitjax.train.partition import partition_state
 from vitjax.train.state import create_state
 from vitjax.train.step import Task, make_eval_step, make_train_step
 
@@ -51,26 +52,32 @@ def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
         weight_decay=o.weight_decay, weight_decay_rules=o.weight_decay_rules,
         learning_rate_rules=o.learning_rate_rules, clip_norm=o.clip_norm,
     )  # fmt: skip
-    everywhere = sharding.replicated(mesh)
-    init = jax.jit(
-        lambda key: create_state(task.init(key), tx, ema=o.ema > 0), out_shardings=everywhere
-    )
+    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+
+    def create(key: Any) -> Any:
+        return create_state(task.init(key), tx, ema=o.ema > 0)
+
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    placed = partition_state(shapes, mesh, config.sharding_rules)
     state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-        jax.eval_shape(init, jax.random.key(0)),
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
+    )
+    step = make_train_step(
+        task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
     )
     train_step = jax.jit(
-        make_train_step(
-            task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
-        ),
+        sharding.constrain_activations(step, mesh),
         donate_argnums=0,
-        out_shardings=(everywhere, everywhere),
+        out_shardings=(placed, everywhere),
     )
-    split = sharding.batch_sharding(mesh)
+    eval_step = jax.jit(
+        sharding.constrain_activations(make_eval_step(task), mesh), out_shardings=everywhere
+    )
     size = (d.batch_size, d.image_size, d.image_size, 3)
     batch = {
         "image": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=split),
         "label": jax.ShapeDtypeStruct(size[:1], jnp.int32, sharding=split),
         "mask": jax.ShapeDtypeStruct(size[:1], jnp.float32, sharding=split),
     }
-    return Setup(init, train_step, jax.jit(make_eval_step(task)), state, batch, schedule)
+    init = jax.jit(create, out_shardings=placed)
+    return Setup(init, train_step, eval_step, state, batch, schedule)

@@ -1,16 +1,110 @@
-"""Where arrays live: a mesh, and shardings as values."""
+"""Where arrays live: a mesh, and shardings as values. Models know nothing of either."""
 
+import math
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+"""The axes over which a batch is split: FSDP is data parallelism whose parameters are split too."""
 
-def make_mesh() -> Mesh:
-    """All devices along the axis `data`. Axes are Auto: linen modules fail under Explicit ones."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+RESIDUAL = re.compile(r"block_\d+|blocks|post_\d+|stem|patch_embed|downsample_\d+|head")
+"""Modules whose result is held to the batch's sharding; see `constrain_activations`."""
+
+
+class MeshError(ValueError):
+    """A mesh that the devices cannot make."""
+
+
+def make_mesh(mesh: Any, devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices along `data`, `fsdp` and `tensor`.
+
+    Axes are Auto: linen modules fail under Explicit ones.
+
+    Args:
+      mesh: devices along each axis, -1 for the rest; `slices`, a divisor of `data`, is the number
+        of slices (or, on GPUs, hosts) between which the network is slow: only `data` crosses it.
+      devices: those of a described topology; None for those present.
+
+    Raises:
+      MeshError: they do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    shape, slices = mesh_shape(mesh, len(devices)), mesh.get("slices", 1)
+    if slices > 1:
+        grid = _hybrid(shape, slices, devices)
+    elif devices[0].platform == "cpu":
+        grid = np.array(devices, object).reshape(shape)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_shape(mesh: Any, devices: int) -> tuple[int, ...]:
+    """Sizes of the axes, -1 resolved; errors as in `make_mesh`."""
+    asked = [int(mesh.get(axis, 1)) for axis in AXES]
+    words = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, asked))
+    if asked.count(-1) > 1 or any(size < 1 and size != -1 for size in asked):
+        raise MeshError(
+            f"config.mesh has {words}: each is a number of devices, and at most one is -1, the "
+            f"rest of the {devices}."
+        )
+    known = math.prod(size for size in asked if size != -1)
+    sizes = [devices // known if size == -1 else size for size in asked]
+    if math.prod(sizes) != devices:
+        fits = tuple(_nearest(sizes, devices))
+        near = " ".join(f"--config.mesh.{a}={n}" for a, n in zip(AXES, fits))
+        raise MeshError(
+            f"config.mesh has {words}, which takes {'a multiple of ' if -1 in asked else ''}"
+            f"{known} devices; there are {devices}. The nearest that works: {near}."
+        )
+    slices = int(mesh.get("slices", 1))
+    if slices < 1 or sizes[0] % slices:
+        raise MeshError(
+            f"config.mesh.slices={slices} must divide the axis data, {sizes[0]}: only data "
+            "crosses from slice to slice."
+        )
+    return tuple(sizes)
+
+
+def _nearest(sizes: Sequence[int], devices: int) -> list[int]:
+    """Axis sizes that do multiply to `devices`: tensor and fsdp as near as divisors allow."""
+    left, found = devices, []
+    for size in reversed(sizes[1:]):
+        divisors = [n for n in range(1, left + 1) if left % n == 0]
+        found.append(min(divisors, key=lambda n: (abs(math.log(n / max(size, 1))), n)))
+        left //= found[-1]
+    return [left, *reversed(found)]
+
+
+def _hybrid(shape: tuple[int, ...], slices: int, devices: Sequence[Any]) -> np.ndarray:
+    by_slice = {getattr(d, "slice_index", None) for d in devices}
+    processes = {d.process_index for d in devices}
+    if len(by_slice) != slices and len(processes) != slices:
+        raise MeshError(
+            f"config.mesh.slices={slices}: these {len(devices)} devices form {len(by_slice)} "
+            f"slices on {len(processes)} hosts; give one of these numbers."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (shape[0] // slices, *shape[1:]),
+        (slices, 1, 1),
+        devices,
+        process_is_granule=len(by_slice) != slices,
+        allow_split_physical_axes=devices[0].platform != "cpu",
+    )
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -19,19 +113,64 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis split over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, in whose linen modules the residual stream keeps the batch's sharding.
+
+    Under FSDP the compiler could as well leave the parameters where they are and move the
+    activations, which are larger; this says what is meant, without a word in the models.
+    """
+    if batch_parts(mesh) == mesh.size and mesh.shape["fsdp"] == 1:
+        return function  # nothing to choose from: every parameter is whole
+
+    def constrain(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        y = call(*args, **kwargs)
+        path = context.module.path
+        if context.method_name == "__call__" and path and RESIDUAL.fullmatch(path[-1]):
+            return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, split), y)
+        return y
+
+    split = batch_sharding(mesh)
+
+    def constrained(*args: Any) -> Any:
+        with nn.intercept_methods(constrain):
+            return function(*args)
+
+    return constrained
+
+
+def own_rows(sharding: NamedSharding, size: int) -> list[int]:
+    """The rows of a batch of `size` that this process's devices hold, in ascending order."""
+    pieces = sharding.addressable_devices_indices_map((size,)).values()
+    return sorted({row for piece in pieces if piece for row in range(size)[piece[0]]})
 
 
 def to_devices(
-    batches: Iterable[Mapping[str, Any]], sharding: NamedSharding, ahead: int = 2
+    batches: Iterable[Mapping[str, Any]], sharding: NamedSharding, size: int, ahead: int = 2
 ) -> Iterator[Any]:
-    """Moves host batches to the devices, `ahead` of them before they are asked for."""
+    """Moves this process's rows of each batch to its devices, `ahead` of when they are asked for.
+
+    Args:
+      batches: arrays of the rows `own_rows(sharding, size)`.
+      size: rows of the batch of all processes.
+    """
+    place = {row: i for i, row in enumerate(own_rows(sharding, size))}
+
+    def piece(array: np.ndarray, index: Any) -> np.ndarray:
+        rows = range(size)[index[0]]
+        begin = place[rows[0]]  # a device's rows are neighbours here too
+        return array[begin : begin + len(rows)]
+
+    def put(array: np.ndarray) -> jax.Array:
+        shape = (size, *array.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, lambda index: piece(array, index))
+
     queue: deque[Any] = deque()
     for batch in batches:
-        queue.append(
-            {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
-        )
+        queue.append({k: put(v) for k, v in batch.items()})
         if len(queue) > ahead:
             yield queue.popleft()
     yield from queue

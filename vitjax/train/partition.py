@@ -1,0 +1,176 @@
+"""Which array is split over which mesh axis: rules by path, FSDP where they leave room.
+
+A rule is a pair (regular expression, words). The expression matches a whole path such as
+"block_0/mixer/qkv/kernel"; the words name the array's *last* axes, so that one rule serves a layer
+and a scanned stack of layers:
+
+    "tensor"      the last axis is split over the mesh axis `tensor`
+    "heads -"     the last but one is: it counts heads, which are dealt out whole or not at all
+    "whole"       nothing is split, not even by FSDP
+    ""            only FSDP
+
+Whatever the words leave, FSDP splits the largest axis that `fsdp` divides; the smallest tensors
+stay whole (see `small_size`). A module whose heads `tensor` does not divide, say the first stage of
+a pyramid, stays whole on that axis.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vitjax.train.state import TrainState, named_leaves
+
+log = logging.getLogger("vitjax")
+
+Rules = Sequence[tuple[str, str]]
+DEFAULT_RULES: Rules = (
+    # Attention: columns, by heads, in q, k, v; rows, in the heads' order, in the projection.
+    (r"(.*/)?(q|k|v|kv|qkv|w_qkv|agent_q|query|key|value)/(kernel|bias)", "heads -"),
+    (r"(.*/)?(mixer|attention_pool)/(proj|w_o)/kernel", "tensor -"),
+    (r"(.*/)?mixer/attn/(kernel|bias)", "heads - -"),  # outlook weights
+    # MLP: columns, then rows; a depthwise convolution between them stays with its channels.
+    (r"(.*/)?mlp/(fc1|dwconv)/(kernel|bias)", "tensor"),
+    (r"(.*/)?mlp/fc2/kernel", "tensor -"),
+    (r".*", ""),
+)
+"""They fit every model of the menu; a run's `sharding_rules` come before them."""
+
+SLACK = 0.03
+"""What tensors that stay whole may add to a chip's share, as a part of it."""
+
+
+def partition_params(params: Any, mesh: Mesh, rules: Rules = ()) -> dict[str, PartitionSpec]:
+    """Path → how that parameter is split.
+
+    Args:
+      params: the parameters' shapes.
+      rules: before DEFAULT_RULES.
+
+    Raises:
+      ValueError: a rule that no parameter takes or that does not fit one, or there are heads and
+        `tensor` divides them nowhere.
+    """
+    leaves = named_leaves(params)
+    words = _assign(leaves, rules, mesh)
+    kept = _undivided(leaves, words, mesh.shape["tensor"])
+    shards = mesh.shape["fsdp"]
+    axes = {}
+    for path in leaves:
+        off = path.rsplit("/", 2)[0] in kept
+        axes[path] = [None if off else _axis(word, mesh) for word in words[path]]
+    free = {p: _fsdp_axis(leaf.shape, axes[p], shards) for p, leaf in leaves.items()}
+    small = small_size({p: leaf.size for p, leaf in leaves.items()}, free, shards)
+    for path, axis in free.items():
+        if axis is not None and leaves[path].size > small and "whole" not in words[path]:
+            axes[path][axis] = "fsdp"
+    return {path: PartitionSpec(*found) for path, found in axes.items()}
+
+
+def small_size(sizes: dict[str, int], free: dict[str, int | None], shards: int) -> int:
+    """Tensors of at most so many elements stay whole under FSDP: together they add at most SLACK
+    to a chip's share, so that memory falls as 1/n however many chips there are. At most 2¹⁶.
+    """
+    budget = SLACK * sum(sizes.values()) / max(shards - 1, 1)
+    budget -= sum(size for path, size in sizes.items() if free[path] is None)
+    small = 0
+    ordered = sorted(size for path, size in sizes.items() if free[path] is not None)
+    for i, size in enumerate(ordered):
+        budget -= size
+        if budget < 0 or size > 2**16:
+            return small
+        if i + 1 == len(ordered) or ordered[i + 1] > size:  # equal sizes stay or go together
+            small = size
+    return small
+
+
+def partition_state(state: TrainState, mesh: Mesh, rules: Rules = ()) -> TrainState:
+    """The state's shardings: averages and moments lie as their parameters do, all else is whole.
+
+    Args:
+      state: its shapes.
+    """
+    specs, leaves = partition_params(state.params, mesh, rules), named_leaves(state.params)
+
+    def follow(path: Any, leaf: Any) -> NamedSharding:
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        for i in range(len(names)):
+            own = "/".join(names[i:])
+            if own in specs and leaves[own].shape == leaf.shape:
+                return NamedSharding(mesh, specs[own])
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(follow, state)
+
+
+def _assign(leaves: dict[str, Any], rules: Rules, mesh: Mesh) -> dict[str, list[str]]:
+    """Path → one word per axis, or "whole" for each."""
+    found, used, every = {}, set(), (*rules, *DEFAULT_RULES)
+    for path, leaf in leaves.items():
+        number = next(i for i, (pattern, _) in enumerate(every) if re.fullmatch(pattern, path))
+        used.add(number)
+        words = every[number][1].split()
+        rank = len(leaf.shape)
+        if words == ["whole"]:
+            words = ["whole"] * rank
+        elif wrong := set(words) - {"heads", "-", *mesh.axis_names}:
+            raise ValueError(
+                f"sharding_rules: {wrong.pop()!r} in {every[number]!r} is none of 'heads', '-', "
+                f"{', '.join(map(repr, mesh.axis_names))}; 'whole' stands alone."
+            )
+        if len(words) > rank and any(word != "-" for word in words[:-rank]):
+            raise ValueError(
+                f"sharding_rules: {every[number]!r} names {len(words)} axes, and {path} has "
+                f"{rank}: {tuple(leaf.shape)}."
+            )
+        found[path] = ["-"] * (rank - len(words)) + words[max(0, len(words) - rank) :]
+    if idle := [rules[i][0] for i in range(len(rules)) if i not in used]:
+        raise ValueError(
+            f"sharding_rules: no parameter takes the rule {idle[0]!r}; it matches none, or earlier "
+            "rules take all that it matches. `vitjax info MODEL` lists the paths."
+        )
+    return found
+
+
+def _axis(word: str, mesh: Mesh) -> str | None:
+    """The mesh axis that a word stands for, if it splits anything."""
+    axis = "tensor" if word == "heads" else word
+    return axis if mesh.shape.get(axis, 1) > 1 else None
+
+
+def _undivided(leaves: dict[str, Any], words: dict[str, list[str]], tensor: int) -> set[str]:
+    """Modules that `tensor` does not divide: their heads, or their hidden channels."""
+    kept, heads = set(), {}
+    for path, leaf in leaves.items():
+        group = path.rsplit("/", 2)[0]
+        for size, word in zip(leaf.shape, words[path], strict=True):
+            if word == "heads":
+                heads[group] = size
+            if word in ("heads", "tensor") and size % tensor:
+                kept.add(group)
+    if tensor > 1 and heads and heads.keys() <= kept:
+        counts = sorted(set(heads.values()))
+        fits = [n for n in range(2, max(counts) + 1) if any(h % n == 0 for h in counts)]
+        raise ValueError(
+            f"config.mesh.tensor={tensor} does not divide the model's heads, of which each block "
+            f"has {' or '.join(map(str, counts))}, and heads are not split; "
+            + (f"{', '.join(map(str, fits))} would do." if fits else "only 1 would do.")
+        )
+    if whole := sorted(kept & heads.keys()):
+        log.warning(
+            "mesh.tensor=%d does not divide the heads of %s%s; these stay whole on that axis.",
+            tensor, ", ".join(whole[:3]), " …" if whole[3:] else "",
+        )  # fmt: skip
+    return kept
+
+
+def _fsdp_axis(shape: tuple[int, ...], axes: list[str | None], shards: int) -> int | None:
+    """The largest axis that is free and divisible, the last of equals."""
+    if shards == 1 or "fsdp" in axes:
+        return None
+    free = [i for i, size in enumerate(shape) if axes[i] is None and size % shards == 0]
+    return max(free, key=lambda i: (shape[i], i)) if free and math.prod(shape) else None
