@@ -88,8 +88,9 @@ def run(config: Any, workdir: pathlib.Path) -> int:
 
     def evaluate(state: Any) -> dict[str, float]:
         batches = pipeline.eval_batches(
-            test_source, batch_size=d.eval_batch_size, image_size=d.image_size,
-            num_threads=d.num_threads, on_bad_image=d.on_bad_image,
+            test_source, batch_size=d.eval_batch_size, image_size=d.image_size, crop=d.eval_crop,
+            interpolation=d.interpolation, num_threads=d.num_threads, on_bad_image=d.on_bad_image,
+            max_bad_images=d.max_bad_images,
         )  # fmt: skip
         sums = [
             setup.eval_step(state, b)
@@ -107,8 +108,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     if start < steps:
         host_batches = pipeline.train_batches(
             train_source, batch_size=d.batch_size, image_size=d.image_size, augment=d.augment,
-            seed=config.seed, start_step=start, num_threads=d.num_threads,
-            on_bad_image=d.on_bad_image,
+            seed=config.seed, repeats=d.repeats, start_step=start, num_threads=d.num_threads,
+            on_bad_image=d.on_bad_image, max_bad_images=d.max_bad_images,
         )  # fmt: skip
         with stop.listening():
             state = loop.train(

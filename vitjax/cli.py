@@ -3,7 +3,9 @@
   vitjax list 'vit_s*'                          models, or with --mixers the token mixers
   vitjax info vit_b16                           parameters, FLOPs, and shapes per layer
   vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
+  vitjax plan --config=configs/digits.py --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
+  vitjax data prepare imagenet2012 --to DIR     a TFRecord data set as ArrayRecord, once
 
 Every command takes --json, for scripts. Training is `python train.py --help`.
 """
@@ -39,12 +41,29 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
     sub.add_argument("--image-size", type=int, default=0, help="pixels per side (the model's own)")
     sub.add_argument("--depth", type=int, default=2, help="levels of layers to show (2)")
+    sub = command(plan, "plan")
+    sub.add_argument("--config", required=True, help="the run, as train.py takes it")
+    sub.add_argument("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …, gpu, cpu")
+    sub.add_argument("--images", type=int, default=0, help="training images, if the name of the "
+                     "data does not tell")  # fmt: skip
+    sub.add_argument("--classes", type=int, default=0, help="classes, likewise")
+    sub.add_argument("--fit", action="store_true", help="search mesh, remat and accumulation")
     sub = command(predict, "predict")
     sub.add_argument("images", nargs="+", type=pathlib.Path, help="image files")
     sub.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's folder")
     sub.add_argument("--step", type=int, help="checkpoint to use (the latest)")
+    sub = command(data, "data")
+    sub.add_argument("action", choices=("prepare",), help="prepare: TFRecord to ArrayRecord")
+    sub.add_argument("source", help="a TFDS name, or the folder with its dataset_info.json")
+    sub.add_argument("--to", required=True, help="the new data_dir, which ?data_dir= then names")
+    sub.add_argument("--data-dir", default="", help="where the name is looked up (TFDS's own)")
     try:
-        options = parser.parse_args(arguments)
+        options, rest = parser.parse_known_args(arguments)
+        fields = dict(flag.removeprefix("--config.").split("=", 1) for flag in rest
+                      if flag.startswith("--config.") and "=" in flag)  # fmt: skip
+        if len(fields) < len(rest) or (fields and options.function is not plan):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.fields = fields
         result, text = options.function(options)
         print(json.dumps(result) if options.json else text)
     except BrokenPipeError:  # `vitjax list | head`
@@ -59,8 +78,9 @@ def list_(options: argparse.Namespace) -> tuple[Any, str]:
     """Lists the models on the menu, or the token mixers, that match a pattern."""
     import fnmatch
 
-    from vitjax.attention import MIXERS, unknown
+    from vitjax.attention import MIXERS
     from vitjax.models import MODELS
+    from vitjax.names import unknown
 
     menu = MIXERS if options.mixers else MODELS
     names = [name for name in menu if fnmatch.fnmatchcase(name, options.pattern)]
@@ -138,6 +158,33 @@ def _info_run(workdir: pathlib.Path) -> tuple[Any, str]:
     return result, table(rows)
 
 
+def plan(options: argparse.Namespace) -> tuple[Any, str]:
+    """Compiles a config's step for a topology: memory, collectives, estimated time, core-days."""
+    import os
+
+    if options.topology != "gpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described TPU is not to be looked for
+    from vitjax.models import model_options
+    from vitjax.plan.fit import search
+    from vitjax.plan.plan import make_plan
+    from vitjax.plan.topology import open_topology
+    from vitjax.train.config import load_config
+
+    def config(more: dict[str, str]) -> Any:
+        return load_config(options.config, {**options.fields, **more}, model_options)
+
+    config({})  # a mistake in it is told before libtpu is loaded
+    topology = open_topology(options.topology)
+
+    def make(more: dict[str, str]) -> Any:
+        return make_plan(config(more), topology, images=options.images, classes=options.classes)
+
+    if options.fit:
+        return search(config({}), topology, make)
+    found = make({})
+    return found.to_dict(), found.report()
+
+
 def predict(options: argparse.Namespace) -> tuple[Any, str]:
     """Classifies image files with a trained run: the top five classes with probabilities."""
     import jax
@@ -145,7 +192,7 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
     import numpy as np
 
     from vitjax.data.image import read_image
-    from vitjax.data.transforms import resize_and_centre_crop
+    from vitjax.data.transforms import CROP_FRACTION, resize_and_centre_crop
     from vitjax.models import from_config
     from vitjax.tasks.classification import normalize
 
@@ -162,7 +209,8 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
         pixels = normalize(image[None], tuple(d["mean"]), tuple(d["std"]))
         return squash(model.apply(variables, pixels)[0].astype(jnp.float32))
 
-    views = (resize_and_centre_crop(read_image(str(path)), size) for path in options.images)
+    seen = (d.get("eval_crop", CROP_FRACTION), d.get("interpolation", "area"))
+    views = (resize_and_centre_crop(read_image(str(p)), size, *seen) for p in options.images)
     scores = [np.asarray(probabilities(view), np.float64) for view in views]
     result, lines = [], []
     for path, row in zip(options.images, scores, strict=True):
@@ -170,6 +218,17 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
         result.append({"image": str(path), "step": step, "top": [list(t) for t in top]})
         lines += [str(path), *(f"  {p:7.2%}  {name}" for name, p in top)]
     return result, "\n".join(lines)
+
+
+def data(options: argparse.Namespace) -> tuple[Any, str]:
+    """Prepares a data set: converts TFRecord to ArrayRecord, resumable and verified."""
+    from vitjax.data.prepare import prepare
+    from vitjax.train.report import table
+
+    result = prepare(
+        options.source, options.to, options.data_dir, lambda text: print(text, file=sys.stderr)
+    )
+    return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
 
 
 def _open_run(workdir: pathlib.Path) -> tuple[dict[str, Any], list[str], Any]:

@@ -58,4 +58,4 @@ def open_digits(path: str, split: str) -> Digits:
     values, labels = load_digits(return_X_y=True)
     images = np.rint(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     chosen = split_indices(split)
-    return Digits(images[chosen], labels[chosen], chosen)
+    return Digits(images[chosen], np.asarray(labels)[chosen], chosen)

@@ -39,16 +39,16 @@ class Subset:
         return self._source.example_name(int(self._indices[i]))
 
 
-def parse_split(text: str) -> Split:
-    """Reads "train", "test" or a slice of one by percent or count."""
+def parse_split(text: str, names: tuple[str, ...] | None = SPLITS) -> Split:
+    """Reads "train", "test" or a slice of one by percent or count; `names` None allows any name."""
     match = re.fullmatch(r"(\w+)(?:\[(\d+%?)?:(\d+%?)?\])?", text)
     if not match:
         raise ValueError(
             f"Split {text!r} does not parse; write 'train' or 'test', or a slice by percent or "
             f"count: 'train[:80%]', 'train[100:200]'."
         )
-    if match[1] not in SPLITS:
-        raise ValueError(unknown("split", match[1], SPLITS))
+    if names is not None and match[1] not in names:
+        raise ValueError(unknown("split", match[1], names))
     return Split(*match.groups())
 
 

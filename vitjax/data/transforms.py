@@ -58,9 +58,9 @@ def cut_out(
     inner = Box(top, left, bottom - top, right - left)
     part = picture.part(inner, reduce)
     if inner != box:
-        over = (top - box.top, box.top + box.height - bottom)
-        over += (left - box.left, box.left + box.width - right)
-        part = cv2.copyMakeBorder(part, *(n // reduce for n in over), cv2.BORDER_REFLECT_101)
+        above, below = (top - box.top) // reduce, (box.top + box.height - bottom) // reduce
+        before, after = (left - box.left) // reduce, (box.left + box.width - right) // reduce
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REFLECT_101)
     return resize(part, size, interpolation)
 
 

@@ -24,9 +24,13 @@ DEFAULTS: dict[str, Any] = {
         "image_size": 224,
         "batch_size": 128,
         "eval_batch_size": 256,
-        "augment": "none",
+        "augment": "none",  # a name or a line such as "crop | flip | randaugment(m=9)"
+        "repeats": 1,  # visits of an image in an epoch (repeated augmentation)
+        "eval_crop": 0.875,  # side of the square that evaluation sees, of the short side
+        "interpolation": "area",  # of evaluation; training's is said in `augment`
         "num_threads": 4,
         "on_bad_image": "fail",
+        "max_bad_images": -1,  # different ones that "skip" tolerates; -1: any number
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     },

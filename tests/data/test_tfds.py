@@ -1,0 +1,305 @@
+import io
+import json
+import pathlib
+import shutil
+import sys
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.data.pictures import noise
+from vitjax.data import BadImage, Source, open_source
+from vitjax.data.image import decode
+from vitjax.data.pipeline import train_batches
+from vitjax.data.prepare import prepare
+from vitjax.data.records import parse_example, read_tfrecords
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    tfds = pytest.importorskip("tensorflow_datasets")
+crc32c = pytest.importorskip("google_crc32c")
+
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    """Pictures of three kinds, some big, some old."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features.FeaturesDict(
+                {
+                    "image": features.Image(shape=(None, None, 3)),
+                    "label": features.ClassLabel(names=["cat", "dog", "owl"]),
+                    "tags": features.Sequence(features.ClassLabel(names=["big", "old"])),
+                    "file_name": features.Text(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(40), "validation": self._generate_examples(9)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            jpeg = cv2.imencode(".jpg", noise(20 + i, 30, i))[1].tobytes()
+            yield (
+                i,
+                {
+                    "image": io.BytesIO(jpeg),
+                    "label": i % 3,
+                    "tags": list(range(i % 3)),
+                    "file_name": f"{i}.jpg",
+                },
+            )
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        builder = Tiny(data_dir=folder, file_format="array_record")
+        tfds.disable_progress_bar()
+        builder.download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def copy(data_dir, tmp_path):
+    shutil.copytree(data_dir / "tiny", tmp_path / "tiny")
+    return tmp_path
+
+
+def uri(folder, options=""):
+    return f"tfds://tiny?data_dir={folder}{options}"
+
+
+def test_gives_what_tfds_gives_undecoded(data_dir):
+    source = open_source(uri(data_dir), "train[:60%]")
+    expected = tfds.data_source(
+        "tiny", split="train[:60%]", data_dir=data_dir,
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )  # fmt: skip
+    assert isinstance(source, Source)
+    assert len(source) == len(expected) == 24
+    assert source.class_names == ("cat", "dog", "owl")
+    for i in range(24):
+        example = source[i]
+        assert example["image"] == expected[i]["image"]
+        assert example["label"] == expected[i]["label"]
+    assert "tensorflow" not in sys.modules
+
+
+def test_by_folder_version_and_split_option(data_dir):
+    by_name = open_source(uri(data_dir), "validation")
+    for other in (
+        open_source(f"tfds://{data_dir}/tiny/1.0.0", "validation"),
+        open_source(f"tfds://tiny:1.0.0?data_dir={data_dir}&split=validation", "train"),
+    ):
+        assert other.fingerprint == by_name.fingerprint
+        assert len(other) == 9
+    assert open_source(uri(data_dir), "validation[:5]").fingerprint != by_name.fingerprint
+
+
+def test_several_labels_an_image(data_dir):
+    source = open_source(uri(data_dir, "&label=tags"), "train")
+    assert source.multi_label and source.class_names == ("big", "old")
+    (batch,) = (next(train_batches(source, batch_size=40, image_size=8, num_threads=0)),)
+    assert batch["label"].shape == (40, 2)
+    assert batch["label"].sum(0).tolist() == [26, 13]
+
+
+def test_records_are_parsed_like_tfds_does():
+    features = tfds.features.FeaturesDict(
+        {
+            "a": tfds.features.Tensor(shape=(3,), dtype=np.int64),
+            "b": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            "c": tfds.features.Text(),
+        }
+    )
+    value = {"a": [-1, 300, 2**40], "b": [0.5, -2.0], "c": "grün"}
+    data = features.serialize_example(features.encode_example(value))
+    parsed = parse_example(data, ("a", "b", "c", "nothing"))
+    assert parsed.keys() == {"a", "b", "c"}
+    np.testing.assert_array_equal(parsed["a"], value["a"])
+    np.testing.assert_array_equal(parsed["b"], value["b"])
+    assert parsed["c"] == ["grün".encode()]
+    for end in range(1, len(data)):
+        try:
+            parse_example(data[:end], ("a", "b", "c"))
+        except ValueError:
+            continue
+        pytest.fail(f"{end} of {len(data)} bytes passed")
+
+
+@pytest.mark.parametrize(
+    ("where", "split", "message"),
+    [
+        ("tfds://tyni?data_dir={}", "train", "did you mean 'tiny'.*file_format=array_record"),
+        ("tfds://tiny?data_dir={}", "trian", "did you mean 'train'"),
+        ("tfds://tiny?data_dir={}", "test", "Choose from: train, validation"),
+        ("tfds://tiny?data_dir={}", "train[:x]", "does not parse"),
+        ("tfds://tiny?data_dir={}", "train[:0%]", "is empty"),
+        ("tfds://tiny?data_dir={}&label=lable", "train", "did you mean .label"),
+        ("tfds://tiny?data_dir={}&label=file_name", "train", "no class or list of classes"),
+        ("tfds://tiny?dta_dir={}", "train", "did you mean 'data_dir'"),
+        ("tfds://{}", "train", "has no dataset_info.json"),
+    ],
+)
+def test_mistakes_are_named(data_dir, where, split, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(where.format(data_dir), split)
+
+
+def shards(folder):
+    """The one of "train", then that of "validation"."""
+    return sorted((folder / "tiny" / "1.0.0").glob("tiny-*"))
+
+
+def test_shards_are_checked_before_anything_is_read(copy):
+    first, second = shards(copy)
+    data = first.read_bytes()
+    first.unlink()
+    with pytest.raises(ValueError, match=f"{first.name}.* is missing"):
+        open_source(uri(copy), "train")
+    first.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=f"{first.name}.* is truncated or damaged"):
+        open_source(uri(copy), "train")
+    first.write_bytes(data)
+    info = copy / "tiny" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"9"', '"7"'))
+    with pytest.raises(ValueError, match=f"{second.name}.* holds 9 records, .* says 7"):
+        open_source(uri(copy), "validation")
+
+
+def test_a_damaged_record_is_a_bad_image(copy):
+    path = shards(copy)[1]
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xd8\xff") + 300
+    data[at] ^= 1
+    path.write_bytes(data)
+    source = open_source(uri(copy), "validation")
+    bad = []
+    for i in range(9):
+        try:
+            decode(source[i]["image"])
+        except BadImage as error:
+            bad.append(str(error))
+    assert len(bad) == 1
+    assert "tiny/1.0.0 validation record" in bad[0]
+
+
+def framed(data: bytes) -> bytes:
+    """A record of a TFRecord file."""
+
+    def masked(part):
+        crc = crc32c.value(part)
+        return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+    size = len(data).to_bytes(8, "little")
+    return size + masked(size) + data + masked(data)
+
+
+@pytest.fixture
+def tfrecords(copy):
+    """The same data set as TFDS writes it by default."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    folder = copy / "tiny" / "1.0.0"
+    for path in folder.glob("*.array_record-*"):
+        reader = ArrayRecordReader(str(path))
+        records = reader.read(0, reader.num_records())
+        reader.close()
+        target = path.with_name(path.name.replace("array_record", "tfrecord"))
+        target.write_bytes(b"".join(framed(bytes(r)) for r in records))
+        path.unlink()
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    return copy
+
+
+def test_tfrecords_are_converted_once(tfrecords, data_dir, tmp_path):
+    with pytest.raises(ValueError, match="vitjax data prepare"):
+        open_source(uri(tfrecords), "train")
+    to, lines = tmp_path / "new", []
+    result = prepare("tiny", str(to), str(tfrecords), lines.append)
+    assert (result["records"], result["shards"], result["found"], len(lines)) == (49, 2, 0, 2)
+    here, there = (open_source(uri(folder), "train") for folder in (to, data_dir))
+    assert here.fingerprint == there.fingerprint
+    assert all(here[i] == there[i] for i in range(40))
+    assert prepare("tiny", str(to), str(tfrecords), lines.append)["found"] == 2
+    assert len(lines) == 2
+    with pytest.raises(ValueError, match="read as it is"):
+        prepare("tiny", str(tmp_path / "again"), str(to))
+
+
+def test_conversion_goes_on_and_repairs(tfrecords, tmp_path):
+    to, lines = tmp_path / "new", []
+    source = shards(tfrecords)[1]
+    whole = source.read_bytes()
+    source.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=rf"{source.name}.* is truncated: its record at byte"):
+        prepare("tiny", str(to), str(tfrecords))
+    damaged = bytearray(whole)
+    damaged[50] ^= 1
+    source.write_bytes(damaged)
+    with pytest.raises(ValueError, match="has another checksum"):
+        prepare("tiny", str(to), str(tfrecords))
+    assert not list(to.rglob("*.tmp")) and not list(to.rglob("dataset_info.json"))
+    source.write_bytes(whole)
+    result = prepare("tiny", str(to), str(tfrecords), lines.append)
+    assert (result["found"], len(lines)) == (1, 1)
+    done = shards(to)[0]
+    flipped = bytearray(done.read_bytes())
+    flipped[40] ^= 1
+    done.write_bytes(flipped)
+    assert prepare("tiny", str(to), str(tfrecords))["found"] == 1
+    assert len(open_source(uri(to), "train")) == 40
+
+
+def test_a_full_disk_is_named_before_it_is_full(tfrecords, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitjax.data.prepare._free", lambda folder: 1000)
+    with pytest.raises(ValueError, match=r"has 1,000 bytes free, and about [\d,]+ are needed"):
+        prepare("tiny", str(tmp_path / "new"), str(tfrecords))
+
+
+def test_a_disk_that_fills_up_keeps_finished_shards(tfrecords, tmp_path, monkeypatch):
+    import vitjax.data.prepare as module
+
+    reframe, calls = module._reframe, []
+
+    def fails_once(shard, target):
+        calls.append(shard)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return reframe(shard, target)
+
+    monkeypatch.setattr(module, "_reframe", fails_once)
+    with pytest.raises(ValueError, match=r"No space left .* same command again"):
+        prepare("tiny", str(tmp_path / "new"), str(tfrecords))
+    assert prepare("tiny", str(tmp_path / "new"), str(tfrecords))["found"] == 1
+
+
+def test_tfrecord_framing(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(framed(b"one") + framed(b"") + framed(b"three"))
+    with open(path, "rb") as file:
+        assert list(read_tfrecords(file, "x")) == [b"one", b"", b"three"]
+    path.write_bytes(b"rubbish" * 10)
+    with open(path, "rb") as file, pytest.raises(ValueError, match="no record begins there"):
+        list(read_tfrecords(file, "x"))
+
+
+def test_the_command(tfrecords, tmp_path, capsys):
+    from vitjax.cli import main
+
+    arguments = ["data", "prepare", "tiny", "--to", str(tmp_path / "new"), "--data-dir"]
+    assert main([*arguments, str(tfrecords), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert pathlib.Path(result["folder"], "dataset_info.json").exists()

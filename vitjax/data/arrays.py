@@ -1,0 +1,98 @@
+"""Images that are in memory already, and images made up for benchmarks."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from vitjax.data.source import UNLABELLED, Example, short_sha256
+
+
+class Arrays:
+    """Images and labels as arrays, or as files' bytes.
+
+    Args:
+      images: `[N, H, W, 3]` of 8 bits, or a sequence of such images or of files' bytes.
+      labels: classes `[N]`; weights `[N, K]` of a multi-label set; None for images without.
+      class_names: one each; None numbers them.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray | Sequence[np.ndarray | bytes],
+        labels: Sequence[int] | np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
+    ):
+        marks: np.ndarray = np.asarray([UNLABELLED] * len(images) if labels is None else labels)
+        if len(marks) != len(images):
+            raise ValueError(f"{len(images)} images have {len(marks)} labels; give one each.")
+        self.multi_label = marks.ndim == 2
+        if class_names is None:
+            count = marks.shape[1] if self.multi_label else int(marks.max(initial=-1)) + 1
+            class_names = [str(i) for i in range(count)]
+        self.class_names, self.num_classes = tuple(class_names), len(class_names)
+        wrong = marks[(marks >= self.num_classes) | (marks < UNLABELLED)]
+        if len(wrong) and not self.multi_label:
+            raise ValueError(
+                f"Label {wrong[0]} is out of range: there are {self.num_classes} classes, 0 to "
+                f"{self.num_classes - 1}."
+            )
+        self._images, self._labels = images, marks
+        parts = (image if isinstance(image, bytes) else image.tobytes() for image in images)
+        self.fingerprint = short_sha256((*parts, marks.tobytes()))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, i: int) -> Example:
+        label = self._labels[i]
+        kept = label.astype(np.float32) if self.multi_label else int(label)
+        return {"image": self._images[i], "label": kept}
+
+    def example_name(self, i: int) -> str:
+        return f"array {i}"
+
+
+class Synthetic:
+    """Noise with labels, a function of the index: `synthetic://?size=1281167&classes=1000`."""
+
+    multi_label = False
+
+    def __init__(self, split: str, size: int, classes: int, height: int, width: int, jpeg: bool):
+        self.class_names = tuple(str(i) for i in range(classes))
+        self.num_classes, self._size = classes, size
+        rng = np.random.Generator(np.random.PCG64([split == "train", height, width]))
+        # A few images stand for all of them: making one takes longer than reading one does.
+        coarse = rng.integers(0, 256, (16, height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+        images = [cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse]
+        self._images = [cv2.imencode(".jpg", i)[1].tobytes() if jpeg else i for i in images]
+        self.fingerprint = short_sha256(
+            (f"{split} {size} {classes} {height} {width} {jpeg}".encode(),)
+        )
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, i: int) -> Example:
+        return {"image": self._images[i % len(self._images)], "label": i % self.num_classes}
+
+    def example_name(self, i: int) -> str:
+        return f"synthetic {i}"
+
+
+def open_synthetic(
+    path: str,
+    split: str,
+    size: int = 1024,
+    classes: int = 10,
+    height: int = 64,
+    width: int = 64,
+    jpeg: int = 0,
+) -> Synthetic:
+    """A made-up data set; the test split has a tenth of the size."""
+    if path:
+        raise ValueError(f"'synthetic://' takes no path, and {path!r} was given.")
+    if min(size, classes, height, width) < 1:
+        raise ValueError("synthetic:// needs size, classes, height and width of at least 1.")
+    count = size if split == "train" else max(size // 10, 1)
+    return Synthetic(split, count, classes, height, width, bool(jpeg))

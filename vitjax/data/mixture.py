@@ -1,0 +1,75 @@
+"""Several sources as one, in exact proportions: `0.75*tfds://a + 0.25*folder:///b`."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitjax.data.source import UNLABELLED, Example, Source, short_sha256
+
+
+class Mixture:
+    """A source whose images come from others, each with its share, to within one image.
+
+    One pass has so many images that each source is seen at least once in full; the smaller ones
+    are repeated. Sources with the same classes share them; otherwise the classes are all names that
+    occur, in the order of the sources. The pipeline's order mixes them evenly.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
+        shares = np.asarray(weights, np.float64) / np.sum(weights)
+        size = max(int(np.ceil(len(s) / w)) for s, w in zip(sources, shares, strict=True))
+        self._ends = np.rint(np.cumsum(shares) * size).astype(int)
+        self._sources = tuple(sources)
+        names = dict.fromkeys(name for source in sources for name in source.class_names)
+        self.class_names, self.num_classes = tuple(names), len(names)
+        number = {name: i for i, name in enumerate(names)}
+        self._classes = [np.array([number[n] for n in s.class_names], int) for s in sources]
+        self.multi_label = any(source.multi_label for source in sources)
+        text = f"{[s.fingerprint for s in sources]} {self._ends.tolist()}"
+        self.fingerprint = short_sha256((text.encode(),))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _place(self, i: int) -> tuple[int, int]:
+        which = int(np.searchsorted(self._ends, i, side="right"))
+        first = int(self._ends[which - 1]) if which else 0
+        return which, (i - first) % len(self._sources[which])
+
+    def __getitem__(self, i: int) -> Example:
+        which, index = self._place(i)
+        example = self._sources[which][index]
+        label, classes = example["label"], self._classes[which]
+        if isinstance(label, np.ndarray) and label.dtype.kind == "f":
+            weights = np.zeros(self.num_classes, np.float32)
+            weights[classes] = label
+            return {"image": example["image"], "label": weights}
+        renamed = [int(classes[c]) if c != UNLABELLED else c for c in np.atleast_1d(label).tolist()]
+        several = not isinstance(label, int)
+        return {"image": example["image"], "label": renamed if several else renamed[0]}
+
+    def example_name(self, i: int) -> str:
+        which, index = self._place(i)
+        return self._sources[which].example_name(index)
+
+
+def parse_mixture(text: str) -> list[tuple[float, str]] | None:
+    """Weights and URIs of a mixture; None if the text is not one.
+
+    Raises:
+      ValueError: a part has no weight, or one that is not positive.
+    """
+    weight = r"\s*(\d+\.?\d*|\.\d+)\s*\*\s*"
+    if not re.match(weight, text):
+        return None
+    parts = []
+    for part in re.split(r"\s\+\s", text):
+        match = re.match(weight, part)
+        if not match or float(match[1]) <= 0:
+            raise ValueError(
+                f"Mixture {text!r} does not parse at {part.strip()!r}; write a positive weight for "
+                f"each, as in '0.75*folder:///a + 0.25*folder:///b'."
+            )
+        parts.append((float(match[1]), part[match.end() :].strip()))
+    return parts
