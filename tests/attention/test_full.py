@@ -8,6 +8,8 @@ import pytest
 from vitjax.attention.attention_pool import AttentionPool
 from vitjax.attention.core import DotProductAttention, attention_weights, dot_product_attention
 from vitjax.attention.full import FullAttention
+from vitjax.attention.window import WindowAttention
+from vitjax.attention.windows import relative_bias_of_map
 
 
 def arrays(*shapes, seed: int = 0) -> list[jax.Array]:
@@ -42,6 +44,39 @@ def test_it_is_softmax_of_the_scaled_products() -> None:
     ):
         ours = dot_product_attention(q, k, v, **options)
         np.testing.assert_allclose(ours, reference(q, k, v, **options), atol=1e-5)
+
+
+def test_a_position_bias_over_one_window_is_that_of_the_window() -> None:
+    (x,) = arrays((2, 5, 5, 12))
+    window, full = WindowAttention(num_heads=3, window_size=5), FullAttention(3, position_bias=True)
+    params = window.init(jax.random.key(0), x)["params"]
+    (name,) = params.keys() - {"qkv", "proj"}
+    ours = {k: v for k, v in params.items() if k != name}
+    ours["position_bias"] = jnp.asarray(params[name]).reshape(9, 9, 3)
+    found, expected = full.apply({"params": ours}, x), window.apply({"params": params}, x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 5), (2, 1)])
+def test_a_position_bias_reads_the_offset_between_query_and_key(size: tuple[int, int]) -> None:
+    rows, columns = size
+    (table,) = arrays((2 * rows - 1, 2 * columns - 1, 2))
+    bias = relative_bias_of_map(table).reshape(2, *size, *size)
+    for y, x, v, u in np.ndindex(*size, *size):
+        expected = table[y - v + rows - 1, x - u + columns - 1]
+        np.testing.assert_array_equal(bias[:, y, x, v, u], expected)
+
+
+def test_a_position_bias_is_interpolated_for_another_map() -> None:
+    full = FullAttention(num_heads=2, position_bias=True)
+    small, large = arrays((1, 3, 4, 8), (1, 5, 7, 8))
+    variables = full.init(jax.random.key(0), small)
+    assert variables["params"]["position_bias"].shape == (5, 7, 2)
+    assert full.apply(variables, large).shape == large.shape
+    flat = {"params": {**variables["params"], "position_bias": jnp.full((5, 7, 2), 3.0)}}
+    plain = {k: v for k, v in variables["params"].items() if k != "position_bias"}
+    expected = FullAttention(num_heads=2).apply({"params": plain}, large)
+    np.testing.assert_allclose(full.apply(flat, large), expected, atol=1e-5)
 
 
 def test_limits_of_the_weights() -> None:

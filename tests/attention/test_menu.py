@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from vitjax.attention import MIXERS, parse_mixers
 from vitjax.layers.spec import Spec, fields, spec
+from vitjax.models import create_model
 
 WIDTH = 32
 
@@ -94,3 +96,21 @@ def test_specs_are_values() -> None:
     assert isinstance(a.replace(x=5), Spec)
     with pytest.raises(ValueError, match=r"has 2 per-stage values \(2, 3\)"):
         a.at(2)
+
+
+@pytest.mark.parametrize("name", ["dwconv", "pooling", "outlook", "deformable", "full_lepe", "bra"])
+def test_a_sequence_is_not_taken_for_a_map(name: str) -> None:
+    """A convolution would read `[B, N, C]` as one map, and mix the batch."""
+    model = create_model("vit_ti4", width=32, depth=1, num_heads=4, image_size=8, mixer=name)
+    images = jnp.zeros((2, 8, 8, 3))
+    with pytest.raises((ValueError, TypeCheckError), match=r"B H W C|B, H, W, C"):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_it_works_in_a_vit_without_class_token(name: str) -> None:
+    model = create_model(
+        "vit_ti4", width=32, depth=1, num_heads=4, image_size=32, pool="gap", mixer=name
+    )
+    logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 32, 32, 3)))
+    assert logits.shape == (2, 1000)

@@ -84,5 +84,5 @@ def test_any_map_has_finite_gradients(options: dict, size: tuple[int, int]) -> N
 
 def test_a_sequence_cannot_be_reduced() -> None:
     mixer = SpatialReductionAttention(num_heads=2, sr_ratio=2)
-    with pytest.raises(ValueError, match="needs a map"):
+    with pytest.raises(ValueError, match=r"A map \[B, H, W, C\] is needed"):
         mixer.init(jax.random.key(0), jnp.zeros((1, 50, 8)))

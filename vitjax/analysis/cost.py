@@ -1,6 +1,7 @@
 """Parameters, multiply-adds and FLOPs of a model, and its layers' shapes; nothing is executed."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,13 +10,21 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+LOOKUP = "lookup"
+"""Scope of the products that stand for a lookup, as vitjax.attention.sampling marks them."""
+SHARE = re.compile(r"\b(\d+)_of_(\d+)\b")
+"""Scope of products of which only a share is asked for, as in neighborhood attention."""
+
 
 class Cost(NamedTuple):
     """Of one image.
 
     Attributes:
       parameters: trained numbers.
-      macs: multiply-adds of convolutions and matrix products, padding included, as papers count.
+      macs: multiply-adds of convolutions and matrix products, padding included, as papers count;
+        products that stand for a lookup (bilinear samples, one-hot selections) are not counted,
+        as the gathers that they replace are not, and of products that tiles compute and mask only
+        those that are asked for.
       flops: operations that the compiler counts in the compiled forward pass; element-wise too.
     """
 
@@ -45,23 +54,30 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> Cost:
 
 
 def multiply_adds(jaxpr: core.Jaxpr) -> int:
-    """Multiply-adds of all convolutions and matrix products, loops unrolled."""
+    """Multiply-adds of convolutions and matrix products, loops unrolled, lookups left out."""
     total = 0
     for equation, times in _equations(jaxpr, 1):
         out = math.prod(equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape  # type: ignore[attr-defined]
-            total += times * out * math.prod(left[i] for i in contracted)
+            products = out * math.prod(left[i] for i in contracted)
         elif equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape  # type: ignore[attr-defined]
             outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += times * out * math.prod(kernel) // outputs
+            products = out * math.prod(kernel) // outputs
+        else:
+            continue
+        for part, whole in SHARE.findall(str(equation.source_info.name_stack)):
+            products = products * int(part) // int(whole)
+        total += times * products
     return total
 
 
 def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
     for equation in jaxpr.eqns:
+        if LOOKUP in str(equation.source_info.name_stack):
+            continue
         yield equation, times
         length = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():

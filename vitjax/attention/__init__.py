@@ -1,10 +1,10 @@
 """The token mixers: MIXERS is the menu, `parse_mixers` reads the strings that configs use."""
 
 import ast
-import difflib
 from collections.abc import Mapping
 
 from vitjax.attention.bi_level_routing import BiLevelRoutingAttention
+from vitjax.attention.container import ContainerMixer
 from vitjax.attention.convnext import ConvNeXtMixer
 from vitjax.attention.deformable import DeformableAttention
 from vitjax.attention.deformable_bi_level_routing import DeformableBiLevelRoutingAttention
@@ -17,6 +17,7 @@ from vitjax.attention.spatial_reduction import SpatialReductionAttention
 from vitjax.attention.window import WindowAttention
 from vitjax.attention.window_cosine import WindowCosineAttention
 from vitjax.layers.spec import Spec, fields, spec
+from vitjax.names import unknown
 
 MIXERS: dict[str, Spec] = {
     "full": spec(FullAttention),
@@ -35,6 +36,7 @@ MIXERS: dict[str, Spec] = {
     ),
     "deformable": spec(DeformableAttention, stride=(8, 4, 2, 1), kernel_size=(9, 7, 5, 3)),
     "convnext": spec(ConvNeXtMixer),
+    "container": spec(ContainerMixer),
     "neighborhood": spec(NeighborhoodAttention),
     "window": spec(WindowAttention),
     "window_cosine": spec(WindowCosineAttention),
@@ -90,14 +92,3 @@ def _parse_one(text: str, menu: Mapping[str, Spec]) -> Spec:
         if key not in fields(base.factory):
             raise ValueError(unknown(f"hyperparameter of {name!r}", key, fields(base.factory)))
     return base.replace(**kwargs)
-
-
-def unknown(kind: str, name: str, known, limit: int = 40) -> str:
-    """One sentence for a name that is not on a menu: what was given, the nearest, and what there
-    is.
-    """
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    shown = ", ".join(known[:limit]) + (f", … ({len(known)} in all)" if len(known) > limit else "")
-    return f"Unknown {kind} {name!r}{hint} Choose from: {shown}."

@@ -12,7 +12,7 @@ from vitjax.attention.deformable_bias import KINDS, DisplacementBias
 from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
 from vitjax.attention.sampling import sample_groups
-from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.conv import depthwise_conv, require_map
 from vitjax.layers.mlp import trunc_normal
 
 
@@ -66,6 +66,7 @@ class DeformableAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        require_map(x)
         if self.position_bias not in KINDS:
             raise ValueError(f"position_bias={self.position_bias!r}: choose from {KINDS}.")
         height, width = x.shape[1:3]

@@ -5,12 +5,15 @@ eq. 2, 5-8).
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
-from vitjax.layers.conv import depthwise_conv
+from vitjax.attention.windows import relative_bias_of_map
+from vitjax.layers.conv import depthwise_conv, require_map
 from vitjax.layers.mlp import trunc_normal
 from vitjax.layers.norm import layer_norm
+from vitjax.layers.position import resize_grid
 
 
 class FullAttention(nn.Module):
@@ -24,6 +27,10 @@ class FullAttention(nn.Module):
       scale: factor of the logits, 1/√head_dim if None.
       lepe_kernel_size: of a depthwise convolution of x that is added before the last projection
         (BiFormer, arXiv:2303.08810, stage 4: locally-enhanced positions; needs a map); 0 for none.
+      position_bias: a learned bias of each head for the query's position relative to the key's
+        (Swin's, arXiv:2103.14030, eq. 4, with the whole map as the window; needs a map).
+      map_size: rows and columns of the map that the table of biases is for, None for those of the
+        first call; for another map the table is interpolated.
       attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
     """
 
@@ -32,6 +39,8 @@ class FullAttention(nn.Module):
     qk_norm: bool = False
     scale: float | None = None
     lepe_kernel_size: int = 0
+    position_bias: bool = False
+    map_size: tuple[int, int] | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
     kernel_init: Any = trunc_normal
@@ -45,11 +54,24 @@ class FullAttention(nn.Module):
             q = layer_norm().build(dtype=self.dtype, name="q_norm")(q)
             k = layer_norm().build(dtype=self.dtype, name="k_norm")(k)
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
-        out = attend(q, k, v, scale=self.scale)
+        bias = self.relative_bias(x) if self.position_bias else None
+        out = attend(q, k, v, scale=self.scale, bias=bias)
         if self.lepe_kernel_size:
             lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.dtype)(x)
             out += lepe.reshape(out.shape)
         return merge_heads(self, out, train).reshape(x.shape)
+
+    def relative_bias(self, x: Float[Array, "B H W C"]) -> Float[Array, "h N N"]:
+        """The table `[2H-1, 2W-1, h]`, as a bias of each query and key of this map."""
+        require_map(x)
+        if self.map_size is None and self.has_variable("params", "position_bias"):
+            table = self.get_variable("params", "position_bias")
+        else:
+            rows, columns = self.map_size or x.shape[1:3]
+            shape = (2 * rows - 1, 2 * columns - 1, self.num_heads)
+            table = self.param("position_bias", trunc_normal, shape)
+        size = (2 * x.shape[1] - 1, 2 * x.shape[2] - 1)
+        return relative_bias_of_map(resize_grid(jnp.asarray(table), size))
 
 
 def project_heads(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.attention.full import merge_heads, project_heads
+from vitjax.layers.conv import require_map
 from vitjax.layers.mlp import trunc_normal
 
 
@@ -125,6 +126,7 @@ class OutlookAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        require_map(x)
         (v,) = project_heads(self, x, 1, "v")
         s, taps = self.stride, self.kernel_size**2
         rest: Any = ((0, -x.shape[1] % s), (0, -x.shape[2] % s))

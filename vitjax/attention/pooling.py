@@ -7,12 +7,15 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vitjax.layers.conv import require_map
+
 
 def pooling(x: Float[Array, "B H W C"], *, pool_size: int) -> Float[Array, "B H W C"]:
     """The mean over `pool_size` × `pool_size`, minus x; what lies outside the map is not counted.
 
     x is subtracted because the block adds it again.
     """
+    require_map(x)
     window = (pool_size, pool_size)
     mean = nn.avg_pool(x, window, (1, 1), "SAME", count_include_pad=False)
     return mean.astype(x.dtype) - x

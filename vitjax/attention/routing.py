@@ -83,6 +83,7 @@ def route_weights(routing: Routing) -> Float[Array, "B R K"]:
     return jax.nn.softmax(jnp.einsum("brks,brs->brk", chosen, routing.scores), axis=-1)
 
 
+@jax.named_scope("lookup")
 def gather_regions(
     regions: Float[Array, "B S *C"], routes: Int[Array, "B R K"]
 ) -> Float[Array, "B R K *C"]:

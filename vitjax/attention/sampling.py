@@ -6,7 +6,8 @@ scatter in the backward pass, and see zeros outside of the map for free. The `_g
 the four neighbours; they are the reference, and cheaper on CPUs for large maps.
 
 Points are (y, x) in [-1, 1]. With `align_corners` ±1 are the centres of the first and last
-position, without it the outer edges of their cells.
+position, without it the outer edges of their cells. What is computed in the scope "lookup" costs
+products, but is an indexing in the papers' counts of multiply-adds (vitjax.analysis.cost).
 """
 
 import functools
@@ -55,6 +56,7 @@ def tent_weights(
     return jnp.where((distance >= -1) & (distance < 1), tent, 0)
 
 
+@jax.named_scope("lookup")
 def sample_bilinear(
     maps: Float[Array, "B H W C"], points: Float[Array, "B P 2"], *, align_corners: bool = True
 ) -> Float[Array, "B P C"]:
@@ -90,6 +92,7 @@ def sample_bilinear_gather(
     return out
 
 
+@jax.named_scope("lookup")
 def sample_position_bias(
     table: Float[Array, "h U V"], points: Float[Array, "B G M 2"], grid: tuple[int, int]
 ) -> Float[Array, "B h N M"]:

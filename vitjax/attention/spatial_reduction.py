@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.full import merge_heads, project_heads
+from vitjax.layers.conv import require_map
 from vitjax.layers.downsample import ConvNorm
 from vitjax.layers.mlp import gelu, trunc_normal
 from vitjax.layers.norm import layer_norm
@@ -96,12 +97,7 @@ class SpatialReductionAttention(nn.Module):
         ratio = 1 if self.pooled_size else self.sr_ratio
         if not self.pooled_size and ratio == 1:
             return x
-        if x.ndim != 4:
-            raise ValueError(
-                f"Spatial reduction (sr_ratio={self.sr_ratio}, pooled_size={self.pooled_size}) "
-                f"needs a map [B, H, W, C] and was given {x.shape}; for sequences choose "
-                f"sr_ratio=1, pooled_size=0, or a model without class token (pool='gap')."
-            )
+        require_map(x)
         act = None
         if self.pooled_size:
             x, act = adaptive_average_pool(x, self.pooled_size), gelu

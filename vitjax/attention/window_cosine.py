@@ -13,6 +13,7 @@ from vitjax.attention.core import DotProductAttention
 from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.window import window_attention, window_shift
 from vitjax.attention.windows import relative_bias
+from vitjax.layers.conv import require_map
 from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.mlp import trunc_normal
 
@@ -77,6 +78,7 @@ class WindowCosineAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+        require_map(x)
         height, width, channels = x.shape[1:]
         shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
         q, k, v = project_heads(

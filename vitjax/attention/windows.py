@@ -73,21 +73,29 @@ def relative_position_index(window_size: int) -> Int[np.ndarray, "N N"]:
 
 
 def relative_bias(table: Float[Array, "T h"]) -> Float[Array, "h N N"]:
-    """`table[relative_position_index(M)]` with heads first, for T = (2M-1)², without a gather.
+    """`table[relative_position_index(M)]` with heads first, for T = (2M-1)²."""
+    length = round(table.shape[0] ** 0.5)
+    return relative_bias_of_map(table.reshape(length, length, -1))
 
-    Query i and key j of one axis read entry i - j + M - 1: a Toeplitz matrix, which is a repeated
-    row cut at one entry less than its length. Its gradient is a sum, where a gather's is a scatter.
+
+def relative_bias_of_map(table: Float[Array, "U V h"]) -> Float[Array, "h N N"]:
+    """The bias of each query (first axis) and key of a map of H×W, for U = 2H-1 and V = 2W-1.
+
+    Without a gather: query i and key j of one axis read entry i - j + H - 1, a Toeplitz matrix,
+    which is a repeated row cut at one entry less than its length. Its gradient is a sum, where a
+    gather's is a scatter.
     """
-    length = round(table.shape[0] ** 0.5)  # 2M - 1
-    size = (length + 1) // 2
 
     def toeplitz(t: Array) -> Array:
+        length = t.shape[0]
+        size = (length + 1) // 2
+        if size == 1:
+            return t[None]
         repeated = jnp.tile(t[::-1], (size,) + (1,) * (t.ndim - 1))
         flat = repeated[size - 1 :][: size * (length - 1)]
         return flat.reshape(size, length - 1, *t.shape[1:])[:, :size]
 
-    if size == 1:
-        return table.T[:, :, None]
-    by_row = toeplitz(table.reshape(length, length, -1))  # [yq, yk, 2M-1, h]
+    by_row = toeplitz(table)  # [yq, yk, V, h]
     bias = toeplitz(by_row.transpose(2, 0, 1, 3))  # [xq, xk, yq, yk, h]
-    return bias.transpose(4, 2, 0, 3, 1).reshape(-1, size**2, size**2)
+    positions = bias.shape[0] * bias.shape[2]
+    return bias.transpose(4, 2, 0, 3, 1).reshape(-1, positions, positions)

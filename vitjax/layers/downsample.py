@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.layers.conv import require_map
 from vitjax.layers.mlp import gelu, trunc_normal
 from vitjax.layers.norm import batch_norm, layer_norm, normalize
 from vitjax.layers.spec import Spec
@@ -103,10 +104,6 @@ class PatchMerging(nn.Module):
 
 def pad_to_multiple(x: Float[Array, "B H W C"], multiple: int) -> Float[Array, "B h w C"]:
     """Zeros at the right and bottom until both sides are multiples; the same array if they are."""
-    if x.ndim != 4:
-        raise ValueError(
-            f"A map [B, H, W, C] is needed here, and this is a sequence of shape {x.shape}: choose "
-            f"a token mixer that takes sequences ('full'), or a model whose blocks see maps."
-        )
+    require_map(x)
     bottom, right = (-side % multiple for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x

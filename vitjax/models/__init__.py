@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vitjax.attention import unknown
 from vitjax.layers.spec import Spec, defaults, fields, spec
 from vitjax.models import (
     biformer,
@@ -27,6 +26,7 @@ from vitjax.models import (
 from vitjax.models.bit import BiT
 from vitjax.models.deit import DistilledDeiT
 from vitjax.models.vit import ViT
+from vitjax.names import unknown
 
 MODELS: dict[str, Spec] = {
     **{

@@ -204,10 +204,12 @@ class ViT(nn.Module):
                 tokens = tokens + jnp.pad(table[:, :split], ((0, 0), (0, rest), (0, 0)))
             tokens = jnp.broadcast_to(tokens.astype(x.dtype), (batch, *tokens.shape[1:]))
             x = jnp.concatenate([tokens, x], axis=1)
-        x = self.drop(x, deterministic=not train)
-        return self.norm(self.layers(x, train)), (height, breadth)
+        else:
+            x = x.reshape(batch, height, breadth, width)  # mixers of maps may stand in
+        x = self.norm(self.layers(self.drop(x, deterministic=not train), train))
+        return x.reshape(batch, -1, width), (height, breadth)
 
-    def layers(self, x: Float[Array, "B N C"], train: bool) -> Float[Array, "B N C"]:
+    def layers(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S C"]:
         """The encoder's blocks, one after the other or scanned."""
         if not self.scan:
             for block in self.block:

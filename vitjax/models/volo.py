@@ -8,9 +8,10 @@ As the official code has it, and the paper does not say: the outlookers get no s
 positions are added after the map is halved; logits are the class token's plus half the largest
 of the tokens' own logits; the class token joins after the last stage, for class attention only.
 Token labelling there mixes pairs of images after the stem (MixToken) in the training pass; here
-mixing is left to the data, and `token_logits` gives a loss both kinds of logits.
+`token_logits` gives a loss both kinds of logits, and is given how to mix.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -140,9 +141,16 @@ class VOLO(Pyramid):
         return self.final_norm(x)
 
     def token_logits(
-        self, images: Float[Array, "B H W c"], train: bool = False
+        self,
+        images: Float[Array, "B H W c"],
+        train: bool = False,
+        mix: Callable[[Array], Array] = lambda x: x,
     ) -> tuple[Float[Array, "B K"], Float[Array, "B h w K"]]:
         """Logits of the class token, and of every patch: what a token-label loss reads (eq. 9).
+
+        Args:
+          mix: swaps tokens within pairs of images, in the map after the stem, and back in the
+            patches' logits.
 
         Raises:
           ValueError: the model has no token labels.
@@ -153,10 +161,12 @@ class VOLO(Pyramid):
                 f"{self.token_label}, num_classes={self.num_classes} and {len(self.class_blocks)} "
                 f"class blocks. Build it with token_label=True, classes and post_layers."
             )
-        x = self.features(images, train)[-1]
+        x = mix(self.resizes[0](images.astype(self.dtype or images.dtype), train))
+        for i, stage in enumerate(self.stages):
+            x = stage(self.resizes[i](x, train) if i else x, train)
         tokens = self.tokens(x, train)
         patches = self.aux_head(tokens[:, 1:]).reshape(*x.shape[:3], self.num_classes)
-        return self.head(jnp.squeeze(tokens[:, :1], axis=1)), patches
+        return self.head(jnp.squeeze(tokens[:, :1], axis=1)), mix(patches)
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or the vector that the head would read if it is 0."""
