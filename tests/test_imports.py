@@ -19,6 +19,7 @@ ALLOWED = {  # folder of vitjax/ → the other folders of vitjax that it may imp
     "weights": {"models", "layers", "attention"},
     "analysis": {"models", "weights"},
     "train": set(),
+    "plan": {"train", "tasks", "models", "analysis"},
 }
 LIBRARIES = {  # folder → libraries that it may not import
     "data": {"jax", "flax", "optax", "orbax", "tensorflow", "torch"},
@@ -26,6 +27,7 @@ LIBRARIES = {  # folder → libraries that it may not import
     "attention": {"optax", "orbax", "ml_collections", "grain"},
     "models": {"optax", "orbax", "ml_collections", "grain", "torch"},
     "train": {"torch", "tensorflow", "grain"},
+    "plan": {"torch", "tensorflow", "grain", "orbax"},
 }
 HEAVY = (
     "tensorflow",

@@ -1,0 +1,162 @@
+"""Reads a compiled program's text: its instructions, their shapes, bytes and matrix products."""
+
+import math
+import re
+from typing import NamedTuple
+
+BYTES = {
+    **dict.fromkeys(("pred", "s8", "u8", "s4", "u4", "f8e4m3fn", "f8e5m2"), 1),
+    **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
+    **dict.fromkeys(("f32", "s32", "u32"), 4),
+    **dict.fromkeys(("f64", "s64", "u64", "c64"), 8),
+}
+ARRAY = re.compile(r"\b(pred|bf16|f8e\w+|[suf]\d+|c64)\[([\d,]*)\](?:\{([^}]*)\})?")
+FREE = frozenset(
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "opt-barrier",
+        "partition-id",
+    ]
+)
+"""Instructions that move nothing."""
+
+
+class Instruction(NamedTuple):
+    """One line of a computation.
+
+    Attributes:
+      shape: of the result, as written, layout included.
+      operands: names of the arguments.
+      rest: what follows them: attributes and metadata.
+    """
+
+    name: str
+    opcode: str
+    shape: str
+    operands: list[str]
+    rest: str
+
+    def attribute(self, name: str) -> str:
+        """What follows `name=`; empty if nothing does."""
+        found = re.search(rf"\b{name}=(\{{(?:[^{{}}]|\{{[^}}]*\}})*\}}|[^,\s]+)", self.rest)
+        return found[1] if found else ""
+
+
+class Program(NamedTuple):
+    """Computations by name, each a dict of instructions; `entry` is where it begins."""
+
+    computations: dict[str, dict[str, Instruction]]
+    entry: str
+
+    def loops(self) -> dict[str, int]:
+        """Computation → how often it runs, for the entry and the bodies of its `while` loops."""
+        times, pending = {self.entry: 1}, [self.entry]
+        while pending:
+            here = pending.pop()
+            for i in self.computations[here].values():
+                if i.opcode == "while" and (body := i.attribute("body").lstrip("%")):
+                    trips = re.search(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)', i.rest)
+                    times[body] = times[here] * (int(trips[1]) if trips else 1)
+                    pending.append(body)
+        return times
+
+
+def parse(text: str) -> Program:
+    """The instructions of a program in XLA's text form."""
+    computations: dict[str, dict[str, Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if line[:1] in ("%", "E") and line.rstrip().endswith("{"):
+            name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0].split("(", 1)[0]
+            entry = name if line.startswith("ENTRY ") else entry
+            current = computations.setdefault(name, {})
+        elif current is not None and (i := _instruction(line)):
+            current[i.name] = i
+    return Program(computations, entry)
+
+
+def _instruction(line: str) -> Instruction | None:
+    match = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
+    if not match:
+        return None
+    end = _closing(line, match.end()) if line[match.end()] == "(" else line.find(" ", match.end())
+    call = re.match(r"\s*([\w\-]+)\(", line[end:])
+    if not call:
+        return None
+    begin = end + call.end() - 1
+    close = _closing(line, begin)
+    operands = re.findall(r"%([\w.\-]+)", line[begin:close])
+    return Instruction(match[1], call[1], line[match.end() : end], operands, line[close:])
+
+
+def _closing(line: str, begin: int) -> int:
+    """Index after the parenthesis that closes the one at `begin`."""
+    depth = 0
+    for i in range(begin, len(line)):
+        depth += (line[i] == "(") - (line[i] == ")")
+        if not depth:
+            return i + 1
+    return len(line)
+
+
+def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Type and dimensions of each array of a shape."""
+    return [
+        (kind, tuple(int(n) for n in sizes.split(",") if n))
+        for kind, sizes, _ in ARRAY.findall(shape)
+    ]
+
+
+def num_bytes(shape: str, padded: bool = False) -> int:
+    """Bytes of all arrays of a shape; padded: as its tiles lie in memory."""
+    total = 0
+    for kind, sizes, layout in ARRAY.findall(shape):
+        dims = [int(n) for n in sizes.split(",") if n]
+        tile = re.search(r"T\(([\d,]+)\)", layout)
+        if padded and tile and dims:
+            order = [int(n) for n in layout.split(":")[0].split(",")]
+            dims = [dims[axis] for axis in order]  # minor first
+            for i, size in enumerate(reversed([int(n) for n in tile[1].split(",")])):
+                if i < len(dims):
+                    dims[i] = -(-dims[i] // size) * size
+        total += math.prod(dims) * BYTES.get(kind, 4)
+    return total
+
+
+def product_flops(program: Program, computation: str, i: Instruction) -> int:
+    """Operations of a convolution or matrix product, two a multiply-add; 0 for all else.
+
+    A fused computation counts what it holds.
+    """
+    body = program.computations[computation]
+    if called := i.attribute("calls").lstrip("%"):
+        inner = program.computations.get(called, {})
+        return sum(product_flops(program, called, j) for j in inner.values())
+    if i.opcode not in ("convolution", "dot"):
+        return 0
+    out = math.prod(arrays(i.shape)[0][1])
+    if i.opcode == "dot":
+        sizes = arrays(body[i.operands[0]].shape)[0][1]
+        axes = re.findall(r"\d+", i.attribute("lhs_contracting_dims"))
+        return 2 * out * math.prod(sizes[int(a)] for a in axes)
+    kernel = arrays(body[i.operands[1]].shape)[0][1]
+    labels = i.attribute("dim_labels").split("_")[1].split("->")[0]
+    inputs = kernel[labels.index("i")]
+    window = i.attribute("window")
+
+    def field(name: str, fill: str, count: int) -> list[str]:
+        found = re.search(rf"\b{name}=(\S+?)[}}\s]", window)
+        return found[1].split("x") if found else [fill] * count
+
+    sizes = field("size", "1", 0) if "size=" in window else []
+    pads, dilated = field("pad", "0_0", len(sizes)), field("lhs_dilate", "1", len(sizes))
+    for size, pad, step in zip(sizes, pads, dilated, strict=True):
+        # XLA writes batch axes as windows that see one position: dilated, or padded all around.
+        alone = int(step) > 1 or (int(size) > 1 and int(pad.split("_")[0]) == int(size) - 1)
+        inputs *= 1 if alone else int(size)
+    return 2 * out * inputs

@@ -1,0 +1,309 @@
+"""`vitjax plan`: what a config will need on a topology: memory, collectives, time, core-days."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import time
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from vitjax.plan import estimate as estimates
+from vitjax.plan.collectives import Collective, collectives
+from vitjax.plan.hlo import parse
+from vitjax.plan.topology import Topology
+from vitjax.train.report import table
+
+DATA = {  # part of the data's name → training images and classes
+    "imagenet2012": (1_281_167, 1000),
+    "imagenet21k": (14_197_122, 21_841),  # the whole of the winter 2011 release
+    "jft300m": (303_000_000, 18_291),
+    "cifar100": (50_000, 100),
+    "cifar10": (50_000, 10),
+    "digits": (1437, 10),
+}
+NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
+
+
+class Compiled(NamedTuple):
+    """What is read off a compiled step, or why it has none.
+
+    Attributes:
+      memory: bytes of a device: arguments, temporaries, and the rest of `memory_analysis()`.
+      estimate: None where the chip's figures are not known.
+      seconds: that compiling took (when it was first compiled).
+      overflow: bytes asked for and bytes there, if it does not fit.
+    """
+
+    memory: dict[str, int]
+    collectives: list[Collective]
+    estimate: estimates.Estimate | None
+    seconds: float
+    overflow: tuple[float, float] | None = None
+
+
+class Plan(NamedTuple):
+    """A run's needs; `report()` for people, `to_dict()` for programs."""
+
+    config: Any
+    topology: Topology
+    mesh: dict[str, int]
+    state: dict[str, int]
+    compiled: Compiled
+    steps: int
+    macs: int
+
+    @property
+    def fits(self) -> bool:
+        return self.compiled.overflow is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in bytes and seconds."""
+        c, t, d = self.compiled, self.topology, self.config.data
+        result: dict[str, Any] = {
+            "model": self.config.model.name,
+            "topology": t.name,
+            "devices": len(t.devices),
+            "chips": t.chips,
+            "cores": t.cores,
+            "mesh": self.mesh,
+            "batch_size": d.batch_size,
+            "steps": self.steps,
+            "fits": self.fits,
+            "compile_seconds": c.seconds,
+            "memory": {**self.state, **c.memory, "capacity": t.capacity},
+            "collectives": [x._asdict() for x in c.collectives],
+        }
+        if c.overflow:
+            result["overflow"] = {"asked": c.overflow[0], "there": c.overflow[1]}
+        if e := c.estimate:
+            whole = [seconds * self.steps for seconds in (e.seconds, *e.range)]
+            result |= {
+                "estimate": {
+                    **e._asdict(),
+                    "seconds": e.seconds,
+                    "calibrated_seconds": e.range,
+                    "what": NEVER,
+                },
+                "images_per_second": [d.batch_size / s for s in (e.seconds, *e.range)],
+                "mfu": [self.mfu(s) for s in (e.seconds, *e.range)],
+                "hours": [s / 3600 for s in whole],
+                "core_days": [s / 86400 * t.cores for s in whole],
+            }
+        return result
+
+    def mfu(self, seconds: float) -> float:
+        """Model FLOPs (six a multiply-add of the forward pass) over what the chips could do."""
+        chip = self.topology.chip
+        assert chip is not None
+        work = 6 * self.macs * self.config.data.batch_size
+        return work / (seconds * chip.flops * self.topology.chips)
+
+    def report(self) -> str:
+        """A table, and what would help if it does not fit."""
+        r, c, t = self.to_dict(), self.compiled, self.topology
+        m = r["memory"]
+        room = f" of {mega(t.capacity)}" if t.capacity else ""
+        mesh = " × ".join(f"{k} {n}" for k, n in self.mesh.items() if n > 1) or "one device"
+        rows = [
+            ("model", f"{r['model']}, {self.config.model.dtype}, batch {r['batch_size']:,}"),
+            ("topology", f"{t.name}: {t.chips} chips, {len(t.devices)} devices; mesh {mesh}"),
+            ("parameters", f"{mega(m['parameters'])} a device"),
+            ("optimizer", mega(m["optimizer"]) + (f", EMA {mega(m['ema'])}" if m["ema"] else "")),
+        ]
+        if c.overflow:
+            asked, there = c.overflow
+            rows += [
+                ("does not fit", f"needs {mega(asked)} of {mega(there)}: {mega(asked - there)} "
+                 "too much"),
+                ("would help", "; ".join(remedies(self.config, len(t.devices)))),
+            ]  # fmt: skip
+            return table(rows)
+        rows += [
+            ("activations", f"{mega(m['temporaries'])} with gradients and other temporaries"),
+            ("in all", f"{mega(m['total'])}{room} a device"),
+        ]
+        for x in c.collectives:
+            axes = " × ".join(x.axes) or "no axis of the mesh"
+            rows.append((x.kind, f"{x.count} over {axes}, {mega(x.bytes)} a device and step"))
+        if e := c.estimate:
+            low, high = e.range
+            rate, mfu, days = r["images_per_second"], r["mfu"], r["core_days"]
+            rows += [
+                ("work", f"{e.flops / 1e9:,.0f} GFLOP and {mega(e.bytes)} a device and step"),
+                (
+                    "step, estimate",
+                    f"{e.seconds * 1e3:,.1f} ms, of which {e.communication * 1e3:,.1f} on the "
+                    f"links; {e.compute_bound / e.seconds:.0%} of the time at peak FLOP/s, "
+                    f"{e.memory_bound / e.seconds:.0%} at peak bandwidth",
+                ),
+                ("step, calibrated", f"{low * 1e3:,.1f} to {high * 1e3:,.1f} ms"),
+                ("images a second", f"{rate[2]:,.0f} to {rate[1]:,.0f} (estimate {rate[0]:,.0f})"),
+                ("MFU", f"{mfu[2]:.0%} to {mfu[1]:.0%} (estimate {mfu[0]:.0%})"),
+                (f"{self.steps:,} steps", f"{r['hours'][1]:,.1f} to {r['hours'][2]:,.1f} hours, "
+                 f"{days[1]:,.2f} to {days[2]:,.2f} core-days"),
+                ("note", f"{NEVER}; the range is that of published TPU v3 runs"),
+            ]  # fmt: skip
+        return table(rows)
+
+
+def make_plan(
+    config: Any, topology: Topology, *, images: int = 0, classes: int = 0, cache: bool = True
+) -> Plan:
+    """Compiles a config's training step for a topology and reads the result.
+
+    Args:
+      images, classes: of the training data, if its name does not tell.
+      cache: keep and reuse what was read off a step that was compiled before.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from vitjax.analysis.cost import multiply_adds
+    from vitjax.models import from_config
+    from vitjax.tasks.classification import classification
+    from vitjax.train import sharding
+    from vitjax.train.config import check_batches, count_steps
+    from vitjax.train.setup import make_setup
+
+    d = config.data
+    images, classes = known_data(config, images, classes)
+    steps = count_steps(config, images)
+    mesh = sharding.make_mesh(config.mesh, topology.devices)
+    check_batches(config, mesh.shape["data"] * mesh.shape["fsdp"])
+    model = from_config(config.model.to_dict(), classes, d.image_size)
+    task = classification(
+        model, num_classes=classes, image_size=d.image_size, loss=config.loss.name,
+        label_smoothing=config.loss.label_smoothing, mean=tuple(d.mean), std=tuple(d.std),
+    )  # fmt: skip
+    setup = make_setup(config, task, mesh, steps)
+
+    image = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, 3), jnp.float32)
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    forward = jax.jit(lambda v, x: model.apply(v, x)).trace(variables, image)
+    state = {
+        "parameters": _shard_bytes(setup.state.params),
+        "optimizer": _shard_bytes(setup.state.opt_state),
+        "ema": _shard_bytes(setup.state.ema),
+        "other_state": _shard_bytes(setup.state.rest),
+    }
+    lowered = setup.train_step.lower(setup.state, setup.batch)
+    axes = dict(mesh.shape)
+    compiled = compile_step(lowered, topology, axes, cache=cache)
+    macs = multiply_adds(forward.jaxpr.jaxpr)
+    return Plan(config, topology, axes, state, compiled, steps, macs)
+
+
+def known_data(config: Any, images: int, classes: int) -> tuple[int, int]:
+    """Training images and classes: as given, or as the data's name tells.
+
+    Raises:
+      ValueError: neither.
+    """
+    name = re.sub(r"[^a-z0-9]", "", config.data.train.lower())
+    found = next((sizes for word, sizes in DATA.items() if word in name), (0, 0))
+    images, classes = images or found[0], classes or found[1]
+    if not classes or not (images or config.steps):
+        raise ValueError(
+            f"How large is config.data.train={config.data.train!r}? A plan does not open the data: "
+            f"give --images=N and --classes=N. Known by name: {', '.join(DATA)}."
+        )
+    return images, classes
+
+
+def compile_step(lowered: Any, topology: Topology, mesh: dict[str, int], cache: bool) -> Compiled:
+    """Compiles, or recalls what was read when the same program was compiled before."""
+    path = _cache_file(lowered, topology, mesh)
+    if cache and path.is_file():
+        return _from_json(json.loads(path.read_text()))
+    begin = time.perf_counter()
+    try:
+        executable = lowered.compile()
+    except Exception as error:  # the compiler's own kind, which is not public
+        found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
+        if not found:
+            raise
+        asked, there = (float(found[k]) * _unit(found[k + 1]) for k in (1, 3))
+        result = Compiled({}, [], None, time.perf_counter() - begin, (asked, there))
+    else:
+        seconds, m = time.perf_counter() - begin, executable.memory_analysis()
+        memory = {
+            "arguments": int(m.argument_size_in_bytes),
+            "temporaries": int(m.temp_size_in_bytes),
+            "code": int(m.generated_code_size_in_bytes),
+        }
+        outputs = int(m.output_size_in_bytes - m.alias_size_in_bytes)
+        memory["total"] = sum(memory.values()) + max(outputs, 0)
+        program = parse(executable.as_text())
+        found = collectives(program, mesh)
+        cost = executable.cost_analysis() or {}
+        guess = estimates.estimate(program, cost, found, topology)
+        result = Compiled(memory, found, guess, seconds)
+    if cache:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(result._asdict()))
+        temporary.replace(path)
+    return result
+
+
+def remedies(config: Any, devices: int) -> list[str]:
+    """Flags that save memory, those that cost least first."""
+    found, o, d = [], config.optimizer, config.data
+    if ("remat" in config.model and not config.model.remat) or "remat" not in config.model:
+        found.append("--config.model.remat=True (recompute blocks in the backward pass)")
+    parts = 2 * o.accumulate
+    if d.batch_size % (devices * parts) == 0:
+        found.append(f"--config.optimizer.accumulate={parts} (the batch in {parts} parts)")
+    if config.mesh.fsdp == 1 and devices > 1:
+        found.append("--config.mesh.data=1 --config.mesh.fsdp=-1 (parameters and moments split)")
+    if o.mu_dtype == "float32":
+        found.append("--config.optimizer.mu_dtype=bfloat16")
+    if config.model.dtype == "float32":
+        found.append("--config.model.dtype=bfloat16")
+    return [*found, "a larger slice, or --fit to search"]
+
+
+def mega(size: float | None) -> str:
+    """Bytes for people."""
+    if not size:
+        return "0 MB"
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _shard_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays on one device."""
+    import jax
+    import numpy as np
+
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+    )
+
+
+def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathlib.Path:
+    """Named by the program, the devices, and the versions of all that reads it."""
+    versions = [metadata.version(name) for name in ("jax", "jaxlib")]
+    if topology.devices[0].platform == "tpu":
+        versions.append(metadata.version("libtpu"))
+    own = [p.read_bytes() for p in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
+    digest = hashlib.sha256(lowered.as_text().encode())
+    for part in (repr((topology.name, len(topology.devices), mesh, versions)).encode(), *own):
+        digest.update(part)
+    folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(folder) / "vitjax" / "plan" / f"{digest.hexdigest()}.json"
+
+
+def _from_json(found: dict[str, Any]) -> Compiled:
+    found["collectives"] = [Collective(c[0], tuple(c[1]), *c[2:]) for c in found["collectives"]]
+    if found["estimate"]:
+        found["estimate"] = estimates.Estimate(*found["estimate"])
+    if found["overflow"]:
+        found["overflow"] = tuple(found["overflow"])
+    return Compiled(**found)
+
+
+def _unit(letter: str) -> float:
+    return 1024.0 ** ("KMGT".index(letter) + 1) if letter else 1.0
