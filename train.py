@@ -29,7 +29,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     from vitjax.data import open_source, pipeline
     from vitjax.data.augment import parse_augmentation
     from vitjax.models import from_config
-    from vitjax.tasks.classification import LOSSES, classification
+    from vitjax.tasks import classification, distillation
+    from vitjax.teacher import open_teacher
     from vitjax.train import config as configs
     from vitjax.train import loop, optimizer, report, sharding
     from vitjax.train.checkpoint import Checkpoints
@@ -37,7 +38,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
 
     begin = time.perf_counter()
     d = config.data
-    configs.check_choice(config, "loss.name", LOSSES)
+    configs.check_choice(config, "loss.name", classification.LOSSES)
+    configs.check_choice(config, "distillation.kind", distillation.KINDS)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
     parse_augmentation(d.augment)
@@ -55,15 +57,8 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     # Task: model, loss, metrics.
     names = train_source.class_names
     model = from_config(config.model.to_dict(), len(names), d.image_size)
-    task = classification(
-        model,
-        num_classes=len(names),
-        image_size=d.image_size,
-        loss=config.loss.name,
-        label_smoothing=config.loss.label_smoothing,
-        mean=tuple(d.mean),
-        std=tuple(d.std),
-    )
+    teacher = open_teacher(config.distillation.teacher, names)
+    task = classification.from_config(config, model, len(names), teacher)
 
     # State: from the seed, or from the last checkpoint.
     setup = make_setup(config, task, mesh, steps)

@@ -35,6 +35,20 @@ DEFAULTS: dict[str, Any] = {
         "std": (0.5, 0.5, 0.5),
     },
     "loss": {"name": "softmax", "label_smoothing": 0.0},
+    "mixing": {  # of training batches, on the device; see vitjax/tasks/mixing.py
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "prob": 1.0,
+        "switch_prob": 0.5,
+        "per_sample": False,
+        "erase": 0.0,
+    },
+    "distillation": {
+        "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
+        "kind": "hard",
+        "weight": 0.5,
+        "temperature": 3.0,
+    },
     "optimizer": {
         "name": "adamw",
         "b1": 0.9,

@@ -1,0 +1,147 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.tasks import mixing
+from vitjax.tasks.classification import classification
+from vitjax.tasks.mixing import Mixing, box_mask, erase, mix, own_weight, partner
+
+
+def images(count=4, side=8, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(count, side, side, 3)), jnp.float32)
+
+
+def keys(count):
+    return jax.random.split(jax.random.key(0), count)
+
+
+def test_partners_are_pairs():
+    assert partner(jnp.arange(6.0)).tolist() == [1, 0, 3, 2, 5, 4]
+    x = images(6)
+    np.testing.assert_array_equal(partner(partner(x)), x)
+    with pytest.raises(ValueError, match="A batch of 5 has no pairs"):
+        partner(jnp.arange(5.0))
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_labels_have_the_shares_that_pixels_have(kind, per_sample):
+    settings = Mixing(**{kind: 1.0}, per_sample=per_sample)
+    # Black and white partners: a mixed image's mean is its share of white.
+    x = jnp.tile(jnp.array([0.0, 1.0]), 8)[:, None, None, None] * jnp.ones((16, 12, 12, 3))
+    target = jax.nn.one_hot(jnp.arange(16) % 2, 2)
+    run = jax.jit(lambda key: mix(key, settings, x, target, jnp.ones(16)))
+    shares = []
+    for key in keys(20):
+        mixed, labels = run(key)
+        np.testing.assert_allclose(mixed.mean((1, 2, 3)), labels[:, 1], atol=1e-5)
+        np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+        values = np.unique(np.asarray(mixed).round(5))
+        assert kind == "mixup" or set(values) <= {0.0, 1.0}
+        shares.append(np.asarray(labels[::2, 0]))
+    shares = np.stack(shares)
+    assert (np.ptp(shares, axis=1) > 0.1).any() == per_sample
+    assert shares.max() - shares.min() > 0.5  # a box that is cut at the border covers less
+    if kind == "mixup":
+        assert abs(shares.mean() - 0.5) < 0.15  # Beta(1, 1)
+
+
+def test_a_masked_partner_is_not_mixed_in():
+    x, target = images(4), jnp.eye(4)
+    mask = jnp.array([1.0, 0.0, 1.0, 1.0])
+    mixed, labels = mix(jax.random.key(3), Mixing(mixup=1.0), x, target, mask)
+    np.testing.assert_array_equal(mixed[0], x[0])
+    np.testing.assert_array_equal(labels[0], target[0])
+    assert (mixed[2] != x[2]).all()
+
+
+def test_probabilities():
+    settings = Mixing(mixup=0.8, cutmix=1.0, prob=0.6, switch_prob=0.25)
+    weights = jax.vmap(lambda key: own_weight(key, settings, 8, 8))(keys(1000))
+    constant = np.ptp(np.asarray(weights), axis=(1, 2)) == 0
+    whole = constant & (np.asarray(weights)[:, 0, 0] == 1)
+    assert abs(whole.mean() - (0.4 + 0.6 * 0.25 * 0.05)) < 0.08
+    assert abs((~constant).mean() - 0.6 * 0.25) < 0.04  # a few boxes are empty or everything
+
+
+def test_the_box_has_the_asked_area_where_it_is_not_cut():
+    masks = np.asarray(jax.vmap(lambda key: box_mask(key, jnp.array(0.25), 32, 32))(keys(200)))
+    areas = (~masks).mean((1, 2))
+    assert areas.max() == pytest.approx(0.25)
+    assert areas.min() > 0.05
+    rows = (~masks).any(2).sum(1)
+    assert rows.max() == 16
+
+
+def test_erasing():
+    x = jnp.full((400, 16, 16, 3), 7.0)
+    erased = np.asarray(jax.jit(lambda key, x: erase(key, x, 0.25))(jax.random.key(1), x))
+    holes = (erased != 7.0).any(3)
+    hit = holes.any((1, 2))
+    assert abs(hit.mean() - 0.25) < 0.07
+    areas = holes[hit].mean((1, 2))
+    assert areas.min() > 0.0 and areas.max() < 0.4
+    for hole in holes[hit][:30]:  # a rectangle
+        assert (hole == np.outer(hole.any(1), hole.any(0))).all()
+    noise = erased[holes]
+    assert abs(noise.mean()) < 0.05
+    assert abs(noise.std() - 1) < 0.05
+    np.testing.assert_array_equal(erase(jax.random.key(1), x, 0.0), x)
+
+
+def test_mix_token_undoes_itself_at_any_scale():
+    keep = box_mask(jax.random.key(5), jnp.array(0.4), 4, 4)
+    assert 0 < keep.sum() < 16
+    for side in (4, 8):
+        x = images(4, side)
+        mixed = mixing.mix_token(keep, x)
+        assert (mixed != x).any()
+        np.testing.assert_array_equal(mixing.mix_token(keep, mixed), x)
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+def batch(count=4):
+    rng = np.random.default_rng(0)
+    return {
+        "image": jnp.asarray(rng.integers(0, 256, (count, 4, 4, 3)), jnp.uint8),
+        "label": jnp.arange(count) % 3,
+        "mask": jnp.ones(count),
+    }
+
+
+def test_the_loss_is_that_of_mixed_images_and_labels():
+    settings = Mixing(mixup=0.8, cutmix=1.0, erase=0.5)
+    options = dict(num_classes=3, image_size=4, label_smoothing=0.1)
+    task = classification(Linear(), **options, mixed=settings)
+    params, key, b = task.init(jax.random.key(0))["params"], jax.random.key(4), batch()
+    losses, _ = jax.jit(task.loss)(params, {}, b, key)
+    x = (b["image"] / 255 - 0.5) / 0.5
+    target = jax.nn.one_hot(b["label"], 3) * 0.9 + 0.1 / 3
+    erase_key, mix_key = (jax.random.fold_in(key, n) for n in (mixing.ERASE, mixing.MIX))
+    x = jax.jit(lambda x: erase(erase_key, x, 0.5))(x)
+    x, target = jax.jit(lambda x, t: mix(mix_key, settings, x, t, b["mask"]))(x, target)
+    logits = Linear().apply({"params": params}, x)
+    expected = -(target * jax.nn.log_softmax(logits)).sum(1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    plain = classification(Linear(), **options)
+    assert not np.allclose(losses, plain.loss(params, {}, b, key)[0])
+
+
+def test_several_labels_an_image():
+    task = classification(Linear(), num_classes=3, image_size=4, loss="sigmoid")
+    params, b = task.init(jax.random.key(0))["params"], batch()
+    single = task.loss(params, {}, b, jax.random.key(0))[0]
+    several = b | {"label": jax.nn.one_hot(b["label"], 3)}
+    np.testing.assert_allclose(task.loss(params, {}, several, jax.random.key(0))[0], single)
+    logits = task.predict({"params": params}, b["image"])
+    for name, value in task.metrics(logits, b).items():
+        np.testing.assert_allclose(task.metrics(logits, several)[name], value, rtol=1e-6)
+    everything = task.metrics(logits, several | {"label": jnp.ones((4, 3))})
+    assert everything["top1"].tolist() == [1, 1, 1, 1]

@@ -1,0 +1,80 @@
+"""Learning from a teacher: hard and soft distillation (Touvron et al., arXiv:2012.12877, eq. 2-3).
+
+The teacher's variables travel in the training state, as the collection TEACHER of what is not
+learnt: a run that goes on has the teacher that it began with.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+TEACHER = "teacher"
+KINDS = ("hard", "soft")
+
+
+class Teacher(NamedTuple):
+    """A trained model and how it wants its images.
+
+    Attributes:
+      model: images → logits, of the student's classes.
+      variables: its parameters and the rest.
+      mean, std: its normalisation.
+      image_size: side of the images that it was trained with.
+    """
+
+    model: nn.Module
+    variables: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+
+class Distillation(NamedTuple):
+    """How the student learns.
+
+    Attributes:
+      teacher: whom from.
+      kind: "hard": the teacher's most probable class is a second label; "soft": its probabilities.
+      weight: share of the loss that is the teacher's (½ for hard; 0.1 for soft, in DeiT).
+      temperature: of the soft probabilities (3 in DeiT).
+    """
+
+    teacher: Teacher
+    kind: str = "hard"
+    weight: float = 0.5
+    temperature: float = 3.0
+
+
+def teacher_logits(
+    teacher: Teacher,
+    variables: Any,
+    images: Float[Array, "B H W c"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Array, "B K"]:
+    """What the teacher says of images normalised by the student's mean and std; no gradient."""
+    if (teacher.mean, teacher.std) != (mean, std):
+        pixels = images * jnp.array(std) + jnp.array(mean)
+        images = (pixels - jnp.array(teacher.mean)) / jnp.array(teacher.std)
+    size = teacher.image_size
+    if images.shape[1:3] != (size, size):
+        shape = (len(images), size, size, images.shape[3])
+        images = jax.image.resize(images, shape, "bilinear")
+    logits = jnp.asarray(teacher.model.apply(variables, images), jnp.float32)
+    return jax.lax.stop_gradient(logits)
+
+
+def distillation_loss(
+    student: Float[Array, "B K"], teacher: Float[Array, "B K"], kind: str, temperature: float
+) -> Float[Array, "B"]:
+    """The teacher's part of the loss: eq. 3 (hard), or eq. 2 (soft) with its factor τ²."""
+    student = student.astype(jnp.float32)
+    if kind == "hard":
+        return optax.softmax_cross_entropy_with_integer_labels(student, teacher.argmax(axis=-1))
+    probabilities = jax.nn.softmax(teacher / temperature)
+    log = jax.nn.log_softmax(student / temperature)
+    return temperature**2 * optax.kl_divergence(log, probabilities)

@@ -1,0 +1,175 @@
+"""Mixed and erased images on the device: mixup, CutMix, random erasing, MixToken's box.
+
+Everything is a function of a key. Partners are neighbours: samples 2i and 2i+1 mix with each other,
+so that nothing crosses devices whose share of the batch is even, and no host needs to know another.
+(The order of the samples is random already.)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_ATTEMPTS = 10
+MIX, ERASE = 1, 2  # streams of random numbers of a step
+
+
+class Mixing(NamedTuple):
+    """What is done to a batch; the zeros do nothing. DeiT: 0.8, 1.0, 1.0, 0.5, erase 0.25.
+
+    Attributes:
+      mixup: alpha of mixup's Beta distribution (Zhang et al., arXiv:1710.09412).
+      cutmix: alpha of CutMix's (Yun et al., arXiv:1905.04899).
+      prob: probability that a batch is mixed.
+      switch_prob: share of CutMix where both are on.
+      per_sample: one draw for each sample, and not one for the batch.
+      erase: probability that a rectangle of an image becomes noise (Zhong et al.,
+        arXiv:1708.04896).
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+    per_sample: bool = False
+    erase: float = 0.0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it does anything to labels."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.prob > 0
+
+
+NONE = Mixing()
+
+
+def partner(x: Float[Array, "B ..."] | Bool[Array, "B ..."]) -> Array:
+    """Each sample's partner: those of 0, 1, 2 and 3 are 1, 0, 3 and 2.
+
+    Raises:
+      ValueError: the batch is odd.
+    """
+    if x.shape[0] % 2:
+        raise ValueError(
+            f"A batch of {x.shape[0]} has no pairs to mix; choose an even batch size (or mixup=0 "
+            f"and cutmix=0)."
+        )
+    return x.reshape(x.shape[0] // 2, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
+
+
+def box_mask(key: Array, share: Float[Array, ""], height: int, width: int) -> Bool[Array, "H W"]:
+    """True outside of a rectangle with the image's proportions whose centre is anywhere.
+
+    Args:
+      key: draws the centre.
+      share: of the area that the rectangle covers before it is cut at the border.
+      height, width: of the map.
+    """
+    y, x = jax.random.uniform(key, (2,)) * jnp.array([height, width])
+    half = jnp.sqrt(share) / 2
+
+    def inside(centre: Array, side: int) -> Array:
+        low, high = jnp.floor(centre) - jnp.floor(half * side), jnp.floor(centre) + half * side
+        at = jnp.arange(side)
+        return (at >= low) & (at < jnp.floor(high))
+
+    return ~(inside(y, height)[:, None] & inside(x, width)[None])
+
+
+def own_weight(key: Array, mixing: Mixing, height: int, width: int) -> Float[Array, "H W"]:
+    """How much of each pixel stays an image's own; its mean is how much of the label does.
+
+    Mixup gives one value everywhere, CutMix 0 in a box and 1 outside.
+    """
+    apply_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
+    shape = (height, width)
+    weight = jnp.ones(shape)
+    if mixing.mixup > 0:
+        alpha = mixing.mixup
+        weight = jnp.broadcast_to(jax.random.beta(mixup_key, alpha, alpha), shape)
+    if mixing.cutmix > 0:
+        alpha = mixing.cutmix
+        kept = jax.random.beta(cutmix_key, alpha, alpha)
+        cut = box_mask(box_key, 1 - kept, *shape).astype(jnp.float32)
+        both = mixing.mixup > 0
+        switch = jax.random.uniform(switch_key) < (mixing.switch_prob if both else 1.0)
+        weight = jnp.where(switch, cut, weight)
+    applied = jax.random.uniform(apply_key) < mixing.prob
+    return jnp.where(applied, weight, 1.0)
+
+
+def mix(
+    key: Array,
+    mixing: Mixing,
+    images: Float[Array, "B H W c"],
+    targets: Float[Array, "B K"],
+    mask: Float[Array, "B"],
+) -> tuple[Float[Array, "B H W c"], Float[Array, "B K"]]:
+    """Images and targets mixed with their partners'; those whose partner has mask 0 stay."""
+    count, height, width, _ = images.shape
+    if mixing.per_sample:
+        keys = jax.random.split(key, count)
+        weight = jax.vmap(lambda k: own_weight(k, mixing, height, width))(keys)
+    else:
+        weight = own_weight(key, mixing, height, width)[None]
+    weight = jnp.where(partner(mask)[:, None, None] > 0, weight, 1.0)
+    label = weight.mean(axis=(1, 2))[:, None]
+    pixel = weight[..., None].astype(images.dtype)
+    mixed = pixel * images + (1 - pixel) * partner(images)
+    return mixed, label * targets + (1 - label) * partner(targets)
+
+
+def erase(
+    key: Array,
+    images: Float[Array, "B H W c"],
+    prob: float,
+    *,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 10 / 3),
+) -> Float[Array, "B H W c"]:
+    """Random erasing: a rectangle becomes Gaussian noise, pixel by pixel.
+
+    Args:
+      key: draws all.
+      images: normalised to about unit variance.
+      prob: of each image.
+      area: range of the rectangle's share of the image.
+      ratio: range of height over width, log-uniform; ten draws, of which the first that fits is
+        taken.
+    """
+    count, height, width, _ = images.shape
+    noise_key, box_key = jax.random.split(key)
+
+    def kept(key: Array) -> Bool[Array, "H W"]:
+        draws = jax.random.uniform(key, (_ATTEMPTS + 1, 2))
+        applied, corner = draws[0, 0] < prob, jax.random.uniform(jax.random.fold_in(key, 1), (2,))
+        size = (area[0] + (area[1] - area[0]) * draws[1:, 0]) * height * width
+        low, high = jnp.log(ratio[0]), jnp.log(ratio[1])
+        shape = jnp.exp(low + (high - low) * draws[1:, 1])
+        h, w = jnp.round(jnp.sqrt(size * shape)), jnp.round(jnp.sqrt(size / shape))
+        fits = (h < height) & (w < width)
+        first = jnp.argmax(fits)
+        h, w = h[first], w[first]
+        top, left = jnp.floor(corner * jnp.array([height - h + 1, width - w + 1]))
+        y, x = jnp.arange(height), jnp.arange(width)
+        inside = ((y >= top) & (y < top + h))[:, None] & ((x >= left) & (x < left + w))[None]
+        return ~(inside & applied & fits.any())
+
+    keep = jax.vmap(kept)(jax.random.split(box_key, count))[..., None]
+    return jnp.where(keep, images, jax.random.normal(noise_key, images.shape, images.dtype))
+
+
+def mix_token(keep: Bool[Array, "h w"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """MixToken (Jiang et al., arXiv:2104.10858, eq. 6): tokens outside `keep` are the partner's.
+
+    It undoes itself: applied to the tokens after the stem, and to the outputs of the dense head,
+    each image's tokens are back with it.
+
+    Args:
+      keep: on the grid of the last map.
+      x: a map whose sides are multiples of the grid's.
+    """
+    rows, columns = x.shape[1] // keep.shape[0], x.shape[2] // keep.shape[1]
+    fine = jnp.repeat(jnp.repeat(keep, rows, axis=0), columns, axis=1)[None, ..., None]
+    return jnp.where(fine, x, partner(x))
