@@ -2,10 +2,12 @@
 eq. 2, 5-8).
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
@@ -94,12 +96,38 @@ def project_heads(
             f"num_heads must divide "
             f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
         )
-    project = nn.DenseGeneral(
-        (count, heads, width // heads), use_bias=bias, kernel_init=mixer.kernel_init,
-        dtype=mixer.dtype, name=name,
-    )  # fmt: skip
-    y = project(x)
-    return tuple(y[..., i, :, :] for i in range(count))
+    sizes = (count, heads, width // heads)
+    return Projections(sizes, bias, mixer.kernel_init, mixer.dtype, name=name)(x)
+
+
+class Projections(nn.Module):
+    """Several linear maps of x as one product, `nn.DenseGeneral(sizes)` cut along its first axis.
+
+    The biases are added after the cut: each one's gradient is then summed where that of its part is
+    computed, and not from memory. The kernel is initialised as the matrix that it is.
+
+    Attributes:
+      sizes: (number of maps, heads, head width).
+    """
+
+    sizes: tuple[int, int, int]
+    use_bias: bool
+    kernel_init: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B N C"]) -> tuple[Float[Array, "*B N h d"], ...]:
+        def init(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+            return self.kernel_init(key, (shape[0], math.prod(shape[1:])), dtype).reshape(shape)
+
+        kernel = self.param("kernel", init, (x.shape[-1], *self.sizes), jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, self.sizes, jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = jnp.einsum("...nc,cthd->...nthd", x, kernel)
+        parts = (y[..., i, :, :] for i in range(self.sizes[0]))
+        return tuple(part if bias is None else part + bias[i] for i, part in enumerate(parts))
 
 
 def merge_heads(

@@ -1,10 +1,12 @@
 """The MLPs of the blocks: features to features of the same shape."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.conv import depthwise_conv
@@ -14,7 +16,52 @@ trunc_normal = nn.initializers.truncated_normal(0.02)
 
 def gelu(x: Array) -> Array:
     """The exact GELU (with erf): the tanh form moves logits by up to 7e-3."""
-    return jax.nn.gelu(x, approximate=False)
+    return gelu_16(x) if x.dtype.itemsize == 2 else jax.nn.gelu(x, approximate=False)
+
+
+@jax.custom_vjp
+def gelu_16(x: Array) -> Array:
+    """The exact GELU of 16-bit numbers, computed in float32, with one erf; only x is kept."""
+    return (x * _normal_cdf(x)).astype(x.dtype)
+
+
+def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+    # The barrier keeps XLA from keeping the forward pass's erf, as large as x.
+    x = jax.lax.optimization_barrier(x).astype(jnp.float32)
+    density = jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
+    return ((grad * (_normal_cdf(x) + x * density)).astype(grad.dtype),)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return 0.5 + 0.5 * jax.lax.erf(x.astype(jnp.float32) * 0.5**0.5)
+
+
+gelu_16.defvjp(lambda x: (gelu_16(x), x), _gelu_backward)
+
+
+def activated_product(act: Callable[[Array], Array]) -> Callable[..., Array]:
+    """`dot_general(act(x), kernel)` that keeps x and computes act(x) again in the backward pass.
+
+    Of an MLP's two hidden arrays one is then kept; both gradients read it where they need it.
+    """
+
+    def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Array:
+        def plain(hidden: Array, kernel: Array) -> Array:
+            return jax.lax.dot_general(hidden, kernel, dims, precision=precision)
+
+        @jax.custom_vjp
+        def product(x: Array, kernel: Array) -> Array:
+            return plain(act(x), kernel)
+
+        def backward(kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+            hidden, pull_act = jax.vjp(act, jax.lax.optimization_barrier(kept[0]))
+            d_hidden, d_kernel = jax.vjp(plain, hidden, kept[1])[1](grad)
+            return pull_act(d_hidden)[0], d_kernel
+
+        product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), backward)
+        return product(x, kernel)
+
+    return dot_general
 
 
 class Mlp(nn.Module):
@@ -34,21 +81,24 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
-        def dense(width: int, name: str) -> nn.Dense:
+        def dense(width: int, name: str, **kwargs: Any) -> nn.Dense:
             return nn.Dense(
                 width,
                 kernel_init=self.kernel_init,
                 bias_init=self.bias_init,
                 dtype=self.dtype,
                 name=name,
+                **kwargs,
             )
 
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
-        x = drop(self.act(dense(round(width * self.mlp_ratio), "fc1")(x)))
-        return drop(dense(width, "fc2")(x))
+        x = dense(round(width * self.mlp_ratio), "fc1")(x)
+        if x.dtype.itemsize == 2 and not (train and self.drop_rate):
+            return drop(dense(width, "fc2", dot_general=activated_product(self.act))(x))
+        return drop(dense(width, "fc2")(drop(self.act(x))))
 
 
 class ConvMlp(nn.Module):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from vitjax.layers.spec import Spec, spec
@@ -10,7 +11,13 @@ from vitjax.layers.spec import Spec, spec
 
 def layer_norm(epsilon: float = 1e-6) -> Spec:
     """LayerNorm over channels; epsilon is each paper's own: 1e-6 in ViT, 1e-5 in Swin."""
-    return spec(nn.LayerNorm, epsilon=epsilon, use_fast_variance=False)
+    return spec(_layer_norm, epsilon=epsilon)
+
+
+def _layer_norm(epsilon: float, dtype: Any = None, name: str | None = None) -> nn.LayerNorm:
+    """Of 16-bit numbers the one-pass variance, in float32, loses nothing that they have."""
+    one_pass = dtype is not None and jnp.dtype(dtype).itemsize == 2
+    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, name=name)
 
 
 def batch_norm(epsilon: float = 1e-5) -> Spec:
