@@ -5,12 +5,17 @@ The same command goes on where an interrupted run stopped, and shows the result 
   --config=FILE[:ARGUMENT]   the run, a Python file with `get_config()`; see configs/
   --config.FIELD=VALUE       replaces one field, e.g. --config.model.name=vit_s16
                              --config.schedule.learning_rate=3e-4 --config.data.train=photos/
-  --workdir=FOLDER           where checkpoints, metrics and plots go
+  --workdir=FOLDER           where checkpoints, metrics and plots go; shared by all processes
   --show                     prints the resolved config and leaves
 
-A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75.
+Several processes find each other on TPU pods, SLURM, Open MPI and Kubernetes; elsewhere say it:
+  --coordinator=HOST:PORT --num_processes=N --process_id=I [--wait_seconds=300]
+
+A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75: start the same command
+again. 76: it stalled. 2: a mistake in the command or the data. 1: the run itself failed.
 """
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -18,11 +23,9 @@ import sys
 import time
 from typing import Any
 
-STOPPED = 75  # EX_TEMPFAIL: start the same command again
 
-
-def run(config: Any, workdir: pathlib.Path) -> int:
-    """Trains as the config says; returns the exit code."""
+def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
+    """Trains as the config says; returns the exit code. `held` closes what it is given."""
     import jax
 
     from vitjax.analysis.cost import count
@@ -32,9 +35,11 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     from vitjax.tasks import classification, distillation
     from vitjax.teacher import open_teacher
     from vitjax.train import config as configs
-    from vitjax.train import loop, optimizer, report, sharding
+    from vitjax.train import loop, optimizer, processes, report, sharding, signals
     from vitjax.train.checkpoint import Checkpoints
+    from vitjax.train.divergence import ACTIONS, History
     from vitjax.train.setup import make_setup
+    from vitjax.train.workdir import claim_workdir
 
     begin = time.perf_counter()
     d = config.data
@@ -45,6 +50,7 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     parse_augmentation(d.augment)
     configs.check_choice(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
     configs.check_choice(config, "model.dtype", ("float32", "bfloat16"))
+    configs.check_choice(config, "on_divergence.action", ACTIONS)
     configs.check_choice(config, "optimizer.mu_dtype", ("float32", "bfloat16"))
 
     # Mesh and data.
@@ -63,9 +69,25 @@ def run(config: Any, workdir: pathlib.Path) -> int:
     # State: from the seed, or from the last checkpoint.
     setup = make_setup(config, task, mesh, steps)
     cost = count(model, (1, d.image_size, d.image_size, 3))
-    configs.claim_workdir(config, workdir, names)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep, headline=task.headline)
-    start, state = checkpoints.restore(setup.state) or (0, setup.init(jax.random.key(config.seed)))
+    sources = {"training": train_source, "test": test_source}
+    data = {k: {"fingerprint": s.fingerprint, "images": len(s)} for k, s in sources.items()}
+    processes.check_same_everywhere(
+        {**configs.flat_config(config), **processes.code_version(), "data": data}
+    )
+    processes.on_lead(
+        lambda: held.enter_context(claim_workdir(config, workdir, names, data)) and None
+    )
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=config.keep, headline=task.headline,
+        regular=lambda step: loop.is_regular(config, step),
+    )  # fmt: skip
+
+    def begin_at(step: int) -> Any:
+        return checkpoints.restore_step(step, setup.state) if step else setup.init(key)
+
+    key = jax.random.key(config.seed)
+    start, state = checkpoints.restore(setup.state) or (0, begin_at(0))
+    history = History(checkpoints.history(start) if start else None)
 
     rate = f"{config.optimizer.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
     epochs = steps * d.batch_size / len(train_source)
@@ -73,24 +95,28 @@ def run(config: Any, workdir: pathlib.Path) -> int:
         "model": f"{config.model.name}, {cost.parameters:,} parameters, {config.model.dtype}",
         "compute": f"{cost.flops / 1e6:,.1f} MFLOP per image, {cost.macs / 1e6:,.1f} M "
         "multiply-adds",
-        "devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
+        "devices": sharding.describe(mesh),
         "data": f"{d.train}: {len(train_source):,} training and {len(test_source):,} test images, "
         f"{len(names)} classes, {d.image_size}×{d.image_size} pixels",
         "schedule": f"{steps:,} steps of {d.batch_size} images ({epochs:.1f} epochs), {rate}",
         "folder": f"{workdir}" + (f", going on from step {start:,}" if start else ""),
     }
-    print(report.table(summary.items()), flush=True)
+    if processes.is_lead():
+        print(report.table(summary.items()), flush=True)
+
+    def rows(batch_size: int) -> list[int]:
+        return sharding.own_rows(setup.batch_sharding, batch_size)
 
     def evaluate(state: Any) -> dict[str, float]:
         batches = pipeline.eval_batches(
             test_source, batch_size=d.eval_batch_size, image_size=d.image_size, crop=d.eval_crop,
             interpolation=d.interpolation, num_threads=d.num_threads, on_bad_image=d.on_bad_image,
-            max_bad_images=d.max_bad_images,
+            max_bad_images=d.max_bad_images, rows=rows(d.eval_batch_size),
         )  # fmt: skip
-        sums = [
-            setup.eval_step(state, b)
-            for b in sharding.to_devices(batches, setup.batch_sharding, d.eval_batch_size)
-        ]
+        sums = []
+        for batch in sharding.to_devices(batches, setup.batch_sharding, d.eval_batch_size):
+            sums.append(setup.eval_step(state, batch))
+            watchdog.alive()
         sums = jax.device_get(sums)
         total = {name: float(sum(s[name] for s in sums)) for name in sums[0]}
         images = total.pop("count")
@@ -98,32 +124,36 @@ def run(config: Any, workdir: pathlib.Path) -> int:
             "images": images
         }
 
-    stop = loop.StopRequest()
-    seen = report.Report(workdir, start=start, steps=steps, batch_size=d.batch_size)
-    if start < steps:
+    def batches(start: int) -> Any:
         host_batches = pipeline.train_batches(
             train_source, batch_size=d.batch_size, image_size=d.image_size, augment=d.augment,
             seed=config.seed, repeats=d.repeats, start_step=start, num_threads=d.num_threads,
             on_bad_image=d.on_bad_image, max_bad_images=d.max_bad_images,
+            rows=rows(d.batch_size),
         )  # fmt: skip
+        return sharding.to_devices(host_batches, setup.batch_sharding, d.batch_size)
+
+    stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
+    seen = report.Report(workdir, start=start, steps=steps, batch_size=d.batch_size)
+    held.callback(watchdog.close)
+    held.callback(seen.close)
+    if start < steps:
         with stop.listening():
             state = loop.train(
-                state, start=start, steps=steps, step=setup.train_step,
-                batches=sharding.to_devices(host_batches, setup.batch_sharding, d.batch_size),
-                evaluate=evaluate, checkpoints=checkpoints, report=seen, stop=stop,
-                log_every=config.log_every, eval_every=config.eval_every,
-                checkpoint_every=config.checkpoint_every,
+                state, config, start=start, steps=steps, step=setup.train_step, batches=batches,
+                evaluate=evaluate, restore=begin_at, history=history, checkpoints=checkpoints,
+                report=seen, stop=stop, watchdog=watchdog,
             )  # fmt: skip
-    seen.close()
     checkpoints.close()
-    if stop.signal and int(state.step) < steps:
+    stopped = stop.signal and int(state.step) < steps
+    if processes.is_lead() and stopped:
         print(
             f"Stopped by {stop.signal} at step {int(state.step)} of {steps}, saved. The same "
             f"command goes on."
         )
-        return STOPPED
-    summarise(workdir, config, begin)
-    return 0
+    elif processes.is_lead():
+        summarise(workdir, config, begin)
+    return signals.STOPPED if stopped else 0
 
 
 def summarise(workdir: pathlib.Path, config: Any, begin: float) -> None:
@@ -158,34 +188,35 @@ def summarise(workdir: pathlib.Path, config: Any, begin: float) -> None:
     )
 
 
-def parse(arguments: list[str]) -> tuple[str, pathlib.Path, dict[str, str], bool]:
-    """Config file, work folder, overrides, and whether to show the config alone."""
+FLAGS = ("--config", "--workdir", "--show", "--help", "--coordinator", "--num_processes",
+         "--process_id", "--wait_seconds")  # fmt: skip
+
+
+def parse(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Flags by name, and overrides of config fields."""
     from vitjax.train.config import ConfigError
 
-    file, workdir, show, overrides = "", "", False, {}
-    pending = list(arguments)
+    flags, overrides, pending = {}, {}, list(arguments)
     while pending:
         flag, equals, value = pending.pop(0).partition("=")
-        if flag == "--show":
-            show = True
-            continue
-        if not flag.startswith("--config") and flag != "--workdir":
+        if flag not in FLAGS and not flag.startswith("--config."):
             raise ConfigError(f"Unknown argument {flag!r}; see python train.py --help.")
-        if not equals:
+        if not equals and flag != "--show":
             if not pending:
                 raise ConfigError(f"{flag} needs a value: {flag}=…")
             value = pending.pop(0)
-        if flag == "--config":
-            file = value
-        elif flag == "--workdir":
-            workdir = value
+        if flag in FLAGS:
+            flags[flag.removeprefix("--")] = value
         else:
             overrides[flag.removeprefix("--config.")] = value
-    if not file:
+    for flag in ("num_processes", "process_id", "wait_seconds"):
+        if not flags.get(flag, "0").isdigit():
+            raise ConfigError(f"--{flag} takes a whole number; got {flags[flag]!r}.")
+    if "config" not in flags:
         raise ConfigError("Which run? Give --config=FILE, e.g. --config=configs/digits.py.")
-    if not workdir and not show:
+    if not flags.get("workdir") and "show" not in flags:
         raise ConfigError("Where to? Give --workdir=FOLDER, e.g. --workdir=runs/first.")
-    return file, pathlib.Path(workdir), overrides, show
+    return flags, overrides
 
 
 def main(arguments: list[str]) -> int:
@@ -195,24 +226,34 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     from vitjax.data import BadImage
     from vitjax.models import model_options
+    from vitjax.train import processes, signals
     from vitjax.train.checkpoint import CheckpointError
     from vitjax.train.config import load_config
-    from vitjax.train.loop import DivergedError
+    from vitjax.train.divergence import DivergedError
 
     # Orbax logs, with a traceback, what it raises besides.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        file, workdir, overrides, show = parse(arguments)
-        config = load_config(file, overrides, model_options)
-        if show:
+        flags, overrides = parse(arguments)
+        config = load_config(flags["config"], overrides, model_options)
+        if "show" in flags:
             print(json.dumps(config.to_dict(), indent=2))
             return 0
-        return run(config, workdir)
+        several = processes.start(
+            flags.get("coordinator", ""),
+            int(flags.get("num_processes", 0)),
+            int(flags.get("process_id", -1)),
+            int(flags.get("wait_seconds", 300)),
+        )
+        with contextlib.ExitStack() as held:
+            if not several:
+                held.enter_context(signals.leave_at_once())
+            return run(config, pathlib.Path(flags["workdir"]), held)
     except (ValueError, OSError, BadImage) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (CheckpointError, DivergedError) as error:
+    except (CheckpointError, DivergedError, processes.ProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -1,6 +1,5 @@
 """Configs: what is laid over what, and what is refused with which words."""
 
-import json
 import pathlib
 
 import pytest
@@ -10,22 +9,9 @@ from vitjax.train.config import (
     ConfigError,
     check_batches,
     check_choice,
-    claim_workdir,
     count_steps,
     load_config,
 )
-
-FILE = """
-def get_config(arg="none"):
-    return dict(epochs=2.0, model=dict(name="vit_s16", width=17), data=dict(augment=arg))
-"""
-
-
-@pytest.fixture
-def file(tmp_path: pathlib.Path) -> str:
-    path = tmp_path / "run.py"
-    path.write_text(FILE)
-    return str(path)
 
 
 def load(file: str, **overrides: str):
@@ -117,26 +103,7 @@ def test_choices_and_batches_are_checked(file: str) -> None:
         check_choice(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
     check_batches(load(file, data__batch_size="24", optimizer__accumulate="3"), 8)
     with pytest.raises(
-        ConfigError, match=r"data.batch_size=20 must be a multiple of 24 \(8 devices along data and fsdp × 3"
+        ConfigError,
+        match=r"data.batch_size=20 must be a multiple of 24 \(8 devices along data and fsdp × 3",
     ):
         check_batches(load(file, data__batch_size="20", optimizer__accumulate="3"), 8)
-
-
-def test_a_folder_keeps_to_its_run(file: str, tmp_path: pathlib.Path) -> None:
-    folder = tmp_path / "work"
-    claim_workdir(load(file), folder, ["a", "b"])
-    claim_workdir(load(file, log_every="7", data__num_threads="9"), folder, ["a", "b"])
-    assert json.loads((folder / "classes.json").read_text()) == ["a", "b"]
-    before = (folder / "config.json").read_text()
-    with pytest.raises(
-        ConfigError, match=r"optimizer.b1 \(there 0.9, now 0.5\); seed \(there 0, now 1\)"
-    ):
-        claim_workdir(load(file, optimizer__b1="0.5", seed="1"), folder, ["a", "b"])
-    assert (folder / "config.json").read_text() == before
-    with pytest.raises(
-        ConfigError, match=r"has 2 classes \(a, b\), and the data now has 3 \(a, b, c\)"
-    ):
-        claim_workdir(load(file), folder, ["a", "b", "c"])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
-        claim_workdir(load(file), tmp_path / "file" / "work", ["a", "b"])

@@ -7,12 +7,14 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import train
 from vitjax.train.checkpoint import Checkpoints
-from vitjax.train.loop import DivergedError, StopRequest
+from vitjax.train.divergence import DivergedError, History
 from vitjax.train.loop import train as loop
 from vitjax.train.report import Report, clock, read_metrics
+from vitjax.train.signals import StopRequest, Watchdog
 from vitjax.train.state import TrainState
 
 FLAGS = [
@@ -104,23 +106,32 @@ class Kept(Checkpoints):
     def steps(self) -> list[int]:
         return self.saved
 
-    def save(self, step, state, metrics=None) -> None:
+    def save(self, step, state, metrics=None, history=None) -> None:
         self.saved.append(step)
 
     def wait(self) -> None:
         pass
 
 
+def config(**divergence) -> ConfigDict:
+    rules = {"action": "stop", "spike": 0.0, "max": 3, **divergence}
+    return ConfigDict(
+        {"log_every": 7, "eval_every": 5, "checkpoint_every": 5, "on_divergence": rules}
+    )
+
+
 def run_loop(folder: pathlib.Path, losses, stop: StopRequest | None = None) -> list[int]:
     """Thirty steps with the given losses, logged every 7 and saved every 5; what was saved."""
     checkpoints, values = Kept(), iter(losses)
     report = Report(folder, start=0, steps=30, batch_size=1)
+    state = TrainState(jnp.zeros((), jnp.int32), {}, {}, (), None)
     try:
         loop(
-            TrainState(jnp.zeros((), jnp.int32), {}, {}, (), None), start=0, steps=30,
-            step=lambda s, b: (s, {"loss": jnp.asarray(next(values))}), batches=iter(range(99)),
-            evaluate=lambda s: {"top1": 0.5}, checkpoints=checkpoints, report=report,
-            stop=stop or StopRequest(), log_every=7, eval_every=5, checkpoint_every=5,
+            state, config(), start=0, steps=30, batches=lambda start: iter(range(start, 99)),
+            step=lambda s, b: (s, {"loss": jnp.asarray(next(values))}),
+            evaluate=lambda s: {"top1": 0.5}, restore=lambda step: state, history=History(),
+            checkpoints=checkpoints, report=report, stop=stop or StopRequest(),
+            watchdog=Watchdog(0),
         )  # fmt: skip
     finally:
         report.close()

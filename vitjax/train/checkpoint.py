@@ -6,8 +6,10 @@ array, computed on the devices, and each restore is held against it.
 
 import json
 import logging
+import math
 import pathlib
 import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from flax import traverse_util
 from jaxtyping import Array, UInt32
 from orbax.checkpoint import checkpoint_managers as managers
 
+from vitjax.train import processes
 from vitjax.train.state import TrainState, named_leaves
 
 log = logging.getLogger("vitjax")
@@ -46,6 +49,10 @@ class SavedSteps:
     def metrics(self, step: int) -> dict[str, float]:
         """What was measured when the step was saved."""
         return self._seal(step)["metrics"]
+
+    def history(self, step: int) -> dict[str, Any]:
+        """What `divergence.History` was when the step was saved."""
+        return self._seal(step).get("history", {})
 
     def read(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
         """Variables for inference, as numpy arrays: `params`, `ema` (averaged, or None), `rest`.
@@ -104,6 +111,8 @@ class Checkpoints(SavedSteps):
     Args:
       keep: how many of the latest to keep; the best by `headline` is kept besides.
       headline: name of the metric, larger is better, by which the best is chosen.
+      regular: whether a step's checkpoint is one of those that every run has, and not one made
+        because a run was stopped there; the latest of those is kept too.
     """
 
     def __init__(
@@ -112,11 +121,13 @@ class Checkpoints(SavedSteps):
         *,
         keep: int = 3,
         headline: str = "top1",
+        regular: Callable[[int], bool] = bool,
     ) -> None:
         super().__init__(folder, headline)
         policy = managers.AnyPreservationPolicy(
             [
                 managers.LatestN(keep),
+                _LatestRegular(regular),
                 managers.BestN(
                     get_metric_fn=lambda m: m[headline], n=1, keep_checkpoints_without_metrics=False
                 ),
@@ -130,7 +141,13 @@ class Checkpoints(SavedSteps):
             item_names=("state", "seal"),
         )
 
-    def save(self, step: int, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        metrics: dict[str, float] | None = None,
+        history: dict[str, Any] | None = None,
+    ) -> None:
         """Starts to write the state; returns when it may be changed.
 
         Raises:
@@ -142,10 +159,11 @@ class Checkpoints(SavedSteps):
             self._manager.check_for_errors()
         except Exception as error:
             log.warning("An earlier save failed: %s", _first(error))
-        prints = self._fingerprint(state)
+        prints = jax.device_get(self._fingerprint(state))
         seal = {
             "step": step,
             "metrics": metrics or {},
+            "history": history or {},
             "arrays": {
                 path: [str(leaf.dtype), list(leaf.shape), int(prints[path])]
                 for path, leaf in named_leaves(state).items()
@@ -177,6 +195,12 @@ class Checkpoints(SavedSteps):
         except Exception as error:
             raise CheckpointError(f"Saving in {self.folder} failed: {_first(error)}") from error
 
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps: the run goes another way from here."""
+        self.wait()
+        for later in processes.from_lead([s for s in self.steps() if s > step]):
+            self._manager.delete(later)
+
     def restore(self, template: Any) -> tuple[int, TrainState] | None:
         """The latest checkpoint that is whole, as (step, state); None if there never was one.
 
@@ -189,14 +213,19 @@ class Checkpoints(SavedSteps):
         Raises:
           CheckpointError: there are checkpoints, and none can be used.
         """
-        steps, reasons = self.steps(), []
+        steps, reasons = processes.from_lead(self.steps()), []
         for step in reversed(steps):
+            state, wrong = None, ""
             try:
-                state = self._restore(step, template)
+                state = self.restore_step(step, template)
             except Exception as error:
-                reasons.append(f"step {step}: {_first(error)}")
-                log.warning("Checkpoint of step %d is damaged: %s", step, _first(error))
+                wrong = _first(error)
+            # What one process cannot read, none uses.
+            if wrong := next(filter(None, processes.exchange(wrong)), ""):
+                reasons.append(f"step {step}: {wrong}")
+                log.warning("Checkpoint of step %d is damaged: %s", step, wrong)
                 continue
+            assert state is not None
             for damaged in (s for s in steps if s > step):
                 self._set_aside(damaged)
             if reasons:
@@ -214,7 +243,8 @@ class Checkpoints(SavedSteps):
         """Waits for writes and frees the manager's threads."""
         self._manager.close()
 
-    def _restore(self, step: int, template: Any) -> TrainState:
+    def restore_step(self, step: int, template: Any) -> TrainState:
+        """The state of one step; any exception means that it cannot be used."""
         arrays, complaints = self._seal(step)["arrays"], []
         want = named_leaves(template)
         for path in sorted(arrays.keys() | want.keys()):
@@ -233,27 +263,41 @@ class Checkpoints(SavedSteps):
         return restored
 
     def _set_aside(self, step: int) -> None:
-        target = self.folder.parent / "damaged" / str(step)
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self.folder / str(step), target)
+        if processes.is_lead():
+            target = self.folder.parent / "damaged" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(self.folder / str(step), target)
+        processes.all_agree(True)  # all see the folder as it is now
         self._manager.reload()
+
+
+class _LatestRegular(managers.PreservationPolicy):
+    def __init__(self, regular: Callable[[int], bool]) -> None:
+        self.regular = regular
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        last = max((c.step for c in checkpoints if self.regular(c.step)), default=None)
+        return [c.step == last for c in checkpoints]
 
 
 def fingerprint(tree: Any) -> dict[str, UInt32[Array, ""]]:
     """A checksum per array: the sum of its words, each times an odd number that depends on its
     place.
 
-    Any single changed bit changes it, and it is the same for every sharding.
+    Any single changed bit changes it, and it is the same for every sharding, which it leaves alone.
     """
 
     def one(leaf: Any) -> UInt32[Array, ""]:
         leaf = jnp.asarray(leaf)
         width = leaf.dtype.itemsize
         words = jax.lax.bitcast_convert_type(leaf, getattr(jnp, f"uint{8 * min(width, 4)}"))
-        words = words.reshape(-1).astype(jnp.uint32)
-        place = jnp.arange(words.size, dtype=jnp.uint32)
-        return jnp.sum(words * (place * jnp.uint32(2654435761) * 2 + 1), dtype=jnp.uint32)
+        place = jnp.zeros((), jnp.uint32)  # in row-major order
+        for axis in range(words.ndim):
+            stride = jnp.uint32(math.prod(words.shape[axis + 1 :]) % 2**32)
+            place += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * stride
+        odd = place * jnp.uint32(2654435761) * 2 + 1
+        return jnp.sum(words.astype(jnp.uint32) * odd, dtype=jnp.uint32)
 
     return {path: one(leaf) for path, leaf in named_leaves(tree).items()}
 

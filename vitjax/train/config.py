@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -76,15 +76,21 @@ DEFAULTS: dict[str, Any] = {
     "eval_every": 1000,  # steps; each evaluation also saves
     "checkpoint_every": 1000,  # steps
     "keep": 3,  # latest checkpoints; the best one is kept besides
+    # A loss that is no number, or over `spike` × the usual (0: never): stop, or go back to the last
+    # checkpoint and leave out the data since then, at most `max` times.
+    "on_divergence": {"action": "stop", "spike": 0.0, "max": 3},
+    "stall_seconds": 0.0,  # without a step, after which the run ends itself; 0: never
 }
 """Every field of a run and its default, whose type is the field's type."""
 
 FREE = (
     *("log_every", "eval_every", "checkpoint_every", "keep", "data.num_threads"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices", "sharding_rules"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices", "sharding_rules", "stall_seconds"),
 )
 """Fields that may differ when a run is resumed: the parameters do not depend on them (on the mesh,
 only in the order of sums)."""
+CADENCE = ("eval_every", "checkpoint_every")
+"""Of these, what a run that goes back to checkpoints does depend on."""
 
 log = logging.getLogger("vitjax")
 
@@ -228,24 +234,11 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def check_same_run(config: Any, path: pathlib.Path) -> None:
-    """Compares with the config that the work folder was started with.
-
-    Raises:
-      ConfigError: names the fields that differ, with both values.
-    """
-    here = _flatten(json.loads(json.dumps(config.to_dict())))
-    there = _flatten(read_config(path))
-    differing = [
-        f"{key} (there {there.get(key, 'unset')!r}, now {here.get(key, 'unset')!r})"
-        for key in sorted(here.keys() | there.keys())
-        if here.get(key) != there.get(key) and key not in FREE
-    ]
-    if differing:
-        raise ConfigError(
-            f"The work folder {path.parent} holds another run: {'; '.join(differing)}. "
-            "Give the same values to go on with it, or another --workdir."
-        )
+def flat_config(config: Any) -> dict[str, Any]:
+    """Fields by their whole names, with values as JSON has them."""
+    return _flatten(
+        json.loads(json.dumps(config if isinstance(config, dict) else config.to_dict()))
+    )
 
 
 def count_steps(config: Any, images: int) -> int:
@@ -283,42 +276,3 @@ def check_batches(config: Any, parts: int) -> None:
                 + (f" × {divisor // parts} accumulated parts" if divisor > parts else "")
                 + f"); {near} is."
             )
-
-
-def claim_workdir(config: Any, workdir: pathlib.Path, class_names: Sequence[str]) -> None:
-    """Makes the work folder, or finds in it the same run; it then holds config and class names.
-
-    Raises:
-      ConfigError: it holds another run, or cannot be written.
-    """
-    path, names = workdir / "config.json", workdir / "classes.json"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            check_same_run(config, path)
-            there = json.loads(names.read_text())
-            if there != list(class_names):
-                raise ConfigError(
-                    f"The run in {workdir} has {len(there)} classes ({_some(there)}), and the data "
-                    f"now "
-                    f"has {len(class_names)} ({_some(class_names)}). Give it the data that it had, "
-                    f"or "
-                    "another --workdir."
-                )
-        _write_json(names, list(class_names))
-        _write_json(path, config.to_dict())
-    except OSError as error:
-        raise ConfigError(
-            f"The work folder {workdir} cannot be written: {error.strerror}. Choose another "
-            f"--workdir."
-        ) from error
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)  # whole or not at all

@@ -1,7 +1,5 @@
 """The loop: it knows a state, a step, batches and an evaluation, and no model."""
 
-import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,100 +7,110 @@ import jax
 import numpy as np
 
 from vitjax.train.checkpoint import CheckpointError, Checkpoints
+from vitjax.train.divergence import DivergedError, History
 from vitjax.train.report import Report, progress
+from vitjax.train.signals import StopRequest, Watchdog
 from vitjax.train.state import TrainState
 
 IN_FLIGHT = 2
 """Steps that the host may be ahead of the devices: enough to keep them busy."""
 
 
-class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
-
-
-class StopRequest:
-    """Whether somebody asked the run to stop, by SIGTERM or Ctrl-C; a second Ctrl-C interrupts at
-    once.
-    """
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Takes the two signals over while it is open."""
-
-        def take(number: int, _: Any) -> None:
-            if self.signal and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.signal = signal.Signals(number).name
-
-        old = {s: signal.signal(s, take) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+def is_regular(config: Any, step: int) -> bool:
+    """Whether every run saves after this step, and not only one that is stopped there."""
+    return step % config.eval_every == 0 or step % config.checkpoint_every == 0
 
 
 def train(
     state: TrainState,
+    config: Any,
     *,
     start: int,
     steps: int,
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-    batches: Iterator[Any],
+    batches: Callable[[int], Iterator[Any]],
     evaluate: Callable[[TrainState], dict[str, float]],
+    restore: Callable[[int], TrainState],
+    history: History,
     checkpoints: Checkpoints,
     report: Report,
     stop: StopRequest,
-    log_every: int,
-    eval_every: int,
-    checkpoint_every: int,
+    watchdog: Watchdog,
 ) -> TrainState:
     """Runs steps `start` to `steps`; returns early, saved, when a stop is requested.
 
     The host reads numbers only where they are written: every `log_every` steps and before a save.
 
+    Args:
+      batches: from a step on.
+      restore: the state after a step that `is_regular`; 0 for the first of all.
+
     Raises:
-      DivergedError: names the first step whose loss is not finite; nothing was saved since it.
+      DivergedError: names the first step whose loss is not good; nothing was saved since it.
       CheckpointError: the last state could not be saved.
     """
+    done, stream = start, batches(history.data_step(start))
     pending: list[dict[str, Any]] = []
-    for done in range(start + 1, steps + 1):
-        batch = report.next_batch(batches, pending[-1]["loss"] if pending else None)
+    while done < steps:
+        batch = report.next_batch(stream, pending[-1]["loss"] if pending else None)
         state, metrics = step(state, batch)
+        done += 1
         pending.append(metrics)
         if len(pending) > IN_FLIGHT:
             jax.block_until_ready(pending[-1 - IN_FLIGHT])
+            watchdog.alive()
 
         # Read once: a request that comes while this step is reported is the next step's.
-        stopping = stop.signal is not None
+        stopping = stop.after(done)
         last = stopping or done == steps
-        evaluating = done % eval_every == 0 or done == steps
-        saving = evaluating or last or done % checkpoint_every == 0
-        if saving or done % log_every == 0:
+        evaluating = done % config.eval_every == 0 or done == steps
+        saving = evaluating or last or is_regular(config, done)
+        if saving or done % config.log_every == 0:
             read = jax.device_get(pending)
             pending.clear()
             losses = np.array([m["loss"] for m in read])
-            if not np.isfinite(losses).all():
-                first = done - len(read) + 1 + int(np.argmin(np.isfinite(losses)))
-                raise DivergedError(
-                    f"The loss is {losses[~np.isfinite(losses)][0]} at step {first}. The last "
-                    f"checkpoint ({_latest(checkpoints)}) is from before and was kept. A lower "
-                    "learning rate, a longer warm-up or clip_norm=1.0 usually helps."
-                )
+            bad = history.first_bad(done - len(read) + 1, losses, config.on_divergence.spike)
+            if bad is not None:
+                done, history = _go_back(*bad, config, history, checkpoints, report)
+                state, stream = restore(done), batches(history.data_step(done))
+                report.restart_clock(done)
+                continue
             extra = {k: float(np.mean([m[k] for m in read])) for k in read[0] if k != "loss"}
             report.train(done, losses, extra)
         if saving:
             tested = evaluate(state) if evaluating else None
             if tested is not None:
                 report.evaluation(done, tested)
-            _save(checkpoints, done, state, tested, last)
+            _save(checkpoints, done, state, tested, history, last)
+            watchdog.alive()
             report.restart_clock(done)
         if stopping:
             break
     return state
+
+
+def _go_back(
+    bad: int, what: str, config: Any, history: History, checkpoints: Checkpoints, report: Report
+) -> tuple[int, History]:
+    """The step to go on from, and the history from there: the data up to the bad step is left out.
+
+    It is a step that every run saves, so that a run that was stopped in between takes the same way.
+    """
+    rules = config.on_divergence
+    if rules.action == "stop" or len(history.skips) >= rules.max:
+        tried = f" It went back {len(history.skips)} times before." if history.skips else ""
+        raise DivergedError(
+            f"The loss {what} at step {bad}.{tried} The last checkpoint ({_latest(checkpoints)}) "
+            "is from before and was kept. A lower learning rate, a longer warm-up or "
+            "clip_norm=1.0 usually helps."
+        )
+    checkpoints.wait()
+    target = max((s for s in range(bad) if is_regular(config, s)), default=0)
+    back = History(checkpoints.history(target) if target else None)
+    back.skips = [*history.skips, (target, bad - target)]
+    checkpoints.forget_after(target)
+    report.rewind(target, bad, what, bad - target)
+    return target, back
 
 
 def _save(
@@ -110,13 +118,14 @@ def _save(
     done: int,
     state: TrainState,
     tested: dict[str, float] | None,
+    history: History,
     last: bool,
 ) -> None:
     """A save that fails in the middle of a run is reported, and training goes on; the last must not
     fail.
     """
     try:
-        checkpoints.save(done, state, tested)
+        checkpoints.save(done, state, tested, history.to_json())
         if last:
             checkpoints.wait()
     except CheckpointError as error:

@@ -17,11 +17,11 @@ a pyramid, stays whole on that axis.
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from vitjax.train.state import TrainState, named_leaves
 
@@ -44,7 +44,9 @@ SLACK = 0.03
 """What tensors that stay whole may add to a chip's share, as a part of it."""
 
 
-def partition_params(params: Any, mesh: Mesh, rules: Rules = ()) -> dict[str, PartitionSpec]:
+def partition_params(
+    params: Any, mesh: Mesh | AbstractMesh, rules: Rules = ()
+) -> dict[str, PartitionSpec]:
     """Path → how that parameter is split.
 
     Args:
@@ -88,7 +90,7 @@ def small_size(sizes: dict[str, int], free: dict[str, int | None], shards: int) 
     return small
 
 
-def partition_state(state: TrainState, mesh: Mesh, rules: Rules = ()) -> TrainState:
+def partition_state(state: TrainState, mesh: Mesh | AbstractMesh, rules: Rules = ()) -> TrainState:
     """The state's shardings: averages and moments lie as their parameters do, all else is whole.
 
     Args:
@@ -107,7 +109,37 @@ def partition_state(state: TrainState, mesh: Mesh, rules: Rules = ()) -> TrainSt
     return jax.tree_util.tree_map_with_path(follow, state)
 
 
-def _assign(leaves: dict[str, Any], rules: Rules, mesh: Mesh) -> dict[str, list[str]]:
+def gather_params(placed: Any, mesh: Mesh) -> Callable[[Any], Any]:
+    """A function of the parameters that gathers what FSDP has split, and whose gradients are split
+    again.
+
+    Left to itself the compiler may split a product along FSDP's axis instead, and move activations.
+
+    Args:
+      placed: the parameters' shardings.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return lambda params: params
+
+    def whole(sharding: NamedSharding) -> NamedSharding:
+        return NamedSharding(
+            mesh, PartitionSpec(*(None if a == "fsdp" else a for a in sharding.spec))
+        )
+
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, jax.tree.map(whole, placed))
+
+    gather.defvjp(
+        lambda params: (gather(params), None),
+        lambda _, grads: (jax.lax.with_sharding_constraint(grads, placed),),
+    )
+    return gather
+
+
+def _assign(
+    leaves: dict[str, Any], rules: Rules, mesh: Mesh | AbstractMesh
+) -> dict[str, list[str]]:
     """Path → one word per axis, or "whole" for each."""
     found, used, every = {}, set(), (*rules, *DEFAULT_RULES)
     for path, leaf in leaves.items():
@@ -136,7 +168,7 @@ def _assign(leaves: dict[str, Any], rules: Rules, mesh: Mesh) -> dict[str, list[
     return found
 
 
-def _axis(word: str, mesh: Mesh) -> str | None:
+def _axis(word: str, mesh: Mesh | AbstractMesh) -> str | None:
     """The mesh axis that a word stands for, if it splits anything."""
     axis = "tensor" if word == "heads" else word
     return axis if mesh.shape.get(axis, 1) > 1 else None

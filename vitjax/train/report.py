@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.train.processes import is_lead
+
 
 class Report:
-    """Measurements of one run, kept in its work folder.
+    """Measurements of one run, kept in its work folder, by the first of its processes.
 
     A resumed run goes on in the same files: what an interrupted one wrote beyond the step from
     which it goes on is dropped first, so that every step stands there once.
@@ -31,17 +33,37 @@ class Report:
         steps: int,
         batch_size: int,
     ) -> None:
-        from tensorboardX import SummaryWriter  # takes 0.1 s, and only a run needs it
-
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.path = folder / "metrics.jsonl"
+        self._file: Any = None
+        self._open(start)
+        self._since, self._step, self._waited = time.perf_counter(), start, 0.0
+
+    def _open(self, start: int) -> None:
+        if not is_lead():
+            return
+        from tensorboardX import SummaryWriter  # takes 0.1 s, and only a run needs it
+
         rows = [row for row in read_metrics(self.path) if row["step"] <= start]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.path)
         self._file = self.path.open("a")
-        self._events = SummaryWriter(str(folder / "events"), purge_step=start + 1)
-        self._since, self._step, self._waited = time.perf_counter(), start, 0.0
+        self._events = SummaryWriter(str(self.folder / "events"), purge_step=start + 1)
+
+    def rewind(self, step: int, bad: int, what: str, batches: int) -> None:
+        """The run goes back to `step`; what was written since then is dropped, and this said."""
+        self.close()
+        self._open(step)
+        if self._file is not None:
+            row = {"step": step + 1, "split": "rollback", "from": bad, "skipped_batches": batches}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        progress(
+            f"The loss {what} at step {bad}: going back to step {step}, and leaving out the next "
+            f"{batches} batches of data.",
+            last=True,
+        )
 
     def next_batch(self, batches: Any, ahead: Any = None) -> Any:
         """The next batch; the time that it takes is waiting for data if the devices have run dry.
@@ -86,10 +108,13 @@ class Report:
 
     def close(self) -> None:
         """Flushes the files."""
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
@@ -109,6 +134,8 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def progress(text: str, last: bool = False) -> None:
     """A line that overwrites itself on a terminal, and a line of its own elsewhere."""
+    if not is_lead():
+        return
     if sys.stdout.isatty():
         print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
     else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vitjax.train import optimizer, sharding
-from vitjax.train.partition import partition_state
+from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
 from vitjax.train.step import Task, make_eval_step, make_train_step
 
@@ -59,19 +59,21 @@ def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     placed = partition_state(shapes, mesh, config.sharding_rules)
+    gather = gather_params(placed.params, mesh)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
     )
     step = make_train_step(
-        task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema
-    )
+        task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema,
+        gather=gather,
+    )  # fmt: skip
     train_step = jax.jit(
         sharding.constrain_activations(step, mesh),
         donate_argnums=0,
         out_shardings=(placed, everywhere),
     )
     eval_step = jax.jit(
-        sharding.constrain_activations(make_eval_step(task), mesh), out_shardings=everywhere
+        sharding.constrain_activations(make_eval_step(task, gather), mesh), out_shardings=everywhere
     )
     size = (d.batch_size, d.image_size, d.image_size, 3)
     batch = {

@@ -102,6 +102,14 @@ def _hybrid(shape: tuple[int, ...], slices: int, devices: Sequence[Any]) -> np.n
     )
 
 
+def describe(mesh: Mesh) -> str:
+    """The mesh in words: "8 × TPU v3 (data 4 × tensor 2), 2 processes"."""
+    axes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
+    text = f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
+    text += f" ({axes})" if batch_parts(mesh) < mesh.size or mesh.shape["fsdp"] > 1 else ""
+    return text + (f", {jax.process_count()} processes" if jax.process_count() > 1 else "")
+
+
 def batch_parts(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)

@@ -39,6 +39,7 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """`(state, batch) → (state, metrics)`, to be jitted with the state donated.
 
@@ -48,10 +49,11 @@ def make_train_step(
         result is that of the whole batch in less memory (batch norms see the parts).
       ema_decay: of the averaged parameters; 0 for none. It starts at (1 + t) / (10 + t), so that
         the first parameters are forgotten quickly.
+      gather: brings the parameters to where they are used; see `partition.gather_params`.
     """
 
     def loss_sum(params: Any, rest: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
-        losses, rest = task.loss(params, rest, batch, key)
+        losses, rest = task.loss(gather(params), rest, batch, key)
         return jnp.sum(losses * batch["mask"]), rest
 
     def gradients(params: Any, rest: Any, batch: Batch, key: Array) -> tuple[Array, Any, Any]:
@@ -95,11 +97,15 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(task: Task) -> Callable[[TrainState, Batch], dict[str, Array]]:
+def make_eval_step(
+    task: Task, gather: Callable[[Any], Any] = lambda params: params
+) -> Callable[[TrainState, Batch], dict[str, Array]]:
     """`(state, batch) → sums over the batch's samples`, with their number under "count"."""
 
     def eval_step(state: TrainState, batch: Batch) -> dict[str, Float[Array, ""]]:
-        values = task.metrics(task.predict(state.variables(), batch["image"]), batch)
+        variables = state.variables()
+        variables["params"] = gather(variables["params"])
+        values = task.metrics(task.predict(variables, batch["image"]), batch)
         values["count"] = jnp.ones_like(batch["mask"])
         return {name: jnp.sum(v * batch["mask"]) for name, v in values.items()}
 

@@ -1,0 +1,181 @@
+"""Several real processes on one machine: the same run as one, stopped together, told apart."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vitjax.train.checkpoint import SavedSteps
+from vitjax.train.processes import ProcessError, call_roll, exchange, from_lead, start
+from vitjax.train.state import named_leaves
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = [
+    "--config=configs/digits.py", "--config.model.name=vit_ti4", "--config.model.width=16",
+    "--config.model.depth=1", "--config.model.num_heads=2", "--config.data.batch_size=64",
+    "--config.data.eval_batch_size=128", "--config.epochs=0", "--config.steps=60",
+    "--config.schedule.warmup_steps=5", "--config.log_every=4", "--config.eval_every=20",
+    "--config.checkpoint_every=10", "--config.optimizer.name=sgd",
+]  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def launch(workdir: pathlib.Path, count: int, *flags: str, only: str = "") -> list:
+    """`count` processes of one run; `only` is a flag of the last one alone."""
+    port, processes = free_port(), []
+    for i in range(count):
+        several = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+        several += [f"--process_id={i}", "--wait_seconds=60"]
+        extra = [only] if only and i == count - 1 else []
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "train.py",
+                    *TINY,
+                    f"--workdir={workdir}",
+                    *flags,
+                    *extra,
+                    *(several if count > 1 else []),
+                ],
+                cwd=ROOT,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    return processes
+
+
+def finish(processes: list) -> tuple[list[int], list[str]]:
+    outputs = [p.communicate(timeout=400)[0] for p in processes]
+    return [p.returncode for p in processes], outputs
+
+
+def compare(workdir: pathlib.Path, other: pathlib.Path) -> None:
+    """Parameters and every loss within 1e-6."""
+    (step, found), (last, expected) = (
+        SavedSteps(w / "checkpoints").read() for w in (workdir, other)
+    )
+    assert step == last == 60
+    pairs = zip(named_leaves(found["params"]).items(), named_leaves(expected["params"]).values())
+    for (path, a), b in pairs:
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6, err_msg=path)
+    rows, same = (
+        [json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()]
+        for w in (workdir, other)
+    )
+    tests = {r["step"]: r for r in same if r["split"] == "test"}
+    assert [r["step"] for r in rows if r["split"] == "test"] == list(tests)
+    for row in rows:
+        if row["split"] == "test":
+            assert row["images"] == 360
+            assert row["top1"] == pytest.approx(tests[row["step"]]["top1"], abs=1e-6)
+            assert row["loss"] == pytest.approx(tests[row["step"]]["loss"], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("alone") / "work"
+    codes, outputs = finish(launch(workdir, 1))
+    assert codes == [0], outputs
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_are_stopped_together_and_one_goes_on(
+    alone: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    workdir = tmp_path / "work"
+    processes = launch(workdir, 2, "--config.mesh.fsdp=2")
+    for line in processes[0].stdout:
+        if line.startswith("step 12/"):
+            processes[1].send_signal(signal.SIGTERM)
+            break
+    begin = time.monotonic()
+    codes, outputs = finish(processes)
+    assert codes == [75, 75], outputs
+    assert time.monotonic() - begin < 15
+    assert "Stopped by SIGTERM at step" in outputs[0]
+    assert "step " not in outputs[1], "only the first process reports"
+    stopped = SavedSteps(workdir / "checkpoints").steps()[-1]
+    assert 12 < stopped < 60
+    codes, outputs = finish(launch(workdir, 1))
+    assert codes == [0], outputs
+    assert f"going on from step {stopped}" in outputs[0]
+    compare(workdir, alone)
+
+
+@pytest.mark.slow
+def test_one_process_is_stopped_and_four_go_on(alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    workdir = tmp_path / "work"
+    (process,) = launch(workdir, 1)
+    for line in process.stdout:
+        if line.startswith("step 24/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    assert finish([process])[0] == [75]
+    codes, outputs = finish(launch(workdir, 4, "--config.mesh.tensor=2"))
+    assert codes == [0, 0, 0, 0], outputs
+    assert "4 × cpu (data 2 × tensor 2), 4 processes" in outputs[0]
+    compare(workdir, alone)
+
+
+@pytest.mark.slow
+def test_another_config_in_one_process_is_caught_before_the_first_step(
+    tmp_path: pathlib.Path,
+) -> None:
+    codes, outputs = finish(launch(tmp_path / "work", 2, only="--config.seed=1"))
+    assert codes == [1, 1]
+    for output in outputs:
+        assert "error: Processes run different things: seed (0 in process 0, 1 in process 1)" in (
+            output
+        )
+    assert not (tmp_path / "work" / "checkpoints").exists()
+
+
+def roll(port: int, me: int, seconds: float) -> subprocess.Popen:
+    code = (
+        "from vitjax.train.processes import *\n"
+        f"try: call_roll('localhost', {port}, 4, {me}, {seconds}); print('all here')\n"
+        "except ProcessError as error: print(error)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_who_does_not_come_is_named() -> None:
+    port = free_port()
+    outputs = finish([roll(port, me, 12) for me in (0, 2)])[1]
+    for output in outputs:
+        assert f"Of 4 processes, processes [1, 3] did not come to localhost:{port}" in output
+    assert set(finish([roll(port, me, 60) for me in range(4)])[1]) == {"all here\n"}
+
+
+def test_a_first_process_that_does_not_answer() -> None:
+    port = free_port()
+    with pytest.raises(ProcessError, match=f"Process 0 did not answer at localhost:{port} within"):
+        call_roll("localhost", port, 2, 1, 0.5)
+
+
+def test_one_process_needs_nobody() -> None:
+    assert start() is False
+    assert from_lead([1, "a"]) == [1, "a"]
+    assert exchange({"a": 1}) == [{"a": 1}]
+    with pytest.raises(ValueError, match="several processes need all three"):
+        start("localhost:1234", 2)
