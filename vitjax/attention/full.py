@@ -16,6 +16,7 @@ from vitjax.layers.conv import depthwise_conv, require_map
 from vitjax.layers.mlp import trunc_normal
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_grid
+from vitjax.layers.spec import Spec
 
 
 class FullAttention(nn.Module):
@@ -74,6 +75,19 @@ class FullAttention(nn.Module):
             table = self.param("position_bias", trunc_normal, shape)
         size = (2 * x.shape[1] - 1, 2 * x.shape[2] - 1)
         return relative_bias_of_map(resize_grid(jnp.asarray(table), size))
+
+
+def needs_map(mixer: Spec) -> bool:
+    """Whether a mixer takes maps alone: all but full attention without a term of its positions.
+
+    Where it does not, tokens stay a sequence: on TPUs the rows of a map of 14×14 are padded to 16.
+    """
+    options = dict(mixer.kwargs)
+    return (
+        mixer.factory is not FullAttention
+        or bool(options.get("position_bias"))
+        or bool(options.get("lepe_kernel_size"))
+    )
 
 
 def project_heads(

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention import parse_mixers
 from vitjax.attention.attention_pool import AttentionPool
+from vitjax.attention.full import needs_map
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
@@ -204,8 +205,8 @@ class ViT(nn.Module):
                 tokens = tokens + jnp.pad(table[:, :split], ((0, 0), (0, rest), (0, 0)))
             tokens = jnp.broadcast_to(tokens.astype(x.dtype), (batch, *tokens.shape[1:]))
             x = jnp.concatenate([tokens, x], axis=1)
-        else:
-            x = x.reshape(batch, height, breadth, width)  # mixers of maps may stand in
+        elif any(needs_map(m) for m in parse_mixers(self.mixer, 1)[0]):
+            x = x.reshape(batch, height, breadth, width)
         x = self.norm(self.layers(self.drop(x, deterministic=not train), train))
         return x.reshape(batch, -1, width), (height, breadth)
 

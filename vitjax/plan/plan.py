@@ -13,6 +13,7 @@ from vitjax.plan import estimate as estimates
 from vitjax.plan.collectives import Collective, collectives
 from vitjax.plan.hlo import parse
 from vitjax.plan.topology import Topology
+from vitjax.train.compiler import compiler_options
 from vitjax.train.report import table
 
 DATA = {  # part of the data's name → training images and classes
@@ -290,7 +291,9 @@ def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathl
         versions.append(metadata.version("libtpu"))
     own = [p.read_bytes() for p in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
     digest = hashlib.sha256(lowered.as_text().encode())
-    for part in (repr((topology.name, len(topology.devices), mesh, versions)).encode(), *own):
+    options = compiler_options(topology.devices)  # the program's text does not have them
+    described = (topology.name, len(topology.devices), mesh, versions, options)
+    for part in (repr(described).encode(), *own):
         digest.update(part)
     folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(folder) / "vitjax" / "plan" / f"{digest.hexdigest()}.json"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vitjax.train import optimizer, sharding
+from vitjax.train.compiler import compiler_options
 from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
 from vitjax.train.step import Task, make_eval_step, make_train_step
@@ -70,6 +71,7 @@ def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
     train_step = jax.jit(
         sharding.constrain_activations(step, mesh),
         donate_argnums=0,
+        compiler_options=compiler_options(list(mesh.devices.flat)),
         out_shardings=(placed, everywhere),
     )
     eval_step = jax.jit(
