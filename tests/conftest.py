@@ -3,3 +3,5 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a test's time is compilation: without LLVM's expensive passes it takes half as long.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -16,3 +16,9 @@ def unknown(kind: str, name: str, known: Iterable[str], limit: int = 40) -> str:
     shown = ", ".join(known[:limit]) or "(there are none)"
     more = f", … ({len(known)} in all)" if len(known) > limit else ""
     return f"Unknown {kind} {name!r}{hint} Choose from: {shown}{more}."
+
+
+def check_choice(kind: str, name: str, allowed: Iterable[str]) -> None:
+    """Raises ValueError, with the sentence of `unknown`, unless the name is allowed."""
+    if name not in (allowed := list(allowed)):
+        raise ValueError(unknown(kind, name, allowed))

@@ -10,7 +10,7 @@ import vitjax
 from vitjax import weights
 from vitjax.analysis.cost import count
 from vitjax.layers.position import resize_positions
-from vitjax.models.vit import stack_layers, unstack_layers
+from vitjax.models.encoder import stack_layers, unstack_layers
 
 TINY = dict(width=24, depth=3, num_heads=2, image_size=28, num_classes=5)
 
@@ -211,8 +211,8 @@ def test_a_new_model_predicts_every_class_alike() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(pool="mean"), "pool='mean': a ViT has 'token' or 'gap' or 'map'"),
-        (dict(position="rotary"), "position='rotary'"),
+        (dict(pool="mean"), "Unknown pool 'mean'; .*Choose from: token, gap, map"),
+        (dict(position="rotary"), "Unknown position 'rotary'"),
         (dict(num_heads=5), "a width of 24 cannot be split into 5 heads; num_heads must divide it"),
         (dict(mixer="ful"), "did you mean 'full'"),
         (dict(widht=3), "Unknown hyperparameter of 'vit_ti7' 'widht'; did you mean 'width'"),

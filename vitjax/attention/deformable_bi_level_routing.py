@@ -112,8 +112,7 @@ class DeformableBiLevelRoutingAttention(nn.Module):
         )  # fmt: skip
         self.sow("intermediates", "points", points)
         agents = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
-        agents = agents.reshape(x.shape[0], *points.shape[2:4], x.shape[-1])
-        agents = pad_to_multiple(agents, self.n_win)
+        agents = pad_to_multiple(agents.reshape(x.shape[0], *points.shape[2:4], -1), self.n_win)
         bias = DisplacementBias(
             "table", self.num_heads, self.table_size, self.stride, q.dtype, name="bias"
         )(_fit(points, (*points.shape[:2], *agents.shape[1:3], 2)), (x.shape[1], x.shape[2]))

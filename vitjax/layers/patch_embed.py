@@ -39,3 +39,9 @@ class PatchEmbed(nn.Module):
             kernel_init=self.kernel_init, dtype=self.dtype, name="proj",
         )  # fmt: skip
         return conv(images)
+
+
+def patch_grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches of an image of this size (height, width)."""
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    return -(-height // patch_size), -(-width // patch_size)

@@ -75,3 +75,20 @@ def resize_positions(
     body = resize_grid(body.reshape(*source_grid, -1), grid, method, antialias)
     body = body.reshape(math.prod(grid), -1)
     return jnp.concatenate([prefix, body.astype(table.dtype)])[None]
+
+
+def place_tokens(
+    patches: Float[Array, "B N C"], tokens: list[Array], table: Float[Array, "1 M C"]
+) -> Float[Array, "B P C"]:
+    """Patches with their positions, behind extra tokens `[1, T, C]` each (class token, registers).
+
+    The table's last N rows are the patches' positions, those before them the first tokens'.
+    """
+    split = table.shape[1] - patches.shape[1]
+    patches = patches + table[:, split:]
+    if not tokens:
+        return patches
+    extra = jnp.concatenate(tokens, axis=1)
+    extra += jnp.pad(table[:, :split], ((0, 0), (0, extra.shape[1] - split), (0, 0)))
+    extra = jnp.broadcast_to(extra.astype(patches.dtype), (patches.shape[0], *extra.shape[1:]))
+    return jnp.concatenate([extra, patches], axis=1)

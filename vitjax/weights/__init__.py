@@ -17,11 +17,12 @@ from vitjax.models.bit import BiT
 from vitjax.models.dat import dat as dat_model
 from vitjax.models.debiformer import debiformer as debiformer_model
 from vitjax.models.deit import DistilledDeiT
+from vitjax.models.encoder import stack_layers, unstack_layers
 from vitjax.models.pvt import pvt as pvt_model
 from vitjax.models.pvt_v2 import pvt_v2 as pvt_v2_model
 from vitjax.models.swin import swin as swin_model
 from vitjax.models.swinv2 import swinv2 as swinv2_model
-from vitjax.models.vit import ViT, stack_layers, unstack_layers
+from vitjax.models.vit import ViT
 from vitjax.models.volo import volo as volo_model
 from vitjax.weights import (
     biformer,

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from vitjax import weights
 from vitjax.models import create_model, model_spec
-from vitjax.models.vit import unstack_layers
+from vitjax.models.encoder import unstack_layers
 from vitjax.weights import table
 
 log = logging.getLogger(__name__)

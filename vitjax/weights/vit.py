@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.layers.patch_embed import patch_grid
 from vitjax.layers.position import resize_positions
 from vitjax.models.vit import ViT
 from vitjax.weights import resnet
@@ -57,12 +58,11 @@ GOOGLE = (
 
 def adapt(state_dict: dict[str, Any], model: ViT) -> dict[str, Any]:
     """Interpolates a position table that was trained at another image size."""
-    length = model.table_prefix + math.prod(model.table_grid)
+    grid = patch_grid(model.image_size, model.patch_size)
+    length = model.table_prefix + math.prod(grid)
     for key in ("pos_embed", "Transformer/posembed_input/pos_embedding"):
         positions = state_dict.get(key)
         if positions is not None and np.shape(positions)[1] != length:
-            resized = resize_positions(
-                jnp.asarray(positions), model.table_grid, num_prefix=model.table_prefix
-            )
+            resized = resize_positions(jnp.asarray(positions), grid, num_prefix=model.table_prefix)
             state_dict[key] = np.asarray(resized)
     return state_dict

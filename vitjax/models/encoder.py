@@ -1,0 +1,125 @@
+"""The plain transformer encoder (ViT, arXiv:2010.11929, eq. 2 and 3): equal blocks, unrolled or
+scanned.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.attention import parse_mixers
+from vitjax.layers.drop_path import drop_path_schedule
+from vitjax.layers.mlp import Mlp
+from vitjax.layers.spec import Spec, spec
+from vitjax.models.pyramid import Block
+
+
+class Encoder(nn.Module):
+    """Pre-norm blocks, for models to build on: `setup` makes them, `layers` runs them.
+
+    Attributes:
+      mixer: token mixer string; on sequences those that take one ("full").
+      layer_scale_init: see `Block`; None for none.
+      drop_rate: dropout in each block; `drop_path_rate`: stochastic depth of the last block.
+      remat: recompute blocks in the backward pass; `scan`: one compiled block for all layers,
+        parameters stacked under `blocks` (`stack_layers` and `unstack_layers` convert).
+    """
+
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    mixer: str = "full"
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    layer_scale_init: float | None = None
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    remat: bool = False
+    scan: bool = False
+    dtype: Any = None
+
+    def setup(self) -> None:
+        # Glorot for each matrix, as the authors initialise. Of the square q, k, v and proj it is
+        # the variance 1/C of lecun_uniform, which, unlike Glorot's, stays right when the three
+        # stand in one kernel.
+        square, glorot = nn.initializers.lecun_uniform(), nn.initializers.xavier_uniform()
+        cycle: tuple[Spec, ...] = tuple(
+            m.default(
+                num_heads=self.num_heads, qkv_bias=self.qkv_bias, qk_norm=self.qk_norm,
+                drop_rate=self.drop_rate, attn_drop_rate=self.attn_drop_rate, kernel_init=square,
+            )
+            for m in parse_mixers(self.mixer, 1)[0]
+        )  # fmt: skip
+        self.mixers = cycle
+        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate, kernel_init=glorot,
+                   bias_init=nn.initializers.normal(1e-6))  # fmt: skip
+        block = spec(Block, mlp=mlp, layer_scale_init=self.layer_scale_init, dtype=self.dtype)
+        factory = (
+            nn.remat(Block, static_argnums=(2,), prevent_cse=not self.scan) if self.remat else Block
+        )
+        rates = drop_path_schedule(self.drop_path_rate, self.depth)
+        if self.scan:
+            if len(cycle) > 1:
+                raise ValueError(
+                    f"scan=True needs equal layers, and mixer={self.mixer!r} alternates; set "
+                    f"scan=False."
+                )
+            self.blocks = factory(**dict(block.kwargs), mixer=cycle[0])
+        else:
+            self.block = [
+                factory(**dict(block.kwargs), mixer=cycle[i % len(cycle)], drop_path_rate=rate)
+                for i, rate in enumerate(rates)
+            ]
+
+    def layers(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S C"]:
+        """The encoder's blocks, one after the other or scanned."""
+        if not self.scan:
+            for block in self.block:
+                x = block(x, train)
+            return x
+        rates = (
+            jnp.asarray(drop_path_schedule(self.drop_path_rate, self.depth))
+            if self.drop_path_rate
+            else None
+        )
+        scan = nn.scan(
+            lambda block, x, rate: (block(x, train, rate), None),
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.depth,
+        )
+        return scan(self.blocks, x, rates)[0]
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a model with `scan=False` as those of the same model with `scan=True`:
+    `block_{i}` → `blocks`.
+    """
+    names = sorted(
+        (k for k in params if k.startswith("block_")), key=lambda k: int(k.split("_")[1])
+    )
+    rest = {k: v for k, v in params.items() if k not in names}
+    return {
+        **rest,
+        "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[k] for k in names)),
+    }
+
+
+def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `stack_layers`; parameters that are not stacked pass unchanged."""
+    if "blocks" not in params:
+        return dict(params)
+    rest = {k: v for k, v in params.items() if k != "blocks"}
+    depth = jax.tree.leaves(params["blocks"])[0].shape[0]
+    return {
+        **rest,
+        **{
+            f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+            for i in range(depth)
+        },
+    }
