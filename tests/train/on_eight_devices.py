@@ -35,6 +35,7 @@ MODELS: dict[str, dict[str, str]] = {
         n_win="2",
         mixer="bra(topk=1);bra(topk=2);bra(topk=4);full_lepe(num_heads=4)",
     ),
+    "pvt": dict(name="pvt_v2_b0", depths="(1,1,1,1)", dims="(16,32,64,64)", num_heads="(2,2,4,4)"),
     "swin_base": dict(name="swin_base", depths="(1,1,2,1)", window_size="2"),
     "debiformer_base": dict(name="debiformer_base", depths="(1,1,2,1)"),
 }

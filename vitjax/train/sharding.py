@@ -130,18 +130,31 @@ def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[
 
     Under FSDP the compiler could as well leave the parameters where they are and move the
     activations, which are larger; this says what is meant, without a word in the models.
+
+    Depthwise convolutions are split over `tensor` by their channels. Where that axis is left to
+    copies of the map, XLA (as jax 0.10 and 0.12 have it) sums the gradient of the kernel over the
+    copies too, and it comes out `tensor` times too large; a test watches that.
     """
     if batch_parts(mesh) == mesh.size and mesh.shape["fsdp"] == 1:
         return function  # nothing to choose from: every parameter is whole
 
     def constrain(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module, path = context.module, context.module.path
+        if isinstance(module, nn.Conv) and module.feature_group_count > 1 and tensor > 1:
+            if module.features % tensor == 0:
+                return hold(call(hold(args[0], channels)), channels)
+            raise MeshError(
+                f"config.mesh.tensor={tensor} does not divide the {module.features} channels of "
+                f"the depthwise convolution {'/'.join(path)}; choose a divisor."
+            )
         y = call(*args, **kwargs)
-        path = context.module.path
         if context.method_name == "__call__" and path and RESIDUAL.fullmatch(path[-1]):
-            return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, split), y)
+            return jax.tree.map(lambda a: hold(a, split), y)
         return y
 
+    hold, tensor = jax.lax.with_sharding_constraint, mesh.shape["tensor"]
     split = batch_sharding(mesh)
+    channels = NamedSharding(mesh, PartitionSpec(BATCH, None, None, "tensor"))
 
     def constrained(*args: Any) -> Any:
         with nn.intercept_methods(constrain):
