@@ -132,6 +132,7 @@ def open_topology(name: str) -> Topology:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it only compiles here
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # any: the slice is described
     from jax.experimental import topologies
 
     options = {"chip_config_name": "megacore"} if generation == "v4" else {}
