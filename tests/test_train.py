@@ -31,10 +31,10 @@ TINY = [
 ]
 
 
-def start(workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
+def start(workdir: pathlib.Path, *flags: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, "train.py", *TINY, f"--workdir={workdir}", *flags],
+        [*prefix, sys.executable, "train.py", *TINY, f"--workdir={workdir}", *flags],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -145,6 +145,33 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_a_full_disk_costs_checkpoints_not_training(
+    uninterrupted, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    workdir, small = tmp_path / "work", ("bash", "-c", 'ulimit -f 24 && exec "$0" "$@"')
+    process = start(workdir, prefix=small)  # no file beyond 24 KiB
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert "step 40/40" in output
+    assert output.strip().splitlines()[-1].startswith(f"error: Saving in {workdir}/checkpoints")
+    assert not list(workdir.glob("checkpoints/[0-9]*/seal/metadata"))
+    code, output = finish(workdir)
+    assert code == 0, output
+    assert info(workdir, capsys)["sha256"] == info(uninterrupted[0], capsys)["sha256"]
+
+
+@pytest.mark.slow
+def test_a_spike_with_nowhere_to_go_is_named(tmp_path: pathlib.Path) -> None:
+    code, output = finish(
+        tmp_path / "work", "--config.on_divergence.action=rollback",
+        "--config.on_divergence.max=1", "--config.on_divergence.spike=1e-3",
+    )  # fmt: skip
+    assert code == 1
+    assert "going back to step 16, and leaving out the next 5 batches of data." in output
+    assert "It went back 1 times before." in output.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_run_on_photos_with_every_option_on(tmp_path: pathlib.Path) -> None:
     import cv2
     import numpy as np
@@ -203,6 +230,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
         (["--config.optimiser.name=adam"], "did you mean 'optimizer.name'"),
         (["--workdri=x"], "Unknown argument '--workdri'"),
         (["--config.model.num_heads=5"], "a width of 16 cannot be split into 5 heads"),
+        (["--config.mesh.fsdp=3"], "fsdp=3, tensor=1, which takes a multiple of 3 devices; there"),
+        (["--config.on_divergence.action=back"], "Choose from: stop, rollback"),
+        (["--workdir=/sys/kernel/run"], "The work folder /sys/kernel/run cannot be written"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(tmp_path: pathlib.Path, flags, message: str) -> None:
