@@ -71,8 +71,8 @@ def parse(text: str) -> Program:
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
-        if line[:1] in ("%", "E") and line.rstrip().endswith("{"):
-            name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0].split("(", 1)[0]
+        if line[:1].strip() and line.rstrip().endswith("{"):
+            name = re.split(r"[ (]", line.removeprefix("ENTRY ").lstrip("%"), maxsplit=1)[0]
             entry = name if line.startswith("ENTRY ") else entry
             current = computations.setdefault(name, {})
         elif current is not None and (i := _instruction(line)):
@@ -90,7 +90,9 @@ def _instruction(line: str) -> Instruction | None:
         return None
     begin = end + call.end() - 1
     close = _closing(line, begin)
-    operands = re.findall(r"%([\w.\-]+)", line[begin:close])
+    inside = line[begin + 1 : close - 1]
+    # Before optimisation names have no mark, and operands no shapes.
+    operands = re.findall(r"%([\w.\-]+)" if "%" in inside else r"([\w.\-]+)", inside)
     return Instruction(match[1], call[1], line[match.end() : end], operands, line[close:])
 
 

@@ -1,0 +1,85 @@
+"""What becomes of a training step on TPUs: no gather or scatter of feature maps.
+
+Those are slow there, and a scatter is why a GPU's gradients differ between runs. The criterion: no
+gather or scatter in the program of value and gradient moves `BATCH · 4 · dims[0]` elements or more,
+fewer than four positions of each image in the first stage have. Look-ups in tables (relative
+positions) have no batch axis, and are smaller than that at these sizes.
+
+The programs are read before optimisation, where the compiler can only have taken gathers away; one
+is compiled for a TPU besides.
+"""
+
+import importlib.util
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vitjax.models import create_model, model_options
+from vitjax.plan.collectives import feature_moves
+from vitjax.plan.hlo import parse
+from vitjax.plan.topology import open_topology
+
+BATCH, SIDE, DIMS = 128, 64, (16, 32, 64, 128)
+LEAST = BATCH * 4 * DIMS[0]
+MODELS = {  # blocks of each kind that the model has
+    "dat_tiny": dict(depths=(1, 1, 2, 2), dims=(24, 48, 96, 192), num_heads=(3, 6, 12, 24)),
+    "dat_pp_tiny": dict(depths=(2, 1, 1, 1)),
+    "biformer_tiny": dict(depths=(1, 1, 1, 1)),
+    "debiformer_tiny": dict(depths=(2, 2, 2, 1)),
+    "volo_d1": dict(depths=(1, 1, 1, 1), dims=(16, 32, 32, 32), num_heads=(1, 2, 2, 2)),
+}
+
+
+def lower(name: str, sharding: NamedSharding | None = None) -> Any:
+    """Value and gradient of a loss of the model, at a tenth of its size, not compiled."""
+    heads = {"num_heads": (1, 2, 4, 8), "head_dim": 16}
+    known = model_options(name)
+    options: dict[str, Any] = {"dims": DIMS, **{k: v for k, v in heads.items() if k in known}}
+    options |= MODELS[name]
+    model: Any = create_model(name, num_classes=10, image_size=SIDE, dtype=jnp.bfloat16, **options)
+    images = jax.ShapeDtypeStruct((BATCH, SIDE, SIDE, 3), jnp.float32, sharding=sharding)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables
+    )
+
+    def loss(params: Any, rest: Any, images: Any) -> Any:
+        out, _ = model.apply({"params": params, **rest}, images, True, mutable=list(rest),
+                             rngs={"dropout": jax.random.key(1)})  # fmt: skip
+        return sum(jnp.square(x.astype(jnp.float32)).mean() for x in jax.tree.leaves(out))
+
+    rest = {k: v for k, v in variables.items() if k != "params"}
+    return jax.jit(jax.value_and_grad(loss)).lower(variables["params"], rest, images)
+
+
+def named(found: list[Any]) -> str:
+    """Where they come from, for the message."""
+    where = {(i.opcode, i.shape, *re.findall(r'op_name="([^"]*)"', i.rest)) for i in found}
+    return "\n".join(map(str, sorted(where)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("dat_pp_tiny", "debiformer_tiny")))
+     for n in MODELS],
+)  # fmt: skip
+def test_training_moves_no_features_by_gather_or_scatter(name: str) -> None:
+    text = lower(name).as_text(dialect="hlo", debug_info=True)
+    program = parse(text)
+    assert any(i.opcode == "dot" for body in program.computations.values() for i in body.values())
+    found = feature_moves(program, LEAST - 1)
+    assert not found, named(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_nor_does_the_program_that_a_tpu_runs() -> None:
+    device = open_topology("v5e:2x2").devices[:1]
+    chip = NamedSharding(Mesh(np.array(device), ("data",)), PartitionSpec())
+    found = feature_moves(parse(lower("biformer_tiny", chip).compile().as_text()), LEAST - 1)
+    assert not found, named(found)
