@@ -116,6 +116,17 @@ def test_misfit_says_by_how_much_and_what_would_help() -> None:
     assert found.to_dict()["fits"] is False
 
 
+def test_the_compilers_refusals_are_understood() -> None:
+    text = (
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total "
+        "memory required for HLO temporaries (85.5G) exceeds available HBM (15.75G). HLO module: f"
+    )
+    found = plan.read_overflow(text, arguments=2**30)
+    assert found == (86.5 * 2**30, 15.75 * 2**30)
+    assert plan.read_overflow("Used 55.0G of 15.48G hbm.", 7) == (55.0 * 2**30, 15.48 * 2**30)
+    assert plan.read_overflow("INTERNAL: something else", 7) is None
+
+
 def pretend(state: float, activations: float) -> Any:
     """Plans of so many bytes on devices of 16 GB: each part costs 2 s, FSDP 2, remat 4."""
     there = topology.Topology("v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4,

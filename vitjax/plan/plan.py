@@ -191,7 +191,7 @@ def make_plan(
     }
     lowered = setup.train_step.lower(setup.state, setup.batch)
     axes = dict(mesh.shape)
-    compiled = compile_step(lowered, topology, axes, cache=cache)
+    compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
     macs = multiply_adds(forward.jaxpr.jaxpr)
     return Plan(config, topology, axes, state, compiled, steps, macs)
 
@@ -213,7 +213,28 @@ def known_data(config: Any, images: int, classes: int) -> tuple[int, int]:
     return images, classes
 
 
-def compile_step(lowered: Any, topology: Topology, mesh: dict[str, int], cache: bool) -> Compiled:
+OVERFLOWS = (  # how libtpu says that a program does not fit: bytes asked for, bytes there
+    re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"),
+    re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm"),
+)
+
+
+def read_overflow(message: str, arguments: int) -> tuple[float, float] | None:
+    """Bytes asked for and bytes there, from the compiler's refusal; None if it is another error.
+
+    Args:
+      arguments: bytes of the step's, for a message that tells of its temporaries alone.
+    """
+    found = next((m for pattern in OVERFLOWS if (m := pattern.search(message))), None)
+    if found is None:
+        return None
+    asked, there = (float(found[k]) * _unit(found[k + 1]) for k in (1, 3))
+    return asked + arguments * ("required for HLO temporaries" in message), there
+
+
+def compile_step(
+    lowered: Any, topology: Topology, mesh: dict[str, int], cache: bool, arguments: int = 0
+) -> Compiled:
     """Compiles, or recalls what was read when the same program was compiled before."""
     path = _cache_file(lowered, topology, mesh)
     if cache and path.is_file():
@@ -222,11 +243,10 @@ def compile_step(lowered: Any, topology: Topology, mesh: dict[str, int], cache: 
     try:
         executable = lowered.compile()
     except Exception as error:  # the compiler's own kind, which is not public
-        found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
-        if not found:
+        overflow = read_overflow(str(error), arguments)
+        if overflow is None:
             raise
-        asked, there = (float(found[k]) * _unit(found[k + 1]) for k in (1, 3))
-        result = Compiled({}, [], None, time.perf_counter() - begin, (asked, there))
+        result = Compiled({}, [], None, time.perf_counter() - begin, overflow)
     else:
         seconds, m = time.perf_counter() - begin, executable.memory_analysis()
         memory = {
