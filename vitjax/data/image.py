@@ -85,12 +85,12 @@ class Picture:
 
     def _decode_part(self, header: Header, box: Box, reduce: int) -> UInt8[np.ndarray, "h w 3"]:
         data, rows = self._data, header.height
-        end = box.top + box.height
-        below = -(-end // (_MCU * reduce)) * _MCU * reduce + _MCU * reduce
+        # Chroma is interpolated between rows: the row below the box counts too.
+        unit = _MCU * reduce
+        below = -(-(box.top + box.height + reduce) // unit) * unit
         if header.cut and below < rows and data.endswith(_JPEG_END):
-            # The header now says that the image ends soon below the box, so that the decoder stops
-            # there; one block row more than needed, for chroma is interpolated between rows.
-            # Without its end marker the rest of the file counts as not yet arrived.
+            # The header now says that the image ends below the box, so that the decoder stops
+            # there. Without its end marker the rest of the file counts as not yet arrived.
             rows = below
             size = rows.to_bytes(2, "big")
             data = b"".join((data[: header.cut], size, data[header.cut + 2 : -2]))

@@ -91,14 +91,12 @@ def random_box(
         image, the largest central rectangle within this range is taken.
     """
     areas = height * width * rng.uniform(*area, ATTEMPTS)
-    ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), ATTEMPTS))
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
-    if fits.any():
-        h, w = int(heights[fits.argmax()]), int(widths[fits.argmax()])
-        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-        return Box(int(top), int(left), h, w)
+    ratios = rng.uniform(math.log(ratio[0]), math.log(ratio[1]), ATTEMPTS)
+    for size, log in zip(areas.tolist(), ratios.tolist()):
+        h, w = round(math.sqrt(size / math.exp(log))), round(math.sqrt(size * math.exp(log)))
+        if 1 <= w <= width and 1 <= h <= height:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return Box(int(top), int(left), h, w)
     h = min(height, max(round(width / ratio[0]), 1))
     w = min(width, max(round(height * ratio[1]), 1))
     return Box((height - h) // 2, (width - w) // 2, h, w)

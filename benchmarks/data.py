@@ -1,0 +1,197 @@
+"""How fast images become batches, in what memory, and what resuming costs.
+
+  python benchmarks/data.py
+  --tf-python=PATH   a Python with tensorflow-cpu, to compare with tf.data; left out without
+  --rounds=5 --seconds=3 --files=50000 --epochs=10
+  --only=speed,processes,ceiling,memory,wait,resume
+
+The images are ImageNet-like JPEGs, 500×375, quality 90: crops of scikit-learn's two photographs,
+mirrored and enlarged at random, with Gaussian noise (σ 8), for enlarged photographs are too smooth:
+their files have then 75 KB on average.
+Needs the extras `tfds` and `dev`. Everything is printed as JSON at the end.
+"""
+
+import argparse
+import io
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from data_workers import CONTESTANTS
+
+ROOT = pathlib.Path(__file__).parent.parent
+BATCH, IMAGES = 128, 512
+
+
+def photos(count: int) -> Iterator[bytes]:
+    """The benchmark's images."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.Generator(np.random.PCG64(0))
+    sources = load_sample_images().images
+    for i in range(count):
+        photo = sources[i % 2]
+        width = int(rng.uniform(0.5, 0.88) * photo.shape[1])
+        height = width * 3 // 4
+        top, left = (rng.integers(n - m + 1) for n, m in zip(photo.shape, (height, width)))
+        image = photo[top : top + height, left : left + width, ::-1]
+        image = cv2.resize(image, (500, 375), interpolation=cv2.INTER_CUBIC)
+        image = image[:, ::-1] if rng.random() < 0.5 else image
+        noisy = image + rng.normal(0, 8, image.shape)
+        pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+        yield cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def write_photos(folder: str) -> float:
+    """The images as a TFDS data set of ArrayRecord, and as TFRecord; returns their mean size."""
+    import google_crc32c
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    class Photos(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            parts = {"image": tfds.features.Image(shape=(None, None, 3))}
+            parts |= {"label": tfds.features.ClassLabel(num_classes=1000)}
+            features = tfds.features.FeaturesDict(parts)
+            keys = ("image", "label")
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
+
+        def _split_generators(self, _: Any) -> Any:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[Any]:
+            for i, jpeg in enumerate(photos(IMAGES)):
+                yield i, {"image": io.BytesIO(jpeg), "label": i % 1000}
+
+    tfds.disable_progress_bar()
+    builder = Photos(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    sizes = []
+    with open(f"{folder}/photos.tfrecord", "wb") as file:
+        for path in builder.info.splits["train"].filepaths:
+            reader = ArrayRecordReader(str(path))
+            for record in reader.read(0, reader.num_records()):
+                size = len(record).to_bytes(8, "little")
+                for part in (size, bytes(record)):
+                    crc = google_crc32c.value(part)
+                    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+                    file.write(part + masked.to_bytes(4, "little"))
+                sizes.append(len(record))
+            reader.close()
+    return float(np.mean(sizes))
+
+
+class Worker:
+    """A contestant in its own process."""
+
+    def __init__(self, name: str, folder: str, cores: int, python: str):
+        script = str(ROOT / "benchmarks" / "data_workers.py")
+        self.process = subprocess.Popen(
+            [python, script, name, folder, str(BATCH), str(cores)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        if self._line() != "ready":
+            raise RuntimeError(f"{name} did not start; run it by hand: {python} {script}")
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def begin(self, seconds: float) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+
+    def rates(self) -> tuple[float, float]:
+        """Images per second, and per second of processor time."""
+        wall, cpu = self._line().split()
+        return float(wall), float(cpu)
+
+
+def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Images per second of each contestant on one core, in rounds that take turns.
+
+    Those per second of processor time do not depend on what else the machine does.
+    """
+    names = [n for n in CONTESTANTS if n != "tf.data" or options.tf_python]
+    pythons = {"tf.data": options.tf_python}
+    workers = {n: Worker(n, folder, 1, pythons.get(n, sys.executable)) for n in names}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name, worker in workers.items():
+            # The others wait with full buffers.
+            worker.begin(options.seconds)
+            rates[name].append(worker.rates())
+    for worker in workers.values():
+        worker.process.kill()
+    found: dict[str, Any] = {}
+    for name, pairs in rates.items():
+        wall, cpu = zip(*pairs)
+        found[name] = {"per_core": [statistics.median(cpu), min(cpu), max(cpu)]}
+        found[name]["wall"] = statistics.median(wall)
+    own = found["vitjax"]["per_core"][0]
+    found["ratios"] = {
+        n: own / found[n]["per_core"][0] for n in ("tf.data", "Pillow") if n in found
+    }
+    if not options.tf_python:
+        found["note"] = "no --tf-python was given: tf.data is left out"
+    return found
+
+
+def processes(folder: str, options: argparse.Namespace) -> dict[str, float]:
+    """Images per second of one and of several processes together, on all cores."""
+    found = {}
+    for count in (1, 2):
+        workers = [Worker("vitjax", folder, 2 // count, sys.executable) for _ in range(count)]
+        if count == 2:  # the second worker's core
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(workers[1].process.pid, {cores[-1]})
+        totals = []
+        for _ in range(options.rounds):
+            for worker in workers:
+                worker.begin(options.seconds)
+            totals.append(sum(worker.rates()[0] for worker in workers))
+        for worker in workers:
+            worker.process.kill()
+        found[f"{count}"] = statistics.median(totals)
+    return found
+
+
+def main() -> None:
+    """Runs what --only names."""
+    from data_costs import ceiling, memory, resume, wait
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tf-python", default="")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", default="speed,processes,ceiling,memory,wait,resume")
+    options = parser.parse_args()
+    parts = [speed, processes, ceiling, memory, wait, resume]
+    results: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
+    with tempfile.TemporaryDirectory() as folder:
+        results["mean_bytes"] = write_photos(folder)
+        for part in parts:
+            if part.__name__ in options.only.split(","):
+                begin = time.perf_counter()
+                results[part.__name__] = part(folder, options)
+                print(part.__name__, f"{time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.data.pictures import encoded, noise
+from vitjax.data import pixels, policies
+from vitjax.data.augment import AUGMENTATIONS, parse_augmentation
+from vitjax.data.order import epoch_order
+from vitjax.data.resample import resize_like_pillow
+from vitjax.data.transforms import cut_out, random_box, shifted_box
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def close(ours, pillows, limit=1):
+    assert np.abs(ours.astype(int) - np.asarray(pillows)).max() <= limit
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "antialias"])
+@pytest.mark.parametrize("shape", [(300, 400), (37, 91), (224, 224), (10, 1000), (1, 1), (2, 5)])
+def test_resizing_is_pillows(kernel, shape):
+    image = noise(*shape)
+    method = {"bicubic": Image.Resampling.BICUBIC, "antialias": Image.Resampling.BILINEAR}[kernel]
+    for size in (64, 224):
+        expected = Image.fromarray(image).resize((size, size), method)
+        close(resize_like_pillow(image, size, kernel), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_are_pillows(seed):
+    from PIL import ImageEnhance, ImageOps
+
+    image = noise(32, 32, seed)
+    image = image if seed == 0 else (image // 3 + 40).astype(np.uint8)
+    pillow = Image.fromarray(image)
+    for factor in (0.1, 0.6, 1.3, 1.9):
+        close(pixels.color(image, factor), ImageEnhance.Color(pillow).enhance(factor))
+        close(pixels.contrast(image, factor), ImageEnhance.Contrast(pillow).enhance(factor))
+        close(pixels.brightness(image, factor), ImageEnhance.Brightness(pillow).enhance(factor))
+        close(pixels.sharpness(image, factor), ImageEnhance.Sharpness(pillow).enhance(factor))
+    close(pixels.auto_contrast(image), ImageOps.autocontrast(pillow))
+    close(pixels.equalize(image), ImageOps.equalize(pillow), 0)
+    close(pixels.invert(image), ImageOps.invert(pillow), 0)
+    close(pixels.gray(image)[..., 0], pillow.convert("L"))
+    for value in (1, 3, 8):
+        close(pixels.posterize(image, value), ImageOps.posterize(pillow, value), 0)
+        close(pixels.solarize(image, 30 * value), ImageOps.solarize(pillow, 30 * value), 0)
+
+
+def test_geometry_is_pillows_inside():
+    image = np.ascontiguousarray(np.dstack([np.add.outer(np.arange(64), np.arange(64))] * 3) * 2)
+    image = image.astype(np.uint8)
+    pillow = Image.fromarray(image)
+    inner = (slice(20, 44), slice(20, 44))
+    bilinear = Image.Resampling.BILINEAR
+    close(pixels.rotate(image, 20.0)[inner], np.asarray(pillow.rotate(20.0, bilinear))[inner], 2)
+    for matrix in ((1, 0.3, 0, 0, 1, 0), (1, 0, 7.3, 0, 1, 0), (1, 0, 0, -0.2, 1, 4)):
+        expected = pillow.transform((64, 64), Image.Transform.AFFINE, matrix, bilinear)
+        close(pixels.affine(image, matrix)[inner], np.asarray(expected)[inner], 2)
+    outside = pixels.affine(image, (1, 0, 64, 0, 1, 0))
+    assert (outside == pixels.FILL).all()
+
+
+def test_magnitudes_of_rand_augment():
+    """What timm's `rand-m9-inc1` does at magnitude 9, worked out by hand."""
+    image = noise(16, 16)
+
+    def at(name, level):
+        return policies.RAND_AUGMENT[name](image, level, rng(3))
+
+    np.testing.assert_array_equal(at("posterize", 9.0), pixels.posterize(image, 1))
+    np.testing.assert_array_equal(at("posterize", 0.0), pixels.posterize(image, 4))
+    np.testing.assert_array_equal(at("solarize", 9.0), pixels.solarize(image, 26))
+    np.testing.assert_array_equal(at("solarize", 0.0), image)
+    np.testing.assert_array_equal(at("solarize_add", 9.0), pixels.solarize_add(image, 99))
+    for name, function in (("color", pixels.color), ("contrast", pixels.contrast)):
+        wanted = {function(image, factor).tobytes() for factor in (1.81, 0.19)}
+        found = {policies.RAND_AUGMENT[name](image, 9.0, rng(i)).tobytes() for i in range(20)}
+        assert found == wanted
+    assert len(policies.RAND_AUGMENT) == 15
+    assert len(policies.IMAGENET_POLICY) == 25
+    assert {name for pair in policies.IMAGENET_POLICY for name, *_ in pair} <= {
+        *policies.AUTO_AUGMENT
+    }
+
+
+def test_rand_augment_applies_half_of_its_operations():
+    image = noise(16, 16)
+    same = [np.array_equal(policies.rand_augment(image, rng(i), n=1), image) for i in range(200)]
+    assert 0.4 < np.mean(same) < 0.6
+    always = [policies.rand_augment(image, rng(i), n=1, p=1.0, mstd=0) for i in range(100)]
+    assert np.mean([np.array_equal(a, image) for a in always]) < 0.1
+
+
+def test_jitter_and_three_augment_keep_to_their_ranges():
+    image = np.full((8, 8, 3), 100, np.uint8)
+    means = [policies.jitter(image, rng(i), contrast=0, saturation=0).mean() for i in range(300)]
+    assert 59 <= min(means) < 65 and 135 < max(means) <= 140
+    picture = noise(16, 16)
+    results = {policies.three_augment(picture, rng(i)).tobytes() for i in range(30)}
+    assert {pixels.gray(picture).tobytes(), pixels.solarize(picture, 128).tobytes()} <= results
+
+
+def reference_box(height, width, generator):
+    """Szegedy's crop as it is usually written, with a loop and one number at a time."""
+    for _ in range(10):
+        area = height * width * generator.uniform(0.08, 1.0)
+        ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return generator.integers(height - h + 1), generator.integers(width - w + 1), h, w
+    raise AssertionError("rare")
+
+
+def test_crops_have_the_usual_distribution():
+    ours = np.array([random_box(375, 500, rng(i)) for i in range(1000)])
+    other = rng(10**6)
+    usual = np.array([reference_box(375, 500, other) for _ in range(1000)])
+    for column in range(4):
+        assert stats.ks_2samp(ours[:, column], usual[:, column]).pvalue > 0.01
+    areas = [np.log(boxes[:, 2] * boxes[:, 3]) for boxes in (ours, usual)]
+    assert stats.ks_2samp(*areas).pvalue > 0.01
+
+
+def test_the_simple_crop_mirrors_at_the_border():
+    boxes = np.array([shifted_box(64, 96, rng(i), 32) for i in range(300)])
+    assert boxes[:, 0].min() == -8 and boxes[:, 0].max() == 8
+    assert boxes[:, 1].min() == -8 and boxes[:, 1].max() == 40
+    image = noise(64, 96)
+    from vitjax.data.image import Box
+
+    padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(cut_out(image, Box(-8, -3, 64, 64), 64), padded[:64, 5:69])
+
+
+def test_reduced_decoding_changes_little():
+    y, x = np.mgrid[:600, :800]
+    image = np.dstack([np.sin(y / 40) * 100 + 120, np.cos(x / 50) * 100 + 120, (x + y) / 8])
+    jpeg = encoded(".jpg", image.astype(np.uint8))
+    from vitjax.data.image import Box
+
+    box = Box(50, 60, 480, 500)
+    exact, fast = (cut_out(jpeg, box, 112, "bilinear", exact=e).astype(int) for e in (True, False))
+    assert np.abs(exact - fast).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("digit", "Unknown augmentation 'digit'; did you mean 'digits'"),
+        ("flip | crop", "begins with 'flip'. Write 'crop | flip'"),
+        ("crop | flop", "Unknown change of an augmentation 'flop'; did you mean 'flip'"),
+        ("crop | randaugment(mm=9)", "Unknown option of randaugment 'mm'; did you mean 'm'"),
+        ("crop(interpolation='cubic')", "Unknown interpolation 'cubic'; did you mean 'bicubic'"),
+        ("crop | flip(", "does not parse at"),
+        ("crop | flip(0.5)", "does not parse at"),
+        ("crop(area=__import__('os'))", "does not parse at"),
+    ],
+)
+def test_lines_that_are_wrong(text, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        parse_augmentation(text)
+
+
+def test_lines():
+    assert parse_augmentation("crop | flip") == parse_augmentation("crop|flip()")
+    assert parse_augmentation("deit").interpolation == "bicubic"
+    assert len(parse_augmentation("deit3").changes) == 3
+    image = noise(40, 60)
+    for text in (*AUGMENTATIONS, "crop(area=(0.5, 1.0)) | autoaugment | jitter(hue=0.1)"):
+        a, b = (parse_augmentation(text)(image, rng(5), 16) for _ in range(2))
+        assert a.shape == (16, 16, 3) and a.dtype == np.uint8
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("size", "repeats"), [(1000, 3), (1001, 2), (10, 3)])
+def test_repeated_augmentation(size, repeats):
+    order = epoch_order(0, size, 4, repeats)
+    assert len(order) == size
+    values, counts = np.unique(order, return_counts=True)
+    assert len(values) == -(-size // repeats)
+    assert counts.max() == repeats and counts.sum() == size
+    np.testing.assert_array_equal(values, np.unique(epoch_order(0, size, 4)[: len(values)]))
+    pairs = order[: size // 2 * 2].reshape(-1, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
