@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from safetensors import flax as safetensors_flax
@@ -22,6 +23,8 @@ from vitjax import weights
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import spec
 from vitjax.models.hybrid import ResNetEmbed
+from vitjax.train.checkpoint import Checkpoints
+from vitjax.train.state import create_state
 from vitjax.weights import table
 
 NAME = "deit_tiny_distilled"
@@ -88,19 +91,23 @@ def write_orbax_params(path: pathlib.Path, variables: dict[str, Any]) -> pathlib
     return write_orbax(path, variables["params"])
 
 
-def write_orbax_run(path: pathlib.Path, variables: dict[str, Any]) -> pathlib.Path:
-    with ocp.CheckpointManager(path / "run") as manager:
-        for step, scale in ((9, 2.0), (10, 1.0)):
-            state = {"step": step, "opt_state": {"mu": np.ones(3)}}
-            state |= jax.tree.map(lambda p, scale=scale: p * np.float32(scale), variables)
-            manager.save(step, args=ocp.args.StandardSave(state))
-        manager.wait_until_finished()
+def write_run(path: pathlib.Path, variables: dict[str, Any], ema: bool = False) -> pathlib.Path:
+    """A work folder with two steps, as training leaves it."""
+    checkpoints = Checkpoints(path / "run" / "checkpoints")
+    for step, scale in ((9, 2.0), (10, 1.0)):
+        scaled = jax.tree.map(lambda p, scale=scale: p * np.float32(scale), variables)
+        state = create_state(scaled, optax.adam(1e-3), ema)
+        if ema:
+            state = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
+        checkpoints.save(step, state)
+    checkpoints.wait()
+    checkpoints.close()
     return path / "run"
 
 
 @pytest.mark.parametrize(
     "write",
-    [write_safetensors, write_torch, write_npz, write_orbax, write_orbax_params, write_orbax_run],
+    [write_safetensors, write_torch, write_npz, write_orbax, write_orbax_params, write_run],
 )
 def test_a_file_of_each_format(write, tmp_path: pathlib.Path, variables: dict[str, Any]) -> None:
     model, loaded = vitjax.load_pretrained(NAME, write(tmp_path, variables), **VIT)
@@ -110,6 +117,15 @@ def test_a_file_of_each_format(write, tmp_path: pathlib.Path, variables: dict[st
     original = vitjax.create_model(NAME, 5, **VIT)
     logits = jax.jit(model.apply)(loaded, images)
     np.testing.assert_array_equal(logits, jax.jit(original.apply)(variables, images))
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_run_has_running_statistics_and_averages(tmp_path: pathlib.Path, ema: bool) -> None:
+    own = dict(dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), head_dim=8)
+    given = random_variables("biformer_tiny", **own)
+    assert given.keys() == {"params", "batch_stats"}
+    _, loaded = vitjax.load_pretrained("biformer_tiny", write_run(tmp_path, given, ema), **own)
+    assert_same(loaded, given)
 
 
 def test_wrapped_state_dicts(tmp_path: pathlib.Path, variables: dict[str, Any]) -> None:

@@ -64,6 +64,11 @@ def activated_product(act: Callable[[Array], Array]) -> Callable[..., Array]:
     return dot_general
 
 
+def hidden_width(width: int, mlp_ratio: float) -> int:
+    """The product, its fraction dropped as published code does; 0.999999 is no fraction."""
+    return int(width * mlp_ratio + 1e-6)
+
+
 class Mlp(nn.Module):
     """Dense, activation, Dense (ViT, arXiv:2010.11929, eq. 3).
 
@@ -95,7 +100,7 @@ class Mlp(nn.Module):
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
-        x = dense(round(width * self.mlp_ratio), "fc1")(x)
+        x = dense(hidden_width(width, self.mlp_ratio), "fc1")(x)
         if x.dtype.itemsize == 2 and not (train and self.drop_rate):
             return drop(dense(width, "fc2", dot_general=activated_product(self.act))(x))
         return drop(dense(width, "fc2")(drop(self.act(x))))
@@ -129,7 +134,7 @@ class ConvMlp(nn.Module):
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
-        x = dense(round(width * self.mlp_ratio), "fc1")(x)
+        x = dense(hidden_width(width, self.mlp_ratio), "fc1")(x)
         x = self.pre_act(x) if self.pre_act is not None else x
         y = depthwise_conv(3, "dwconv", self.dtype)(x)
         x = drop(self.act(x + y if self.residual else y))

@@ -189,11 +189,12 @@ def _read_npz(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
-    """What is in a folder: a tree, a step with one (`state`, `default`), or steps, of which the
-    last counts.
+    """What is in a folder: a tree, a step with one (`state`, `default`), steps, of which the last
+    counts, or a run's work folder, whose averaged parameters count if it has them.
     """
     import orbax.checkpoint as ocp
 
+    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
     step = steps[-1][1] if steps else path
     folders = [step, step / "state", step / "default"]
@@ -204,11 +205,16 @@ def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
         )
     with ocp.PyTreeCheckpointer() as reader:
         saved = reader.metadata(folder.absolute()).item_metadata.tree
+        if "params" in saved:  # the optimizer's state is not read
+            params = "ema" if saved.get("ema") else "params"
+            saved = {k: saved[k] for k in (params, "batch_stats", "rest") if saved.get(k)}
         # As numpy: the devices that wrote it need not be those that read it.
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-        tree = reader.restore(folder.absolute(), restore_args=how)
-    kept = {k: v for k, v in tree.items() if k in ("params", "batch_stats") and v}
-    return kept if "params" in tree else {"params": tree}
+        arguments = ocp.args.PyTreeRestore(saved, restore_args=how, partial_restore=True)
+        tree = reader.restore(folder.absolute(), args=arguments)
+    if not {"params", "ema"} & tree.keys():
+        return {"params": tree}
+    return {"params": tree.pop("ema", None) or tree.pop("params"), **tree.pop("rest", {}), **tree}
 
 
 def _by_table(
