@@ -1,0 +1,100 @@
+"""Plain ViTs: the 90-epoch baseline on ImageNet-1k, and pretraining on ImageNet-21k.
+
+  :s16_90ep   ViT-S/16, ImageNet-1k, 90 epochs, 224: 76.5 % (arXiv:2205.01580). Global average
+              pooling, fixed 2-D sine positions, RandAugment (2, 10), mixup 0.2, batch 1,024, 10,000
+              steps of warm-up, decay 1e-4 a step at the full rate; under seven hours on a TPU
+              v3-8, as the authors say. `:s16_300ep` is the same for longer: 80.0 %.
+  :b16_i21k   ViT-B/16, ImageNet-21k, 90 epochs, 224 (arXiv:2010.11929, table 3): Adam, batch
+              4,096, linear decay from 1e-3, weight decay 0.03, dropout 0.1; the sigmoid loss of JFT
+              is `--config.loss.name=sigmoid`. Fine-tuned at 384 on ImageNet-1k: 83.97 % (table 5).
+  :l16_i21k   the same for ViT-L/16: 85.15 % after fine-tuning.
+  :augreg_s16_i21k   ViT-S/16 as in AugReg (arXiv:2106.10270): 300 epochs, mixup 0.2, decay 0.1, no
+              dropout, RandAugment (2, 10), where the paper's medium setting has (2, 15).
+
+Command: `python train.py --config=configs/vit.py:s16_90ep --workdir=runs/s16
+'--config.data.train=tfds://imagenet2012?data_dir=/data'`; cost: `vitjax plan
+configs/vit.py:s16_90ep`. For ImageNet-21k give `--config.data.train` the data set's URI; its test
+split is cut off the training images. None of these runs has been made with this code yet.
+"""
+
+from typing import Any
+
+AUGMENT = "crop(area=(0.05, 1.0), interpolation='bilinear') | flip{more}"
+RAND_AUGMENT = " | randaugment(n=2, m=10, p=1.0)"
+
+
+def _config(name: str, batch: int, epochs: float, **parts: Any) -> dict[str, Any]:
+    """What all of them share: pixels from -1 to 1, bfloat16, clipping at 1."""
+    data = dict(
+        train="tfds://imagenet2012",
+        train_split="train[:99%]",
+        test_split="validation",
+        image_size=224,
+        batch_size=batch,
+        eval_batch_size=1024,
+        num_threads=16,
+        on_bad_image="skip",
+        max_bad_images=100,
+    )
+    return dict(
+        epochs=epochs,
+        model=dict(name=name, dtype="bfloat16", **parts.get("model", {})),
+        data=data | parts["data"],
+        mixing=parts.get("mixing", {}),
+        optimizer=dict(clip_norm=1.0, **parts["optimizer"]),
+        schedule=parts["schedule"],
+        eval_every=5000,
+        checkpoint_every=1000,
+    )
+
+
+def _baseline(epochs: float) -> dict[str, Any]:
+    return _config(
+        "vit_s16", 1024, epochs,
+        model=dict(pool="gap", position="sincos2d"),
+        data=dict(augment=AUGMENT.format(more=RAND_AUGMENT)),
+        mixing=dict(mixup=0.2),
+        optimizer=dict(weight_decay=0.1),
+        schedule=dict(learning_rate=1e-3, warmup_steps=10_000),
+    )  # fmt: skip
+
+
+def _pretraining(name: str) -> dict[str, Any]:
+    return _config(
+        name, 4096, 90.0,
+        model=dict(drop_rate=0.1),
+        data=dict(
+            train="tfds://imagenet21k", train_split="train[1%:]", test_split="train[:1%]",
+            augment=AUGMENT.format(more=""),
+        ),
+        optimizer=dict(weight_decay=0.03),
+        schedule=dict(name="linear", learning_rate=1e-3, warmup_steps=10_000),
+    )  # fmt: skip
+
+
+def _augreg() -> dict[str, Any]:
+    return _config(
+        "vit_s16", 4096, 300.0,
+        data=dict(
+            train="tfds://imagenet21k", train_split="train[1%:]", test_split="train[:1%]",
+            augment=AUGMENT.format(more=RAND_AUGMENT),
+        ),
+        mixing=dict(mixup=0.2),
+        optimizer=dict(weight_decay=0.1),
+        schedule=dict(learning_rate=1e-3, warmup_steps=10_000),
+    )  # fmt: skip
+
+
+RUNS = {
+    "s16_90ep": lambda: _baseline(90.0),
+    "s16_300ep": lambda: _baseline(300.0),
+    "b16_i21k": lambda: _pretraining("vit_b16"),
+    "l16_i21k": lambda: _pretraining("vit_l16"),
+    "augreg_s16_i21k": _augreg,
+}
+
+
+def get_config(name: str = "s16_90ep") -> dict[str, Any]:
+    if name not in RUNS:
+        raise ValueError(f"No run {name!r} in configs/vit.py; choose from {', '.join(RUNS)}.")
+    return RUNS[name]()
