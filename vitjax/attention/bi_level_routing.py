@@ -47,8 +47,7 @@ def bilevel_routing_attention(
 ) -> Float[Array, "B H W h e"]:
     """Routes regions to regions, then attends within what was routed (eq. 3-7, without LePE).
 
-    Queries may be another map than keys and values (in DeBiFormer they are agents); both are cut
-    into n_win × n_win regions.
+    Queries may be a map of their own (DeBiFormer's agents); both are cut into n_win² regions.
 
     Args:
       topk: regions that each region sees; None for all, which is plain attention.
@@ -68,15 +67,17 @@ def bilevel_routing_attention(
     q, k, v = (region_partition(x, n_win) for x in (q, k, v))
     routing = route(region_means(q), region_means(k), topk=topk, scale=scale)
     kv = pool_regions(jnp.concatenate([k, v], axis=-1), kv_downsample, kv_size)
-    kv = gather(kv, routing.routes)  # [B, R, K, y, x, h, d + e]
+    lead = 1 if topk == n_win**2 and mul_weight == "none" else 2
+    if lead == 2:  # else every region sees all, and there is nothing to gather
+        kv = gather(kv, routing.routes)  # [B, R, K, y, x, h, d + e]
     if mul_weight != "none":
         weights = route_weights(routing)
         if mul_weight == "hard":
             weights = 1 + weights - jax.lax.stop_gradient(weights)
         kv *= weights.reshape(*weights.shape, 1, 1, 1, 1).astype(kv.dtype)
-    kv = kv.reshape(*kv.shape[:2], -1, *kv.shape[-2:])
+    queries, kv = (x.reshape(*x.shape[:lead], -1, *x.shape[-2:]) for x in (q, kv))
     k, v = jnp.split(kv, [k.shape[-1]], axis=-1)
-    out = attend(q.reshape(*q.shape[:2], -1, *q.shape[-2:]), k, v, scale=scale)
+    out = attend(queries, k, v, scale=scale)
     return region_merge(out.reshape(*q.shape[:-1], out.shape[-1]))
 
 
@@ -92,8 +93,7 @@ class BiLevelRoutingAttention(nn.Module):
       scale: None for 1/√qk_dim, that of the authors' code; the paper's is 1/√head_dim.
       lepe_kernel_size: 0 for no LePE.
       kv_downsample: "identity", or a pooling of keys and values within regions with kv_size.
-      param_routing, diff_routing, mul_weight: learned, differentiable and weighted routing; the
-        paper's is none of these.
+      param_routing, diff_routing, mul_weight: learned, differentiable, weighted; none in the paper.
     """
 
     num_heads: int
