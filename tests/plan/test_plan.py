@@ -172,8 +172,11 @@ def test_every_config_is_planned_for_tpus(capsys: pytest.CaptureFixture[str]) ->
             "plan", f"--config={path}", "--topology=v5e:2x2", "--images=10000", "--classes=10",
             "--config.data.batch_size=64", "--config.data.eval_batch_size=64", "--json",
         ]  # fmt: skip
-        if "depth" in model_options(load_config(str(path), {}, model_options).model.name):
+        known = model_options(load_config(str(path), {}, model_options).model.name)
+        if "depth" in known:
             arguments.append("--config.model.depth=1")
+        elif "depths" in known:
+            arguments.append(f"--config.model.depths={tuple(1 for _ in known['depths'])}")
         assert cli.main(arguments) == 0, path
         found = json.loads(capsys.readouterr().out)
         assert found["fits"], path

@@ -163,7 +163,7 @@ def make_plan(
 
     from vitjax.analysis.cost import multiply_adds
     from vitjax.models import from_config
-    from vitjax.tasks.classification import classification
+    from vitjax.tasks import classification
     from vitjax.train import sharding
     from vitjax.train.config import check_batches, count_steps
     from vitjax.train.setup import make_setup
@@ -174,10 +174,7 @@ def make_plan(
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     check_batches(config, mesh.shape["data"] * mesh.shape["fsdp"])
     model = from_config(config.model.to_dict(), classes, d.image_size)
-    task = classification(
-        model, num_classes=classes, image_size=d.image_size, loss=config.loss.name,
-        label_smoothing=config.loss.label_smoothing, mean=tuple(d.mean), std=tuple(d.std),
-    )  # fmt: skip
+    task = classification.from_config(config, model, classes)  # a teacher is not planned for
     setup = make_setup(config, task, mesh, steps)
 
     image = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, 3), jnp.float32)
