@@ -14,10 +14,10 @@ def layer_norm(epsilon: float = 1e-6) -> Spec:
     return spec(_layer_norm, epsilon=epsilon)
 
 
-def _layer_norm(epsilon: float, dtype: Any = None, name: str | None = None) -> nn.LayerNorm:
+def _layer_norm(epsilon: float, dtype: Any = None, **options: Any) -> nn.LayerNorm:
     """Of 16-bit numbers the one-pass variance, in float32, loses nothing that they have."""
     one_pass = dtype is not None and jnp.dtype(dtype).itemsize == 2
-    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, name=name)
+    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, **options)
 
 
 def batch_norm(epsilon: float = 1e-5) -> Spec:
