@@ -9,7 +9,7 @@ train: $(READY)  ## trains a small ViT on scanned digits into runs/digits, and s
 	$(BIN)/python train.py --config=configs/digits.py --workdir=runs/digits
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 -q --durations=15
 
 test-fast: $(READY)  ## the tests that take seconds
 	$(BIN)/python -m pytest -n 2 -q -m "not slow"

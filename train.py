@@ -31,7 +31,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.analysis.cost import count
     from vitjax.data import open_source, pipeline
     from vitjax.data.augment import parse_augmentation
-    from vitjax.models import from_config
+    from vitjax.models import from_config, read_config
     from vitjax.tasks import classification, distillation
     from vitjax.teacher import open_teacher
     from vitjax.train import config as configs
@@ -39,7 +39,9 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.train.checkpoint import Checkpoints
     from vitjax.train.divergence import ACTIONS, History
     from vitjax.train.setup import make_setup
+    from vitjax.train.state import with_variables
     from vitjax.train.workdir import claim_workdir
+    from vitjax.weights.load import load_pretrained
 
     begin = time.perf_counter()
     d = config.data
@@ -83,7 +85,14 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     )  # fmt: skip
 
     def begin_at(step: int) -> Any:
-        return checkpoints.restore_step(step, setup.state) if step else setup.init(key)
+        if step:
+            return checkpoints.restore_step(step, setup.state)
+        state = setup.init(key)
+        if not config.init:
+            return state
+        options = read_config(config.model.to_dict(), d.image_size)
+        _, weights = load_pretrained(options[0], config.init, len(names), **options[1])
+        return with_variables(state, weights)
 
     key = jax.random.key(config.seed)
     start, state = checkpoints.restore(setup.state) or (0, begin_at(0))

@@ -12,9 +12,10 @@
               dropout, RandAugment (2, 10), where the paper's medium setting has (2, 15).
 
 Command: `python train.py --config=configs/vit.py:s16_90ep --workdir=runs/s16
-'--config.data.train=tfds://imagenet2012?data_dir=/data'`; cost: `vitjax plan
-configs/vit.py:s16_90ep`. For ImageNet-21k give `--config.data.train` the data set's URI; its test
-split is cut off the training images. None of these runs has been made with this code yet.
+'--config.data.train=tfds://imagenet2012?data_dir=/data'`; cost:
+`vitjax plan --config=configs/vit.py:s16_90ep --topology=v3-8`. For ImageNet-21k give
+`--config.data.train` the data set's URI; its test split is cut off the training images. None of
+these runs has been made with this code yet.
 """
 
 from typing import Any

@@ -4,13 +4,14 @@ import json
 import logging
 import pathlib
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import train
-from vitjax.train.checkpoint import Checkpoints
+from vitjax.train.checkpoint import Checkpoints, SavedSteps
 from vitjax.train.divergence import DivergedError, History
 from vitjax.train.loop import train as loop
 from vitjax.train.report import Report, clock, read_metrics
@@ -53,6 +54,22 @@ def test_nothing_is_compiled_after_the_first_of_each(
     by_step = dict(counts)
     assert by_step[4] == by_step[8] == by_step[10] > 0  # up to the first evaluation and save
     assert by_step[12] == by_step[20] == by_step[30]  # and from there to the end
+
+
+def test_a_run_begins_with_the_weights_that_it_is_given(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = ["--config.steps=3", "--config.schedule.warmup_steps=0"]
+    assert train.main([*FLAGS, *short, f"--workdir={first}"]) == 0
+    still = ["--config.schedule.learning_rate=0.0", "--config.model.image_size=12"]
+    flags = [*FLAGS, *short, *still, "--config.data.image_size=12"]
+    assert train.main([*flags, f"--config.init={first}", f"--workdir={second}"]) == 0
+    given, found = (SavedSteps(f / "checkpoints").read()[1]["params"] for f in (first, second))
+    assert found.pop("pos_embed").shape[1] == 36 > given.pop("pos_embed").shape[1]
+    chex.assert_trees_all_equal(found, given)  # nothing was learnt
+    wrong = [*flags, f"--config.init={tmp_path}", f"--workdir={tmp_path / 'third'}"]
+    assert train.main(wrong) == 2
 
 
 class Result:

@@ -83,7 +83,13 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
 
 
 def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) -> nn.Module:
-    """The model of a run's config: `name`, `dtype`, and hyperparameters by their names.
+    """The model of a run's config: `name`, `dtype`, and hyperparameters by their names."""
+    name, options = read_config(config, image_size)
+    return create_model(name, num_classes, **options)
+
+
+def read_config(config: Mapping[str, Any], image_size: int) -> tuple[str, dict[str, Any]]:
+    """Name and hyperparameters of a run's config, as `create_model` takes them.
 
     Args:
       image_size: of the run's images; the model's own tables are made for it unless the config
@@ -93,8 +99,7 @@ def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) ->
     name, dtype = options.pop("name"), options.pop("dtype")
     if "image_size" in fields(model_spec(name).factory):
         options.setdefault("image_size", image_size)
-    dtype = None if dtype == "float32" else jnp.dtype(dtype)
-    return create_model(name, num_classes, dtype=dtype, **options)
+    return name, {**options, "dtype": None if dtype == "float32" else jnp.dtype(dtype)}
 
 
 def model_options(name: str) -> dict[str, Any]:

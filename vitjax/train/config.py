@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "epochs": 0.0,  # length of the run, in passes over the training images …
     "steps": 0,  # … or in optimizer steps
+    "init": "",  # weights to begin with: a file, an Orbax folder, another run's, hf://owner/repo
     "model": {"name": "vit_ti16", "dtype": "float32"},  # any hyperparameter of the model besides
     "data": {
         "train": "digits://",

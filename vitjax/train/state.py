@@ -43,6 +43,23 @@ def create_state(
     return TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), copy)
 
 
+def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
+    """The state with other parameters, averages and running statistics, placed as its own are.
+
+    Args:
+      variables: whole arrays, the same on every process.
+    """
+
+    def place(like: Any, value: Any) -> Any:
+        value = np.asarray(value, like.dtype)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda i: value[i])
+
+    params = jax.tree.map(place, state.params, variables["params"])
+    rest = jax.tree.map(place, state.rest, {k: variables[k] for k in state.rest})
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, rest=rest, ema=ema)
+
+
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Leaves by path, "block_0/mixer/qkv/kernel", in the order of the paths."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,0 +1,80 @@
+"""Fine-tuning on smaller data sets, as the ViT paper does for its table 2 (arXiv:2010.11929).
+
+  :cifar10, :cifar100   10,000 steps          :pets, :flowers   500 steps
+  :imagenet             20,000 steps, averaged parameters (Polyak, 0.9999)
+  :swin_384             Swin-B at 384 pixels from its weights at 224 (arXiv:2103.14030, appendix A2)
+
+Command: `python train.py --config=configs/finetune.py:pets --workdir=runs/pets
+--config.init=runs/pretrained`. `init` is a file of published weights, an Orbax folder, another run
+of ours, or hf://owner/repo; the head is new, positions are interpolated to 384 pixels, both said
+aloud. Another model: `--config.model.name=vit_l16`.
+
+The recipe (table 4 and appendix B.1.1 there): SGD with momentum 0.9, batch 512, cosine decay, no
+weight decay, clipping at 1, 384 pixels, random crops and flips. The paper chooses the learning rate
+on a held-out part of the training images from 0.001, 0.003, 0.01, 0.03 (ImageNet: 0.003 to 0.06):
+`--config.data.train_split='train[:90%]' --config.data.test_split='train[90%:]'`.
+
+Expected of ViT-B/16 from ImageNet-21k (table 5 there): CIFAR-10 98.95 %, CIFAR-100 91.67 %, Pets
+94.43 %, Flowers 99.38 %, ImageNet 83.97 %. Hardware: one v3-8 or a larger GPU. None of these runs
+has been made with this code yet.
+
+A linear probe trains the head alone:
+`--config.optimizer.learning_rate_rules='(("head/.*", 1.0), (".*", 0.0))'`.
+"""
+
+from typing import Any
+
+DATA = {  # name → data set, steps, learning rate
+    "cifar10": ("tfds://cifar10", 10_000, 0.01),
+    "cifar100": ("tfds://cifar100", 10_000, 0.01),
+    "pets": ("tfds://oxford_iiit_pet", 500, 0.003),
+    "flowers": ("tfds://oxford_flowers102", 500, 0.01),
+    "imagenet": ("tfds://imagenet2012", 20_000, 0.03),
+}
+
+
+def _swin_384() -> dict[str, Any]:
+    return dict(
+        epochs=30.0,
+        model=dict(name="swin_base_384", dtype="bfloat16", drop_path_rate=0.5),
+        data=dict(
+            train="tfds://imagenet2012", test_split="validation", image_size=384, batch_size=1024,
+            eval_batch_size=512, eval_crop=1.0, augment="crop | flip", num_threads=16,
+        ),
+        loss=dict(label_smoothing=0.1),
+        optimizer=dict(name="adamw", weight_decay=1e-8, clip_norm=5.0),
+        schedule=dict(name="constant", learning_rate=1e-5),
+        eval_every=5000,
+    )  # fmt: skip
+
+
+def get_config(name: str = "cifar10") -> dict[str, Any]:
+    if name == "swin_384":
+        return _swin_384()
+    if name not in DATA:
+        raise ValueError(
+            f"No run {name!r} in configs/finetune.py; choose from {', '.join(DATA)}, swin_384."
+        )
+    uri, steps, learning_rate = DATA[name]
+    return dict(
+        steps=steps,
+        model=dict(name="vit_b16", dtype="bfloat16"),
+        data=dict(
+            train=uri,
+            test_split="validation" if name == "imagenet" else "test",
+            image_size=384,
+            batch_size=512,
+            eval_batch_size=512,
+            eval_crop=1.0,
+            augment="crop | flip",
+            num_threads=16,
+        ),
+        optimizer=dict(
+            name="sgd", b1=0.9, clip_norm=1.0, ema=0.9999 if name == "imagenet" else 0.0
+        ),
+        schedule=dict(
+            name="cosine", learning_rate=learning_rate, warmup_steps=min(500, steps // 5)
+        ),
+        eval_every=max(steps // 10, 100),
+        checkpoint_every=max(steps // 10, 100),
+    )
