@@ -11,7 +11,7 @@ class HuggingFace:
     """One split; images stay encoded until the crop is known."""
 
     def __init__(self, data: Any, name: str, image: str, label: str):
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
 
         feature = data.features[label]
         inner = getattr(feature, "feature", None)
@@ -64,7 +64,7 @@ def open_hf(
       ValueError: the library, data set, split or column is not there.
     """
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError("hf:// needs the extra: pip install 'vitjax[datasets]'.") from error
     folder = os.path.expanduser(path)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from vitjax.attention import parse_mixers
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.mlp import Mlp
-from vitjax.layers.spec import Spec, spec
+from vitjax.layers.spec import spec
 from vitjax.models.pyramid import Block
 
 
@@ -48,14 +48,14 @@ class Encoder(nn.Module):
         # the variance 1/C of lecun_uniform, which, unlike Glorot's, stays right when the three
         # stand in one kernel.
         square, glorot = nn.initializers.lecun_uniform(), nn.initializers.xavier_uniform()
-        cycle: tuple[Spec, ...] = tuple(
+        cycle = [
             m.default(
                 num_heads=self.num_heads, qkv_bias=self.qkv_bias, qk_norm=self.qk_norm,
                 drop_rate=self.drop_rate, attn_drop_rate=self.attn_drop_rate, kernel_init=square,
             )
             for m in parse_mixers(self.mixer, 1)[0]
-        )  # fmt: skip
-        self.mixers = cycle
+        ]  # fmt: skip
+        self.mixers = tuple(cycle)
         mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate, kernel_init=glorot,
                    bias_init=nn.initializers.normal(1e-6))  # fmt: skip
         block = spec(Block, mlp=mlp, layer_scale_init=self.layer_scale_init, dtype=self.dtype)

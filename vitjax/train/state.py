@@ -1,5 +1,6 @@
 """What a step changes: data only."""
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -57,7 +58,7 @@ def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
     params = jax.tree.map(place, state.params, variables["params"])
     rest = jax.tree.map(place, state.rest, {k: variables[k] for k in state.rest})
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, rest=rest, ema=ema)
+    return dataclasses.replace(state, params=params, rest=rest, ema=ema)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
