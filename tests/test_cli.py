@@ -57,6 +57,7 @@ def test_a_mistake_is_one_sentence(capsys, arguments: list[str], message: str) -
     assert err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 def test_a_trained_run_names_what_it_sees(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture

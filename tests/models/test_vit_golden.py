@@ -9,6 +9,7 @@ STAGES = {"patch_embed": "patch_embed", "norm": "norm", "head": "head"} | {
 }
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("case", "name"), [("vit_tiny_patch16_224", "vit_ti16"), ("vit_base_patch32_224", "vit_b32")]
 )

@@ -36,10 +36,15 @@ MODELS: dict[str, dict[str, str]] = {
         mixer="bra(topk=1);bra(topk=2);bra(topk=4);full_lepe(num_heads=4)",
     ),
     "pvt": dict(name="pvt_v2_b0", depths="(1,1,1,1)", dims="(16,32,64,64)", num_heads="(2,2,4,4)"),
-    "swin_base": dict(name="swin_base", depths="(1,1,2,1)", window_size="2"),
-    "debiformer_base": dict(name="debiformer_base", depths="(1,1,2,1)"),
+    "swin_base": dict(name="swin_base", depths="(1,1,1,1)", window_size="2"),
+    "debiformer_base": dict(
+        name="debiformer_base",
+        depths="(1,1,1,1)",
+        n_win="2",
+        mixer="bra(topk=1);dbra(topk=2);bra(topk=2);dbra(topk=None)",
+    ),
 }
-SIZE = {"vit": 16, "scanned": 16, "debiformer_base": 64, "biformer": 64}
+SIZE = {"vit": 16, "scanned": 16, "biformer": 64}
 MESHES: dict[str, dict[str, int]] = {
     "one": {},
     "dp": {"data": 8},

@@ -1,6 +1,7 @@
 """Absolute position embeddings, and their interpolation to another grid."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def resize_positions(
 
 
 def place_tokens(
-    patches: Float[Array, "B N C"], tokens: list[Array], table: Float[Array, "1 M C"]
+    patches: Float[Array, "B N C"], tokens: list[Any], table: Float[Array, "1 M C"]
 ) -> Float[Array, "B P C"]:
     """Patches with their positions, behind extra tokens `[1, T, C]` each (class token, registers).
 
@@ -88,7 +89,7 @@ def place_tokens(
     patches = patches + table[:, split:]
     if not tokens:
         return patches
-    extra = jnp.concatenate(tokens, axis=1)
+    extra = jnp.concatenate([jnp.asarray(t) for t in tokens], axis=1)
     extra += jnp.pad(table[:, :split], ((0, 0), (0, extra.shape[1] - split), (0, 0)))
     extra = jnp.broadcast_to(extra.astype(patches.dtype), (patches.shape[0], *extra.shape[1:]))
     return jnp.concatenate([extra, patches], axis=1)
