@@ -6,8 +6,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of a test's time is compilation: without LLVM's expensive passes it takes half as long.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-import jax  # noqa: E402 - after the environment
-import pytest  # noqa: E402
+import jax
+import pytest
 
 
 @pytest.fixture
