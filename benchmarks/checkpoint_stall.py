@@ -1,6 +1,6 @@
 """How long a save holds up training: a ViT-L/16, 304 M parameters and AdamW's two moments.
 
-`python benchmarks/checkpoint_stall.py --folder=/tmp/stall` takes a few steps, saves in the middle,
+`python benchmarks/checkpoint_stall.py --folder=runs/stall` takes a few steps, saves in the middle,
 goes on while the save is written in the background, and prints the time of a step, the time for
 which `save` held the loop, their ratio, and when the save was whole.
 """
