@@ -3,7 +3,8 @@
 Command: `python configs/ablation.py` trains the set (13 models, 3 seeds each) and prints one table:
 test accuracy, parameters, FLOPs, images/s; `python configs/ablation.py 'swin*'` those that match.
 One of them: `python train.py --config=configs/ablation.py:swin/dbra --workdir=runs/one`.
-Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on.
+Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on. The
+whole set takes about an hour and a half on two CPU cores, more than half of it compilation.
 
 The question of arXiv:2410.08582 that its tables leave open: what do deformable agents that route
 (`dbra`) give where another paper's attention stands, and what is lost when DeBiFormer has only one

@@ -11,7 +11,11 @@ STAGES = {"patch_embed": "patch_embed", "norm": "norm", "head": "head"} | {
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
-    ("case", "name"), [("vit_tiny_patch16_224", "vit_ti16"), ("vit_base_patch32_224", "vit_b32")]
+    ("case", "name"),
+    [
+        ("vit_tiny_patch16_224", "vit_ti16"),
+        pytest.param("vit_base_patch32_224", "vit_b32", marks=pytest.mark.slow),
+    ],
 )
 def test_vit_is_the_official_one(case: str, name: str) -> None:
     check_case(case, name, STAGES)
