@@ -41,7 +41,6 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.train.setup import make_setup
     from vitjax.train.state import with_variables
     from vitjax.train.workdir import claim_workdir
-    from vitjax.weights.load import load_pretrained
 
     begin = time.perf_counter()
     d = config.data
@@ -90,6 +89,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
         state = setup.init(key)
         if not config.init:
             return state
+        from vitjax.weights.load import load_pretrained  # only such a run pays for it
+
         options = read_config(config.model.to_dict(), d.image_size)
         _, weights = load_pretrained(options[0], config.init, len(names), **options[1])
         return with_variables(state, weights)

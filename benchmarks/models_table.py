@@ -4,16 +4,12 @@
 nothing is executed on data. `--check` compares with the file that is there instead.
 """
 
-import math
 import pathlib
 import sys
 import time
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from vitjax.analysis.cost import multiply_adds
+from vitjax.analysis.cost import trace
 from vitjax.models import MODELS, create_model
 from vitjax.train.report import clock, progress
 
@@ -182,11 +178,7 @@ def measure(name: str) -> tuple[int, int, int]:
     """Image size, parameters and multiply-adds."""
     model = create_model(name)
     side = getattr(model, "image_size", 224)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(variables["params"]))
-    traced = jax.jit(lambda v, x: model.apply(v, x)).trace(variables, images)
-    return side, parameters, multiply_adds(traced.jaxpr.jaxpr)
+    return side, *trace(model, (1, side, side, 3))[:2]
 
 
 def row(name: str, published: tuple | None) -> str:

@@ -44,13 +44,18 @@ class Layer(NamedTuple):
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> Cost:
     """Traces and compiles the forward pass for one image of `shape` `[1, H, W, 3]`."""
+    parameters, macs, forward = trace(model, shape)
+    analysis = forward.lower().compile().cost_analysis()
+    return Cost(parameters, macs, float(analysis["flops"]))  # type: ignore[index]
+
+
+def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, Any]:
+    """Parameters, multiply-adds and the traced forward pass; nothing is compiled."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    forward = jax.jit(lambda v, x: model.apply(v, x))
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(variables["params"]))
-    macs = multiply_adds(forward.trace(variables, images).jaxpr.jaxpr)
-    analysis = forward.lower(variables, images).compile().cost_analysis()
-    return Cost(parameters, macs, float(analysis["flops"]))  # type: ignore[index]
+    forward = jax.jit(lambda v, x: model.apply(v, x)).trace(variables, images)
+    return parameters, multiply_adds(forward.jaxpr.jaxpr), forward
 
 
 def multiply_adds(jaxpr: core.Jaxpr) -> int:
