@@ -79,6 +79,8 @@ def test_magnitudes_of_rand_augment():
     np.testing.assert_array_equal(at("solarize", 9.0), pixels.solarize(image, 26))
     np.testing.assert_array_equal(at("solarize", 0.0), image)
     np.testing.assert_array_equal(at("solarize_add", 9.0), pixels.solarize_add(image, 99))
+    np.testing.assert_array_equal(at("posterize", 15.0), np.zeros_like(image))
+    np.testing.assert_array_equal(at("solarize", 15.0), 255 - image)
     for name, function in (("color", pixels.color), ("contrast", pixels.contrast)):
         wanted = {function(image, factor).tobytes() for factor in (1.81, 0.19)}
         found = {policies.RAND_AUGMENT[name](image, 9.0, rng(i)).tobytes() for i in range(20)}
@@ -88,6 +90,15 @@ def test_magnitudes_of_rand_augment():
     assert {name for pair in policies.IMAGENET_POLICY for name, *_ in pair} <= {
         *policies.AUTO_AUGMENT
     }
+
+
+def test_magnitudes_are_cut_where_timm_cuts_them(monkeypatch):
+    seen = []
+    spy = {"spy": lambda image, level, rng: seen.append(level) or image}
+    monkeypatch.setattr(policies, "RAND_AUGMENT", spy)
+    for mmax in (10.0, 30.0):
+        policies.rand_augment(noise(8, 8), rng(0), n=1, m=15, mstd=0.0, mmax=mmax, p=1.0)
+    assert seen == [10, 15]
 
 
 def test_rand_augment_applies_half_of_its_operations():
@@ -156,7 +167,7 @@ def test_reduced_decoding_changes_little():
         ("digit", "Unknown augmentation 'digit'; did you mean 'digits'"),
         ("flip | crop", "begins with 'flip'. Write 'crop | flip'"),
         ("crop | flop", "Unknown change of an augmentation 'flop'; did you mean 'flip'"),
-        ("crop | randaugment(mm=9)", "Unknown option of randaugment 'mm'; did you mean 'm'"),
+        ("crop | randaugment(mtd=9)", "Unknown option of randaugment 'mtd'; did you mean 'mstd'"),
         ("crop(interpolation='cubic')", "Unknown interpolation 'cubic'; did you mean 'bicubic'"),
         ("crop | flip(", "does not parse at"),
         ("crop | flip(0.5)", "does not parse at"),

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,6 +68,18 @@ CHANGES = {
 }
 
 
+class Placement(NamedTuple):
+    """Where in its image a square lies; turns, shears and shifts of policies are not told.
+
+    Attributes:
+      box: top, left, height, width, as shares of the image; beyond 0 to 1 it is its mirror image.
+      mirrored: left and right are exchanged.
+    """
+
+    box: tuple[float, float, float, float]
+    mirrored: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """A pure function of (image, generator, size): cuts a rectangle out, then changes the square.
@@ -83,13 +95,22 @@ class Augmentation:
     interpolation: str = "area"
 
     def __call__(self, image: Image, rng: np.random.Generator, size: int) -> Square:
+        return self.placed(image, rng, size)[0]
+
+    def placed(self, image: Image, rng: np.random.Generator, size: int) -> tuple[Square, Placement]:
+        """The square, and where in the image it lies."""
         picture = image if isinstance(image, Picture) else Picture(image)
-        box = self.frame(picture.height, picture.width, rng, size)
+        height, width = picture.height, picture.width
+        box = self.frame(height, width, rng, size)
         exact = self.frame is _centre
         square = transforms.cut_out(picture, box, size, self.interpolation, exact=exact)
+        mirrored = False
         for change in self.changes:
-            square = change(square, rng)
-        return square
+            before, square = square, change(square, rng)
+            mirrored ^= getattr(change, "func", change) is flip and square is not before
+        top, left, rows, columns = box
+        shares = top / height, left / width, rows / height, columns / width
+        return square, Placement(shares, mirrored)
 
 
 @functools.lru_cache(maxsize=16)

@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int32, UInt8, UInt16
 
 from vitjax.data.image import Picture
 from vitjax.data.source import UNLABELLED, BadImage, Source
@@ -18,12 +18,17 @@ class Batch(TypedDict):
     """Images with labels; mask 0 marks a row that is padding or a bad image that was skipped.
 
     Such a row is black and has label 0. A multi-label source's labels are a weight for each of the
-    K classes; images without a class have label 0.
+    K classes; images without a class have label 0. With label maps there are those of the whole
+    images, and which rectangle (see `augment.Placement`) of them a row shows.
     """
 
     image: UInt8[np.ndarray, "B S S 3"]
     label: Int32[np.ndarray, "B"] | Float32[np.ndarray, "B K"]
     mask: Float32[np.ndarray, "B"]
+    map_classes: NotRequired[UInt16[np.ndarray, "B k h w"]]
+    map_scores: NotRequired[Float16[np.ndarray, "B k h w"]]
+    box: NotRequired[Float32[np.ndarray, "B 4"]]
+    mirrored: NotRequired[Bool[np.ndarray, "B"]]
 
 
 class BadImages:

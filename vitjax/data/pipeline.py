@@ -10,15 +10,25 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import cv2
 import grain
+import numpy as np
 
-from vitjax.data.augment import parse_augmentation
+from vitjax.data.augment import Placement, parse_augmentation
 from vitjax.data.batch import BadImages, Batch, load_batch
+from vitjax.data.image import Picture
+from vitjax.data.label_maps import LabelMaps
 from vitjax.data.order import epoch_order, sample_rngs
 from vitjax.data.source import Source
-from vitjax.data.transforms import CROP_FRACTION, INTERPOLATIONS, resize_and_centre_crop
+from vitjax.data.transforms import (
+    CROP_FRACTION,
+    INTERPOLATIONS,
+    Square,
+    resize_and_centre_crop,
+    squeeze,
+)
 from vitjax.names import unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
@@ -37,6 +47,7 @@ def train_batches(
     num_threads: int = 2,
     on_bad_image: str = "fail",
     max_bad_images: int = -1,
+    label_maps: LabelMaps | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of augmented images; every epoch has each image once, in a new order.
 
@@ -56,6 +67,7 @@ def train_batches(
         them in the caller's thread.
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
       max_bad_images: so many different ones may be skipped; -1 for any number.
+      label_maps: of the images; a batch then has theirs too, and where in them its squares lie.
 
     Returns:
       An iterator, whose `close()` ends its threads.
@@ -83,12 +95,20 @@ def train_batches(
     def batch_at(step: int) -> Batch:
         positions = [step * batch_size + row for row in own]
         places = (divmod(position, size) for position in positions)
-        indices = (int(order(epoch)[place]) for epoch, place in places)
+        indices = [int(order(epoch)[place]) for epoch, place in places]
+        placements: dict[int, Placement] = {}
+
+        def square(image: Picture, row: int, rng: np.random.Generator) -> Square:
+            result, placements[row] = transform.placed(image, rng, image_size)
+            return result
+
         transforms = (
-            lambda image, rng=rng: transform(image, rng, image_size)
-            for rng in sample_rngs(seed, positions)
+            functools.partial(square, row=row, rng=rng)
+            for row, rng in enumerate(sample_rngs(seed, positions))
         )
-        return load_batch(source, indices, transforms, len(own), image_size, bad)
+        batch = load_batch(source, indices, transforms, len(own), image_size, bad)
+        maps = label_maps.rows(indices, placements) if label_maps else {}
+        return cast(Batch, {**batch, **maps})
 
     return _prefetched(batch_at, start_step, sys.maxsize, num_threads)
 
@@ -98,8 +118,9 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
-    crop: float = CROP_FRACTION,
+    crop: float | None = CROP_FRACTION,
     interpolation: str = "area",
+    start_step: int = 0,
     rows: Sequence[int] | None = None,
     num_threads: int = 2,
     on_bad_image: str = "fail",
@@ -110,13 +131,14 @@ def eval_batches(
     Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
 
     Args:
-      crop: side of the central square that is seen, as a share of the image's short side.
+      crop: side of the central square that is seen, as a share of the image's short side; None
+        for the whole image, squeezed into a square.
       interpolation: see `transforms.resize`.
     """
     _check_options(batch_size, image_size, num_threads, on_bad_image)
     if interpolation not in INTERPOLATIONS:
         raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
-    if not 0 < crop <= 1:
+    if crop is not None and not 0 < crop <= 1:
         raise ValueError(f"crop={crop} must lie above 0 and at most at 1, as 0.875 does.")
     bad = BadImages(on_bad_image, max_bad_images)
     own = _own_rows(rows, batch_size)
@@ -125,11 +147,15 @@ def eval_batches(
         # Rows ascend, so that those beyond the last image, the padding, stand at the end.
         indices = [i for row in own if (i := step * batch_size + row) < len(source)]
         transforms = itertools.repeat(
-            lambda image: resize_and_centre_crop(image, image_size, crop, interpolation)
+            lambda image: (
+                resize_and_centre_crop(image, image_size, crop, interpolation)
+                if crop
+                else squeeze(image, image_size, interpolation)
+            )
         )
         return load_batch(source, indices, transforms, len(own), image_size, bad)
 
-    return _prefetched(batch_at, 0, -(-len(source) // batch_size), num_threads)
+    return _prefetched(batch_at, start_step, -(-len(source) // batch_size), num_threads)
 
 
 def _own_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:

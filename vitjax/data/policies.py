@@ -1,6 +1,7 @@
 """Policies that pick what to do to a square: RandAugment, AutoAugment, 3-Augment, colour jitter.
 
-Magnitudes run from 0 to 10 and mean what they mean in timm, whose strings the recipes quote.
+Magnitudes run from 0 to 10, or beyond where that is asked for, and mean what they mean in timm,
+whose strings the recipes quote.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 from vitjax.data import pixels
 from vitjax.data.pixels import Square
 
-_LEVELS = 10.0
+_LEVELS = 10.0  # the magnitude at which an operation's range ends
 Applied = Callable[[Square, float, np.random.Generator], Square]
 
 
@@ -57,7 +58,7 @@ _SHARED: dict[str, Applied] = {
     "translate_y": _geometry(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size)),
 }
 RAND_AUGMENT: dict[str, Applied] = _SHARED | {
-    "posterize": lambda im, level, rng: pixels.posterize(im, 4 - int(4 * level / _LEVELS)),
+    "posterize": lambda im, level, rng: pixels.posterize(im, max(0, 4 - int(4 * level / _LEVELS))),
     "solarize": lambda im, level, rng: pixels.solarize(im, 256 - min(256, int(25.6 * level))),
     "solarize_add": lambda im, level, rng: pixels.solarize_add(im, min(128, int(11 * level))),
     "color": _enhance(pixels.color),
@@ -100,6 +101,7 @@ def rand_augment(
     n: int = 2,
     m: float = 9.0,
     mstd: float = 0.5,
+    mmax: float = _LEVELS,
     p: float = 0.5,
 ) -> Square:
     """RandAugment (arXiv:1909.13719) as DeiT has it: timm's `rand-m9-mstd0.5-inc1`.
@@ -108,13 +110,14 @@ def rand_augment(
       image: a square.
       rng: draws all.
       n: operations, drawn with replacement.
-      m: magnitude, 0 to 10.
+      m: magnitude.
       mstd: standard deviation of each operation's magnitude around it.
+      mmax: where magnitudes are cut, as timm's `mmax`; beyond 10 the ranges go on.
       p: probability that an operation is applied.
     """
     names = list(RAND_AUGMENT)
     for choice in rng.integers(len(names), size=n):
-        level = min(max(m + mstd * rng.standard_normal(), 0.0), _LEVELS)
+        level = min(max(m + mstd * rng.standard_normal(), 0.0), mmax)
         if rng.random() < p:
             image = RAND_AUGMENT[names[choice]](image, level, rng)
     return image

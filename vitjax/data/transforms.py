@@ -124,6 +124,12 @@ def resize_and_centre_crop(
     return cut_out(picture, box, size, interpolation)
 
 
+def squeeze(image: Image, size: int, interpolation: str = "area") -> Square:
+    """The whole image, whatever its proportions, resized to a square."""
+    picture = image if isinstance(image, Picture) else Picture(image)
+    return cut_out(picture, Box(0, 0, picture.height, picture.width), size, interpolation)
+
+
 def random_resized_crop(
     image: Image,
     rng: np.random.Generator,

@@ -1,0 +1,94 @@
+"""Label maps of a training set: which classes an annotator saw in each cell of each image.
+
+A folder that `vitjax labels` writes: `classes.npy` and `scores.npy`, [N, k, h, w], numbered as the
+images are, and `labels.json`, which says what they were made from. They are mapped, not read.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, UInt16
+
+from vitjax.data.augment import Placement
+from vitjax.data.source import Source, short_sha256
+
+ABOUT = "labels.json"
+
+
+class LabelMaps:
+    """The maps of one folder.
+
+    Attributes:
+      fingerprint: of what they were made from: data, annotator and how it looked.
+      shape: k, h, w.
+    """
+
+    classes: UInt16[np.ndarray, "N k h w"]
+    scores: Float16[np.ndarray, "N k h w"]
+
+    def __init__(self, folder: pathlib.Path, about: Mapping[str, Any]):
+        self._folder, self._about = folder, about
+        self.fingerprint = short_sha256((json.dumps(about, sort_keys=True).encode(),))
+        self.classes, self.scores = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("classes", "scores")
+        )
+        self.shape = tuple(self.classes.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __reduce__(self) -> Any:
+        return LabelMaps, (self._folder, self._about)  # another process maps the files itself
+
+    def rows(
+        self, indices: list[int], placements: Mapping[int, Placement]
+    ) -> dict[str, np.ndarray]:
+        """What a batch has besides: maps of whole images, and where in them its squares lie.
+
+        Args:
+          indices: the image of each row.
+          placements: of the rows that could be read; the others are left empty.
+        """
+        count = len(indices)
+        rows = {
+            "map_classes": np.zeros((count, *self.shape), np.uint16),
+            "map_scores": np.zeros((count, *self.shape), np.float16),
+            "box": np.zeros((count, 4), np.float32),
+            "mirrored": np.zeros(count, np.bool_),
+        }
+        for row, (box, mirrored) in placements.items():
+            rows["map_classes"][row] = self.classes[indices[row]]
+            rows["map_scores"][row] = self.scores[indices[row]]
+            rows["box"][row], rows["mirrored"][row] = box, mirrored
+        return rows
+
+
+def open_label_maps(folder: str, source: Source) -> LabelMaps:
+    """The maps of a training set.
+
+    Raises:
+      ValueError: there are none, they are not finished, or they are of other images.
+    """
+    path = pathlib.Path(folder)
+    if not (path / ABOUT).is_file():
+        raise ValueError(
+            f"{folder!r} holds no label maps: it has no {ABOUT}. `vitjax labels TEACHER --data=URI "
+            f"--to={folder}` makes them."
+        )
+    about = json.loads((path / ABOUT).read_text())
+    if not about["complete"]:
+        raise ValueError(
+            f"The label maps in {folder!r} are not finished; the `vitjax labels` command that "
+            f"began them goes on."
+        )
+    if (about["fingerprint"], about["images"]) != (source.fingerprint, len(source)):
+        raise ValueError(
+            f"The label maps in {folder!r} are of other images: they were made for "
+            f"{about['data']}, split {about['split']!r} ({about['images']:,} images, fingerprint "
+            f"{about['fingerprint']}), and the training data has {len(source):,} images "
+            f"(fingerprint {source.fingerprint}). Train on those, or make maps of these."
+        )
+    return LabelMaps(path, about)
