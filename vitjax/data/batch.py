@@ -126,6 +126,10 @@ def target(
     Raises:
       ValueError: it is none of the classes.
     """
+    if type(label) is int and 0 <= label < classes and not multi_label:
+        return label  # the usual case, without numpy
+    if type(label) is int and 0 <= label < classes and not multi_label:
+        return label  # the usual case, without numpy
     if isinstance(label, np.ndarray) and label.dtype.kind == "f":
         if not multi_label or label.shape != (classes,):
             raise ValueError(f"its label has {label.size} weights, and there are {classes} classes")

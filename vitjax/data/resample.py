@@ -59,13 +59,19 @@ def resize_like_pillow(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """Resizes to a square of side `size` with a kernel of KERNELS."""
     height, width = image.shape[:2]
-    turned = _rows(cv2.transpose(image).reshape(width, -1), size, kernel)  # columns first
-    image = cv2.transpose(turned.reshape(size, height, 3))
+    turned = _rows(_turned(image).reshape(width, -1), size, kernel)  # columns first
+    image = _turned(turned.reshape(size, height, 3))
     return _rows(image.reshape(height, -1), size, kernel).reshape(size, size, 3)
+
+
+def _turned(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "W H 3"]:
+    # Pixels of four bytes move at once, those of three byte by byte: twice as fast, there and back.
+    turned = cv2.transpose(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA))
+    return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB)
 
 
 def _rows(x: UInt8[np.ndarray, "n c"], size: int, kernel: str) -> UInt8[np.ndarray, "m c"]:
     source, out = x.astype(np.float32), np.empty((size, x.shape[1]), np.float32)
     for row, first, end, weight in resize_weights(kernel, len(x), size):
         np.matmul(weight, source[first:end], out=out[row : row + len(weight)])
-    return cv2.convertScaleAbs(np.maximum(out, 0, out=out))  # rounds, and clips at 255
+    return cv2.add(out, 0.0, dtype=cv2.CV_8U)  # rounds, and clips at 0 and 255
