@@ -3,6 +3,7 @@
 Mixed images (`mixing`), a teacher (`distillation`) and token labels are parts of the loss.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from vitjax.tasks.distillation import (
     teacher_logits,
 )
 from vitjax.tasks.mixing import Mixing
+from vitjax.tasks.token_labels import token_label_loss, token_targets
 
 LOSSES = ("softmax", "sigmoid")
 
@@ -36,6 +38,7 @@ def classification(
     std: tuple[float, ...] = (0.5, 0.5, 0.5),
     mixed: Mixing = mixing.NONE,
     distilled: Distillation | None = None,
+    token_weight: float = 0.0,
 ) -> Task:
     """The task of a model `images, train → logits [B, num_classes]`.
 
@@ -46,7 +49,15 @@ def classification(
       mean, std: per channel, in units of the full range: pixels become (pixel / 255 - mean) / std.
       mixed: what is done to a training batch.
       distilled: a teacher, whose head is `both_logits`'s second where the model has one.
+      token_weight: of the loss of each token's own logits (`token_logits`), whose labels are those
+        of the batch's label maps, or the image's.
+
+    Raises:
+      ValueError: a part does not go with another, or with the model.
     """
+    by_token = token_weight > 0 or mixed.mixtoken > 0
+    if by_token:
+        _check_tokens(model, loss, mixed, distilled)
 
     def init(key: Array) -> dict[str, Any]:
         variables = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
@@ -72,6 +83,8 @@ def classification(
             mix_key = jax.random.fold_in(key, mixing.MIX)
             images, target = mixing.mix(mix_key, mixed, images, target, batch["mask"])
         own = {name: value for name, value in rest.items() if name != TEACHER}
+        if by_token:
+            return token_loss({"params": params, **own}, images, target, batch, key)
         both = distilled is not None and hasattr(model, "both_logits")
         logits, own = model.apply(
             {"params": params, **own}, images, True, rngs={"dropout": key}, mutable=list(own),
@@ -85,6 +98,25 @@ def classification(
         share = distilled.weight
         losses = (1 - share) * per_sample(logits, target) + share * imitated
         return losses, {**own, TEACHER: rest[TEACHER]}
+
+    def token_loss(
+        variables: Any, images: Array, target: Array, batch: dict[str, Array], key: Array
+    ) -> tuple[Float[Array, "B"], Any]:
+        """Token labels (arXiv:2104.10858, eq. 4) of an image whose tokens are mixed (eq. 6-8)."""
+        apply = functools.partial(model.apply, method="token_logits")
+        plain: Any = jax.eval_shape(apply, variables, images)
+        grid = plain[1].shape[1:3]
+        dense, mix = token_targets(batch, target, grid), None
+        if mixed.mixtoken:
+            mix_key = jax.random.fold_in(key, mixing.MIX)
+            keep = mixing.kept_tokens(mix_key, mixed, grid, batch["mask"])
+            mix = functools.partial(mixing.mix_token, keep)
+            share = keep.mean(axis=(1, 2))[:, None]
+            target = share * target + (1 - share) * mixing.partner(target)
+        options = dict(rngs={"dropout": key}, mutable=[n for n in variables if n != "params"])
+        given = (images, True) if mix is None else (images, True, mix)
+        logits, own = apply(variables, *given, **options)
+        return token_label_loss(*logits, target, dense, token_weight), own
 
     def predict(variables: Any, images: Array) -> Float[Array, "B K"]:
         own = {name: value for name, value in variables.items() if name != TEACHER}
@@ -101,6 +133,26 @@ def classification(
     return Task(init, train_loss, predict, metrics, headline="top1")
 
 
+def _check_tokens(
+    model: nn.Module, loss: str, mixed: Mixing, distilled: Distillation | None
+) -> None:
+    if not hasattr(model, "token_logits"):
+        raise ValueError(
+            "Token labels and MixToken need a model with logits of its tokens, a VOLO; set "
+            "token_labels.weight=0 and mixing.mixtoken=0."
+        )
+    others = {
+        "mixup or cutmix": mixed.mixes,
+        "a teacher": distilled,
+        f"loss {loss!r}": loss != "softmax",
+    }
+    if wrong := [name for name, there in others.items() if there]:
+        raise ValueError(
+            f"Token labels and MixToken do not go with {' and '.join(wrong)}: tokens are mixed, "
+            f"and have a softmax loss and labels, of their own."
+        )
+
+
 def from_config(
     config: Any, model: nn.Module, num_classes: int, teacher: Teacher | None = None
 ) -> Task:
@@ -111,8 +163,16 @@ def from_config(
       model: as `models.from_config` gives it.
       num_classes: of the data.
       teacher: what `config.distillation.teacher` names.
+
+    Raises:
+      ValueError: as `classification`, or label maps are given that nothing would read.
     """
-    how = config.distillation
+    how, tokens = config.distillation, config.token_labels
+    if tokens.maps and not tokens.weight:
+        raise ValueError(
+            f"config.token_labels.maps={tokens.maps!r} is given, and with "
+            f"config.token_labels.weight=0 nothing is learnt from it; the papers have 0.5."
+        )
     return classification(
         model,
         num_classes=num_classes,
@@ -123,7 +183,27 @@ def from_config(
         std=tuple(config.data.std),
         mixed=Mixing(**config.mixing),
         distilled=Distillation(teacher, how.kind, how.weight, how.temperature) if teacher else None,
+        token_weight=tokens.weight,
     )
+
+
+def samples(
+    config: Any, num_classes: int, multi_label: bool, map_shape: tuple[int, ...] = ()
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of what a sample of a training batch has besides its image.
+
+    Args:
+      config: of the run, resolved.
+      multi_label: an image has a weight for each class.
+      map_shape: of the run's label maps: classes kept, rows, columns; supposed if not known.
+    """
+    label = ((num_classes,), jnp.float32) if multi_label else ((), jnp.int32)
+    found: dict[str, Any] = {"label": label, "mask": ((), jnp.float32)}
+    if config.token_labels.maps:
+        shape = map_shape or (5, 14, 14)
+        found |= {"map_classes": (shape, jnp.uint16), "map_scores": (shape, jnp.float16),
+                  "box": ((4,), jnp.float32), "mirrored": ((), jnp.bool_)}  # fmt: skip
+    return found
 
 
 def normalize(

@@ -28,6 +28,8 @@ class Mixing(NamedTuple):
       per_sample: one draw for each sample, and not one for the batch.
       erase: probability that a rectangle of an image becomes noise (Zhong et al.,
         arXiv:1708.04896).
+      mixtoken: alpha of MixToken's (Jiang et al., arXiv:2104.10858), for models with logits of
+        tokens; one draw for the batch.
     """
 
     mixup: float = 0.0
@@ -36,6 +38,7 @@ class Mixing(NamedTuple):
     switch_prob: float = 0.5
     per_sample: bool = False
     erase: float = 0.0
+    mixtoken: float = 0.0
 
     @property
     def mixes(self) -> bool:
@@ -177,7 +180,20 @@ def erase(
     return jnp.where(keep, images, jax.random.normal(noise_key, images.shape, images.dtype))
 
 
-def mix_token(keep: Bool[Array, "h w"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+def kept_tokens(
+    key: Array, mixing: Mixing, grid: tuple[int, int], mask: Float[Array, "B"]
+) -> Bool[Array, "B h w"]:
+    """MixToken's M (arXiv:2104.10858, section 3.3): which tokens stay an image's own.
+
+    The box is CutMix's, on the grid of the last map. Images whose partner has mask 0 stay whole.
+    """
+    apply_key, share_key, box_key = jax.random.split(key, 3)
+    keep = box_mask(box_key, 1 - symmetric_beta(share_key, mixing.mixtoken), *grid)
+    applied = jax.random.uniform(apply_key) < mixing.prob
+    return keep[None] | ~(applied & (partner(mask) > 0)[:, None, None])
+
+
+def mix_token(keep: Bool[Array, "*#B h w"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
     """MixToken (Jiang et al., arXiv:2104.10858, eq. 6): tokens outside `keep` are the partner's.
 
     It undoes itself: applied to the tokens after the stem, and to the outputs of the dense head,
@@ -187,6 +203,11 @@ def mix_token(keep: Bool[Array, "h w"], x: Float[Array, "B H W C"]) -> Float[Arr
       keep: on the grid of the last map.
       x: a map whose sides are multiples of the grid's.
     """
-    rows, columns = x.shape[1] // keep.shape[0], x.shape[2] // keep.shape[1]
-    fine = jnp.repeat(jnp.repeat(keep, rows, axis=0), columns, axis=1)[None, ..., None]
+    rows, columns = (side // cells for side, cells in zip(x.shape[1:3], keep.shape[-2:]))
+    if (rows * keep.shape[-2], columns * keep.shape[-1]) != x.shape[1:3]:
+        raise ValueError(
+            f"MixToken exchanges whole tokens of the last map, {keep.shape[-2:]}, and the first "
+            f"has {x.shape[1:3]}; choose an image_size that halves without rest, such as 224."
+        )
+    fine = jnp.repeat(jnp.repeat(keep, rows, axis=-2), columns, axis=-1)[..., None]
     return jnp.where(fine, x, partner(x))

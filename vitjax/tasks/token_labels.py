@@ -7,11 +7,11 @@ annotator found most probable there. A training crop reads the part of the map b
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 
 def dense_labels(
-    classes: Int[Array, "k h w"], scores: Float[Array, "k h w"], num_classes: int
+    classes: Integer[Array, "k h w"], scores: Float[Array, "k h w"], num_classes: int
 ) -> Float[Array, "h w K"]:
     """A stored map, the k best classes of each cell with their scores, as a weight for each class.
 
@@ -45,6 +45,29 @@ def crop_labels(
     columns = tent(box[1], box[3], labels.shape[1], grid[1])
     columns = jnp.where(mirrored, columns[::-1], columns)
     return jnp.einsum("yh,xw,hwk->yxk", rows, columns, labels)
+
+
+def token_targets(
+    batch: dict[str, Array], targets: Float[Array, "B K"], grid: tuple[int, int]
+) -> Float[Array, "B h w K"]:
+    """A label for each token: that of the map below it, or the image's where there is none.
+
+    Args:
+      batch: with `map_classes`, `map_scores`, `box` and `mirrored`, or without maps.
+      targets: of the images.
+      grid: tokens along each axis.
+    """
+    whole = targets[:, None, None]
+    if "map_classes" not in batch:
+        return jnp.broadcast_to(whole, (len(targets), *grid, targets.shape[1]))
+
+    def of_tokens(classes: Array, scores: Array, box: Array, mirrored: Array) -> Array:
+        scores = scores.astype(targets.dtype)
+        return crop_labels(dense_labels(classes, scores, targets.shape[1]), box, grid, mirrored)
+
+    names = ("map_classes", "map_scores", "box", "mirrored")
+    dense = jax.vmap(of_tokens)(*(batch[name] for name in names))
+    return dense + (1 - dense.sum(axis=-1, keepdims=True)) * whole  # an empty cell has sum 0
 
 
 def token_label_loss(

@@ -43,7 +43,10 @@ DEFAULTS: dict[str, Any] = {
         "switch_prob": 0.5,
         "per_sample": False,
         "erase": 0.0,
+        "mixtoken": 0.0,
     },
+    # Of each token (VOLO): the folder of `vitjax labels`, or the image's label where it is empty.
+    "token_labels": {"maps": "", "weight": 0.0},
     "distillation": {
         "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
         "kind": "hard",

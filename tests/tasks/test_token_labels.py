@@ -1,0 +1,146 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tasks.test_mixing import batch
+from vitjax.models import create_model
+from vitjax.tasks import mixing
+from vitjax.tasks.classification import classification
+from vitjax.tasks.mixing import Mixing, mix_token
+from vitjax.tasks.token_labels import crop_labels, dense_labels, token_label_loss
+
+
+def test_label_maps():
+    classes = jnp.array([[[0, 1], [2, 0]], [[1, 2], [0, 1]]])
+    scores = jnp.array([[[3.0, 1.0], [1.0, 0.5]], [[1.0, 1.0], [1.0, 0.5]]])
+    dense = dense_labels(classes, scores, 3)
+    np.testing.assert_allclose(dense[0, 0], [0.75, 0.25, 0])
+    np.testing.assert_allclose(dense.sum(-1), 1)
+    whole = jnp.array([0.0, 0.0, 1.0, 1.0])
+    np.testing.assert_allclose(crop_labels(dense, whole, (2, 2)), dense, atol=1e-6)
+    np.testing.assert_allclose(crop_labels(dense, whole, (2, 2), True), dense[:, ::-1], atol=1e-6)
+    corner = crop_labels(dense, jnp.array([0.5, 0.5, 0.5, 0.5]), (1, 1))
+    np.testing.assert_allclose(corner[0, 0], dense[1, 1], atol=1e-6)
+    middle = crop_labels(dense, whole, (1, 1))
+    np.testing.assert_allclose(middle[0, 0], dense.mean((0, 1)), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_token_labels_and_mix_token_in_volo():
+    model = create_model(
+        "volo_d1", num_classes=5, image_size=32, dims=(8, 16, 16, 16), num_heads=(1, 2, 2, 2),
+        depths=(1, 1, 1, 1), stem_width=8, mlp_ratio=1.0, drop_path_rate=0.0,
+    )  # fmt: skip
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    heads = {"head", "aux_head"}
+    params = {
+        name: jax.tree.map(lambda v: jax.random.normal(jax.random.key(1), v.shape), value)
+        if name in heads
+        else value
+        for name, value in variables["params"].items()
+    }
+    variables = {**variables, "params": params}
+
+    @jax.jit
+    def logits(keep):
+        mix = lambda m: mixing.mix_token(keep, m)  # noqa: E731
+        return model.apply(variables, x, False, mix, method="token_logits")
+
+    whole = jnp.ones((2, 2), bool)
+    plain_class, plain_tokens = logits(whole)
+    assert plain_tokens.shape == (4, 2, 2, 5)
+    swapped = logits(~whole)  # all tokens are the partner's, and come back to it
+    np.testing.assert_allclose(swapped[0], mixing.partner(plain_class), atol=1e-4)
+    np.testing.assert_allclose(swapped[1], plain_tokens, atol=1e-4)
+    targets = jax.nn.one_hot(jnp.arange(4), 5)
+    dense = jnp.broadcast_to(targets[:, None, None], (4, 2, 2, 5))
+    loss = token_label_loss(plain_class, plain_tokens, targets, dense)
+    own = -(targets * jax.nn.log_softmax(plain_class)).sum(1)
+    patches = -(dense * jax.nn.log_softmax(plain_tokens)).sum(-1).mean((1, 2))
+    np.testing.assert_allclose(loss, own + 0.5 * patches, rtol=1e-5)
+
+
+class Tokens(nn.Module):
+    """Every pixel is a token, and a class is read off their mean."""
+
+    @nn.compact
+    def token_logits(self, x, train=False, mix=lambda x: x):
+        x = mix(nn.Dense(5, name="stem")(x))
+        return nn.Dense(3, name="head")(jnp.tanh(x).mean((1, 2))), mix(nn.Dense(3, name="aux")(x))
+
+    def __call__(self, x, train=False):
+        return self.token_logits(x)[0]
+
+
+def with_maps():
+    """Images whose maps are of the same grid, seen whole; the last has an empty cell."""
+    rng = np.random.default_rng(1)
+    scores = rng.uniform(0.1, 1, (4, 2, 4, 4)).astype(np.float16)
+    scores[3, :, 0, 0] = 0
+    return batch() | {
+        "map_classes": jnp.asarray(rng.permuted(np.tile(np.arange(3), (4, 4, 4, 1)), axis=3)
+                                   [..., :2].transpose(0, 3, 1, 2), jnp.uint16),
+        "map_scores": jnp.asarray(scores),
+        "box": jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (4, 1)),
+        "mirrored": jnp.array([False, True, False, False]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_the_loss_of_mixed_tokens(maps):
+    options = dict(num_classes=3, image_size=4, label_smoothing=0.1)
+    task = classification(Tokens(), **options, mixed=Mixing(mixtoken=1.0), token_weight=0.5)
+    b = with_maps() if maps else batch()
+    b["mask"] = jnp.array([1.0, 1.0, 1.0, 0.0])  # the third keeps its tokens
+    params = task.init(jax.random.key(0))["params"]
+    images = (b["image"] / 255 - 0.5) / 0.5
+    targets = np.asarray(jax.nn.one_hot(b["label"], 3) * 0.9 + 0.1 / 3)
+    tokens = np.broadcast_to(targets[:, None, None], (4, 4, 4, 3)).copy()
+    if maps:
+        for i in range(4):
+            for y in range(4):
+                for x in range(4):
+                    cell = np.zeros(3)
+                    classes = np.asarray(b["map_classes"])[i, :, y, x]
+                    cell[classes] = np.asarray(b["map_scores"], np.float64)[i, :, y, x]
+                    if cell.sum():
+                        at = 3 - x if b["mirrored"][i] else x
+                        tokens[i, y, at] = cell / cell.sum()
+    shares = set()
+    for seed in range(10):
+        key = jax.random.key(seed)
+        losses, _ = jax.jit(task.loss)(params, {}, b, key)
+        mix_key = jax.random.fold_in(key, mixing.MIX)
+        keep = mixing.kept_tokens(mix_key, Mixing(mixtoken=1.0), (4, 4), b["mask"])
+        assert keep[2].all()
+        share = np.asarray(keep.mean((1, 2)))
+        shares.add(float(share[0]))
+        target = share[:, None] * targets + (1 - share[:, None]) * targets[[1, 0, 3, 2]]
+        mix = functools.partial(mix_token, keep)
+        logits = Tokens().apply({"params": params}, images, True, mix, method="token_logits")
+        expected = token_label_loss(*logits, jnp.asarray(target), jnp.asarray(tokens))
+        np.testing.assert_allclose(losses[:3], expected[:3], rtol=2e-3 if maps else 1e-4)
+    assert len(shares) > 1
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (nn.Dense(3), {}, "need a model with logits of its tokens, a VOLO"),
+        (Tokens(), {"loss": "sigmoid"}, "do not go with loss 'sigmoid'"),
+        (Tokens(), {"mixed": Mixing(mixup=0.2)}, "do not go with mixup or cutmix"),
+    ],
+)
+def test_parts_that_do_not_go_together(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        classification(model, num_classes=3, image_size=4, token_weight=0.5, **options)
+
+
+def test_a_map_that_is_no_multiple_of_the_grid():
+    with pytest.raises(ValueError, match=r"\(2, 2\), and the first has \(5, 4\).*halves without"):
+        mix_token(jnp.ones((2, 2), bool), jnp.ones((2, 5, 4, 1)))
