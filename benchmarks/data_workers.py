@@ -24,7 +24,7 @@ def vitjax(folder: str, batch: int, cores: int, interpolation: str) -> Iterator[
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
     augment = f"crop(interpolation={interpolation!r}) | flip"
     return train_batches(
-        source, batch_size=batch, image_size=SIZE, augment=augment, num_threads=2 * cores
+        source, batch_size=batch, image_size=SIZE, augment=augment, num_threads=cores
     )
 
 
@@ -36,7 +36,7 @@ def pillow(folder: str, batch: int, cores: int) -> Iterator[Any]:
     from PIL import Image
 
     from vitjax.data import open_source, transforms
-    from vitjax.data.augment import Augmentation
+    from vitjax.data.augment import Augmentation, Placement
     from vitjax.data.image import Picture
 
     def crop(self: Any, picture: Picture, rng: Any, size: int) -> Any:
@@ -46,13 +46,13 @@ def pillow(folder: str, batch: int, cores: int) -> Iterator[Any]:
         small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, corners)
         if rng.random() < 0.5:
             small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(small)
+        return np.asarray(small), Placement((0.0, 0.0, 1.0, 1.0), False)
 
-    Augmentation.__call__ = crop
+    Augmentation.placed = crop
     from vitjax.data.pipeline import train_batches
 
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
-    return train_batches(source, batch_size=batch, image_size=SIZE, num_threads=2 * cores)
+    return train_batches(source, batch_size=batch, image_size=SIZE, num_threads=cores)
 
 
 def tfdata(folder: str, batch: int, cores: int) -> Iterator[Any]:
