@@ -6,6 +6,7 @@
   vitjax plan --config=configs/digits.py --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
   vitjax data prepare imagenet2012 --to DIR     a TFRecord data set as ArrayRecord, once
+  vitjax labels runs/teacher --data URI --to DIR   label maps by a teacher, for token labels
 
 Every command takes --json, for scripts. Training is `python train.py --help`.
 """
@@ -57,6 +58,16 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("source", help="a TFDS name, or the folder with its dataset_info.json")
     sub.add_argument("--to", required=True, help="the new data_dir, which ?data_dir= then names")
     sub.add_argument("--data-dir", default="", help="where the name is looked up (TFDS's own)")
+    sub = command(labels, "labels")
+    sub.add_argument("teacher", help="a run's folder, or MODEL=WEIGHTS")
+    sub.add_argument("--data", required=True, help="the training images, as train.py takes them")
+    sub.add_argument("--split", default="train", help="(train)")
+    sub.add_argument("--to", type=pathlib.Path, required=True, help="the folder of the maps")
+    sub.add_argument("--k", type=int, default=5, help="classes kept of each cell (5)")
+    sub.add_argument("--image-size", type=int, default=0, help="what the teacher sees (its own)")
+    sub.add_argument("--batch-size", type=int, default=64, help="(64)")
+    sub.add_argument("--threads", type=int, default=4, help="that read images (4)")
+    sub.add_argument("--on-bad-image", choices=("fail", "skip"), default="fail")
     try:
         options, rest = parser.parse_known_args(arguments)
         fields = dict(flag.removeprefix("--config.").split("=", 1) for flag in rest
@@ -229,6 +240,20 @@ def data(options: argparse.Namespace) -> tuple[Any, str]:
         options.source, options.to, options.data_dir, lambda text: print(text, file=sys.stderr)
     )
     return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
+
+
+def labels(options: argparse.Namespace) -> tuple[Any, str]:
+    """Makes label maps with a trained model, resumable: what token_labels.maps then names."""
+    from vitjax.labels import make_labels
+    from vitjax.train.report import table
+
+    o = options
+    result = make_labels(
+        o.teacher, o.data, o.split, o.to, k=o.k, image_size=o.image_size, batch_size=o.batch_size,
+        num_threads=o.threads, on_bad_image=o.on_bad_image,
+        say=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    return result, table((k, f"{v:,}" if isinstance(v, int) else str(v)) for k, v in result.items())
 
 
 def _open_run(workdir: pathlib.Path) -> tuple[dict[str, Any], list[str], Any]:

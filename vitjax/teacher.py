@@ -1,41 +1,32 @@
-"""The teacher of a distilled run: another run, or published weights."""
+"""Trained models, another run's or published weights: teachers, and what is evaluated."""
 
 import json
 import pathlib
 from collections.abc import Sequence
 
-from vitjax.tasks.distillation import Teacher
+from vitjax.tasks.distillation import TEACHER, Teacher
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How published weights want their images; a run says so itself."""
 
 
-def open_teacher(text: str, class_names: Sequence[str]) -> Teacher | None:
-    """Reads the teacher's variables.
+def open_trained(text: str) -> tuple[Teacher, list[str] | None]:
+    """A trained model with what its images are like, and its classes' names if it says them.
 
     Args:
-      text: a run's folder, or `MODEL=SOURCE` as `load_pretrained` takes them; empty for none.
-      class_names: the student's.
+      text: a run's folder, or `MODEL=SOURCE` as `load_pretrained` takes them.
 
     Raises:
-      ValueError: there is no such run, or it has other classes.
+      ValueError: there is no such run, or the weights do not fit.
     """
-    if not text:
-        return None
     name, equals, source = text.partition("=")
     if equals:
         from vitjax.weights.load import load_pretrained
 
         model, variables = load_pretrained(name, source)
-        count = getattr(model, "num_classes", None)
-        if count != len(class_names):
-            raise ValueError(
-                f"The teacher {text!r} has {count} classes, and the data has {len(class_names)}; "
-                f"choose weights with the data's classes."
-            )
         size = getattr(model, "image_size", 224)
         side = size if isinstance(size, int) else size[0]
-        return Teacher(model, variables, IMAGENET_MEAN, IMAGENET_STD, side)
+        return Teacher(model, variables, IMAGENET_MEAN, IMAGENET_STD, side), None
     from vitjax.models import from_config
     from vitjax.train.checkpoint import SavedSteps
     from vitjax.train.config import read_config
@@ -43,19 +34,44 @@ def open_teacher(text: str, class_names: Sequence[str]) -> Teacher | None:
     folder = pathlib.Path(text)
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"The teacher {text!r} is no run's folder: it has no config.json. Give a --workdir "
-            f"that train.py was given, or MODEL=SOURCE."
+            f"{text!r} is no run's folder: it has no config.json. Give a --workdir that train.py "
+            f"was given, or MODEL=SOURCE."
         )
     classes = json.loads((folder / "classes.json").read_text())
-    if classes != list(class_names):
+    config = read_config(folder / "config.json")
+    d = config["data"]
+    _, found = SavedSteps(folder / "checkpoints").read()
+    variables = {"params": found["ema"] or found["params"], **found["rest"]}
+    variables.pop(TEACHER, None)
+    model = from_config(config["model"], len(classes), d["image_size"])
+    seen = {"crop": d["eval_crop"], "interpolation": d["interpolation"]}
+    mean, std = tuple(d["mean"]), tuple(d["std"])
+    return Teacher(model, variables, mean, std, d["image_size"], **seen), classes
+
+
+def open_teacher(text: str, class_names: Sequence[str]) -> Teacher | None:
+    """Reads the teacher's variables.
+
+    Args:
+      text: as in `open_trained`; empty for none.
+      class_names: the student's.
+
+    Raises:
+      ValueError: there is no such model, or it has other classes.
+    """
+    if not text:
+        return None
+    teacher, classes = open_trained(text)
+    count = getattr(teacher.model, "num_classes", None)
+    if classes is None and count != len(class_names):
+        raise ValueError(
+            f"The teacher {text!r} has {count} classes, and the data has {len(class_names)}; "
+            f"choose weights with the data's classes."
+        )
+    if classes is not None and classes != list(class_names):
         raise ValueError(
             f"The teacher {text!r} knows {len(classes)} classes ({', '.join(classes[:5])} …), and "
             f"the data has {len(class_names)} ({', '.join(class_names[:5])} …); they must be the "
             f"same, in the same order."
         )
-    config = read_config(folder / "config.json")
-    d = config["data"]
-    _, found = SavedSteps(folder / "checkpoints").read()
-    variables = {"params": found["ema"] or found["params"], **found["rest"]}
-    model = from_config(config["model"], len(classes), d["image_size"])
-    return Teacher(model, variables, tuple(d["mean"]), tuple(d["std"]), d["image_size"])
+    return teacher

@@ -58,8 +58,13 @@ class BiT(nn.Module):
         """The maps after each stage, of strides 4, 8, 16 and 32."""
         return self.backbone(images.astype(self.dtype or images.dtype))
 
+    def cells(
+        self, images: Float[Array, "B H W c"], train: bool = False
+    ) -> Float[Array, "B h w C"]:
+        """The last map as the head reads it, which it does averaged over positions."""
+        return nn.relu(self.norm(self.features(images, train)[-1]))
+
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = nn.relu(self.norm(self.features(images, train)[-1]))
-        x = jnp.mean(x, axis=(1, 2))
+        x = jnp.mean(self.cells(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x

@@ -174,10 +174,14 @@ class Pyramid(nn.Module):
             maps.append(x)
         return tuple(maps)
 
+    def cells(
+        self, images: Float[Array, "B H W c"], train: bool = False
+    ) -> Float[Array, "B h w C"]:
+        """The last map as the head reads it, which it does averaged over positions."""
+        x = self.features(images, train)[-1]
+        return x if self.stage_norm else normalize(self.final_norm, x, train)
+
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = self.features(images, train)[-1]
-        if not self.stage_norm:
-            x = normalize(self.final_norm, x, train)
-        x = jnp.mean(x, axis=(1, 2))
+        x = jnp.mean(self.cells(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x

@@ -115,8 +115,8 @@ def classification(
             target = share * target + (1 - share) * mixing.partner(target)
         options = dict(rngs={"dropout": key}, mutable=[n for n in variables if n != "params"])
         given = (images, True) if mix is None else (images, True, mix)
-        logits, own = apply(variables, *given, **options)
-        return token_label_loss(*logits, target, dense, token_weight), own
+        (whole, tokens), own = apply(variables, *given, **options)
+        return token_label_loss(whole, tokens, target, dense, token_weight), own
 
     def predict(variables: Any, images: Array) -> Float[Array, "B K"]:
         own = {name: value for name, value in variables.items() if name != TEACHER}

@@ -24,6 +24,7 @@ class Teacher(NamedTuple):
       variables: its parameters and the rest.
       mean, std: its normalisation.
       image_size: side of the images that it was trained with.
+      crop, interpolation: how it was evaluated, see `pipeline.eval_batches`.
     """
 
     model: nn.Module
@@ -31,6 +32,8 @@ class Teacher(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    crop: float = 0.875
+    interpolation: str = "bicubic"
 
 
 class Distillation(NamedTuple):

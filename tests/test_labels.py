@@ -1,0 +1,112 @@
+"""Label maps, made by a small teacher, kept, resumed, and learnt from."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax import labels
+from vitjax.cli import main
+from vitjax.data import open_source
+from vitjax.data.image import Box
+from vitjax.data.label_maps import open_label_maps
+from vitjax.data.transforms import cut_out
+from vitjax.models import create_model
+from vitjax.tasks.distillation import Teacher
+
+MEAN = (0.5, 0.5, 0.5)
+DATA = "digits://"
+
+
+def with_random_heads(model, size):
+    variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+
+    def draw(path, leaf):
+        head = "head" in jax.tree_util.keystr(path)
+        return jax.random.normal(next(keys), leaf.shape) if head else leaf
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    model = create_model(
+        "vit_ti4", num_classes=10, image_size=8, width=8, depth=1, num_heads=1, pool="gap"
+    )
+    return Teacher(model, with_random_heads(model, 8), MEAN, MEAN, 8, interpolation="area")
+
+
+@pytest.fixture
+def named(teacher, monkeypatch):
+    teachers = {"good": teacher}
+    monkeypatch.setattr(labels, "open_teacher", lambda text, names: teachers[text])
+    return teachers
+
+
+def make(folder, capsys, *flags, name="good"):
+    code = main(["labels", name, f"--data={DATA}", "--split=test[:50]", f"--to={folder}",
+                 "--batch-size=16", "--json", *flags])  # fmt: skip
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out) if code == 0 else captured.err
+
+
+def test_the_maps_are_the_teachers_best_classes(tmp_path, capsys, named, teacher):
+    code, said = make(tmp_path, capsys, "--k=3")
+    assert (code, said["images"], said["found"], said["shape"]) == (0, 50, 0, "3 × 2 × 2")
+    source = open_source(DATA, "test[:50]")
+    maps = open_label_maps(str(tmp_path), source)
+    assert maps.shape == (3, 2, 2) and len(maps) == 50
+    for i in (0, 17, 49):
+        square = cut_out(source[i]["image"], Box(0, 0, 8, 8), 8)
+        x = jnp.asarray(square[None] / 127.5 - 1, jnp.float32)
+        (cells,) = teacher.model.apply(teacher.variables, x, method="features")
+        head = teacher.variables["params"]["head"]
+        shares = np.asarray(jax.nn.softmax(cells[0] @ head["kernel"] + head["bias"]))
+        order = np.argsort(-shares, axis=-1)[..., :3]
+        np.testing.assert_array_equal(maps.classes[i], order.transpose(2, 0, 1))
+        best = np.take_along_axis(shares, order, axis=-1).transpose(2, 0, 1)
+        np.testing.assert_allclose(maps.scores[i], best, atol=2e-3)
+
+
+def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    make(whole, capsys)
+    written = []
+
+    def fsync(descriptor):
+        written.append(descriptor)
+        if len(written) == 5:  # the third batch is half there
+            raise OSError("killed")
+
+    monkeypatch.setattr(labels.os, "fsync", fsync)
+    assert make(broken, capsys)[0] == 2
+    source = open_source(DATA, "test[:50]")
+    with pytest.raises(ValueError, match="not finished"):
+        open_label_maps(str(broken), source)
+    named["other"] = teacher._replace(variables=jax.tree.map(lambda v: v + 1, teacher.variables))
+    code, error = make(broken, capsys, name="other")
+    assert code == 2 and "holds other label maps: teacher_sha256 (there" in error
+    code, said = make(broken, capsys)
+    assert said["found"] == 32
+    for name in ("classes.npy", "scores.npy", "labels.json"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert make(broken, capsys)[1]["found"] == 50
+    assert open_label_maps(str(broken), source).fingerprint
+
+
+def test_a_full_disk_is_told_before(tmp_path, capsys, named, monkeypatch):
+    usage = labels.shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(labels.shutil, "disk_usage", lambda path: usage)
+    code, error = make(tmp_path / "maps", capsys)
+    assert code == 2 and "100 bytes free, and 4,000 are needed" in error
+    assert not (tmp_path / "maps" / "labels.json").exists()
+
+
+def test_a_head_that_reads_a_class_token_is_refused(tmp_path, capsys, named):
+    model = create_model("vit_ti4", num_classes=10, image_size=8, width=8, depth=1, num_heads=1)
+    named["token"] = Teacher(model, with_random_heads(model, 8), MEAN, MEAN, 8)
+    code, error = make(tmp_path, capsys, name="token")
+    assert code == 2 and "'token' does not read the mean of its last map" in error

@@ -1,0 +1,206 @@
+"""Label maps by a trained model, from which token labels are learnt (arXiv:2104.10858).
+
+The annotator sees each image once, whole, squeezed into a square, and of each cell of its last map
+the k most probable classes are kept (section 3.2 there). Training reads of that what a crop shows.
+"""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vitjax.data import open_source, pipeline
+from vitjax.data.label_maps import ABOUT
+from vitjax.tasks.classification import normalize
+from vitjax.tasks.distillation import Teacher
+from vitjax.teacher import open_teacher
+from vitjax.train import sharding
+from vitjax.train.report import clock
+from vitjax.train.state import sha256
+from vitjax.train.workdir import lock
+
+FILES = {"classes": np.dtype("<u2"), "scores": np.dtype("<f2")}
+_EVERY = 10.0  # seconds between two lines of progress
+
+
+def cell_logits(model: nn.Module, images: Float[Array, "B H W c"]) -> Float[Array, "B h w K"]:
+    """Logits of each cell of the last map, as a `method` of `model.apply`.
+
+    They are the tokens' own, or the head's of a model whose head reads the map's mean.
+    """
+    module: Any = model
+    if hasattr(module, "token_logits"):
+        return module.token_logits(images)[1]
+    cells = module.cells(images) if hasattr(module, "cells") else module.features(images)[-1]
+    return module.head(cells)
+
+
+def make_labels(
+    teacher_text: str,
+    uri: str,
+    split: str,
+    folder: pathlib.Path,
+    *,
+    k: int = 5,
+    image_size: int = 0,
+    batch_size: int = 64,
+    num_threads: int = 4,
+    on_bad_image: str = "fail",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Annotates every image of a source; the same call goes on where an interrupted one stopped.
+
+    Args:
+      teacher_text: a run's folder, or MODEL=WEIGHTS; its classes are the data's.
+      uri, split: the images, as the training will read them.
+      folder: gets `classes.npy` and `scores.npy` [N, k, h, w], and at the end a `labels.json` that
+        says so.
+      k: classes kept of each cell.
+      image_size: side of the square that the annotator sees; 0 for the one it was trained with.
+      batch_size: rounded up to a multiple of the devices.
+      on_bad_image: "skip" leaves the maps of bad images empty.
+
+    Raises:
+      ValueError: the model has no logits of cells, the folder holds other maps, or there is no
+        room.
+    """
+    source = open_source(uri, split)
+    teacher = open_teacher(teacher_text, source.class_names)
+    if teacher is None:
+        raise ValueError("Who annotates? Give a run's folder, or MODEL=WEIGHTS.")
+    mesh = sharding.make_mesh({"data": -1})
+    placed, parts = sharding.batch_sharding(mesh), sharding.batch_parts(mesh)
+    batch_size = -(-batch_size // parts) * parts
+    size, classes = image_size or teacher.image_size, source.num_classes
+    if classes > np.iinfo(FILES["classes"]).max:
+        raise ValueError(f"Label maps hold classes up to 65,535; the data has {classes:,}.")
+    variables = jax.device_put(teacher.variables, sharding.replicated(mesh))
+
+    @jax.jit
+    def annotate(variables: Any, images: Array, mask: Array) -> tuple[Array, Array, Array]:
+        logits = _apply(teacher, variables, images, cell_logits)
+        scores, best = jax.lax.top_k(jax.nn.softmax(logits), min(k, classes))
+        scores *= mask[:, None, None, None]
+        maps = (jnp.moveaxis(best, 3, 1), jnp.moveaxis(scores, 3, 1))
+        cast = (m.astype(t) for m, t in zip(maps, FILES.values()))
+        return *cast, logits.mean(axis=(1, 2))
+
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    noise, mask = jax.device_put((noise, np.ones(batch_size, np.float32)), placed)
+    maps, _, mean = annotate(variables, noise, mask)
+    _check_cells(teacher, variables, noise, mean, teacher_text)
+    about = {
+        "data": uri, "split": split, "images": len(source), "fingerprint": source.fingerprint,
+        "teacher": teacher_text, "teacher_sha256": sha256(teacher.variables), "image_size": size,
+        "interpolation": teacher.interpolation, "shape": list(maps.shape[1:]),
+    }  # fmt: skip
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock(folder))
+        start = done = _begin(folder, about, batch_size)
+        begin = told = time.perf_counter()
+        batches = pipeline.eval_batches(
+            source, batch_size=batch_size, image_size=size, crop=None, num_threads=num_threads,
+            start_step=-(-start // batch_size), interpolation=teacher.interpolation,
+            on_bad_image=on_bad_image,
+        )  # fmt: skip
+        files = [held.enter_context((folder / f"{name}.npy").open("ab")) for name in FILES]
+        results = (
+            annotate(variables, batch["image"], batch["mask"])[:2]
+            for batch in sharding.to_devices(batches, placed, batch_size)
+        )
+        for values in _one_behind(results):
+            rows = min(batch_size, len(source) - done)
+            for file, array in zip(files, jax.device_get(values)):
+                file.write(array[:rows].tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            done += rows
+            if (now := time.perf_counter()) - told > _EVERY:
+                told, pace = now, (now - begin) / (done - start)
+                eta = clock(pace * (len(source) - done))
+                say(f"{done:,} of {len(source):,} images  {1 / pace:,.0f} images/s  ETA {eta}")
+        _describe(folder, about, complete=True)
+    return {"folder": str(folder), "images": len(source), "found": start,
+            "shape": " × ".join(map(str, about["shape"])),
+            "bytes": sum((folder / f"{name}.npy").stat().st_size for name in FILES)}  # fmt: skip
+
+
+def _one_behind(results: Iterator[Any]) -> Iterator[Any]:
+    """The results, each when the next is under way: the devices work while one is written."""
+    last = None
+    for result in results:
+        if last is not None:
+            yield last
+        last = result
+    if last is not None:
+        yield last
+
+
+def _apply(teacher: Teacher, variables: Any, images: Array, method: Any = None) -> Array:
+    pixels = normalize(images, teacher.mean, teacher.std)
+    return jnp.asarray(teacher.model.apply(variables, pixels, method=method), jnp.float32)
+
+
+def _check_cells(teacher: Teacher, variables: Any, images: Array, mean: Array, text: str) -> None:
+    """The head is linear: the cells' mean are the image's logits where it reads the map's mean."""
+    if hasattr(teacher.model, "token_logits"):
+        return
+    whole = np.asarray(jax.jit(lambda v, x: _apply(teacher, v, x))(variables, images))
+    if np.abs(np.asarray(mean) - whole).max() > 0.03 * max(np.abs(whole).max(), 1e-3):
+        raise ValueError(
+            f"The head of {text!r} does not read the mean of its last map, and so says nothing of "
+            f"one cell. Choose a pyramid, a BiT, a ViT with pool='gap', or a VOLO, whose tokens "
+            f"have a head of their own."
+        )
+
+
+def _begin(folder: pathlib.Path, about: dict[str, Any], batch_size: int) -> int:
+    """How many images are annotated already, whole batches; the files then end there."""
+    shape = (about["images"], *about["shape"])
+    row = int(np.prod(shape[1:])) * 2  # both types have two bytes
+    headers = {folder / f"{name}.npy": _header(shape, dtype) for name, dtype in FILES.items()}
+    if not (folder / ABOUT).exists():
+        needed, free = len(FILES) * row * shape[0], shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"{folder} has {free:,} bytes free, and {needed:,} are needed: make room, or "
+                f"choose another folder with --to. Nothing was written."
+            )
+        for path, header in headers.items():
+            path.write_bytes(header)
+        _describe(folder, about, complete=False)
+    there = json.loads((folder / ABOUT).read_text())
+    told = ("data", "split", "teacher")  # what they hold is known by its digest
+    if differing := [k for k, v in about.items() if there[k] != v and k not in told]:
+        words = "; ".join(f"{k} (there {there[k]!r}, now {about[k]!r})" for k in differing)
+        raise ValueError(f"{folder} holds other label maps: {words}. Choose another folder.")
+    done = min((path.stat().st_size - len(header)) // row for path, header in headers.items())
+    if done < shape[0]:
+        done -= done % batch_size
+    for path, header in headers.items():
+        os.truncate(path, len(header) + done * row)
+    return done
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    file = io.BytesIO()
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def _describe(folder: pathlib.Path, about: dict[str, Any], complete: bool) -> None:
+    temporary = folder / f"{ABOUT}.tmp"
+    temporary.write_text(json.dumps({"complete": complete, **about}, indent=2) + "\n")
+    temporary.replace(folder / ABOUT)  # whole or not at all
