@@ -31,6 +31,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.analysis.cost import count
     from vitjax.data import open_source, pipeline
     from vitjax.data.augment import parse_augmentation
+    from vitjax.data.label_maps import open_label_maps
     from vitjax.models import from_config, read_config
     from vitjax.tasks import classification, distillation
     from vitjax.teacher import open_teacher
@@ -60,6 +61,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     train_source = open_source(d.train, d.train_split)
     test_source = open_source(d.test or d.train, d.test_split)
     steps = configs.count_steps(config, len(train_source))
+    token_maps = config.token_labels.maps
+    maps = open_label_maps(token_maps, train_source) if token_maps else None
 
     # Task: model, loss, metrics.
     names = train_source.class_names
@@ -68,9 +71,12 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     task = classification.from_config(config, model, len(names), teacher)
 
     # State: from the seed, or from the last checkpoint.
-    setup = make_setup(config, task, mesh, steps)
+    map_shape = maps.shape if maps else ()
+    samples = classification.samples(config, len(names), train_source.multi_label, map_shape)
+    setup = make_setup(config, task, mesh, steps, samples)
     cost = count(model, (1, d.image_size, d.image_size, 3))
-    sources = {"training": train_source, "test": test_source}
+    sources: dict[str, Any] = {"training": train_source, "test": test_source}
+    sources |= {"label maps": maps} if maps else {}
     data = {k: {"fingerprint": s.fingerprint, "images": len(s)} for k, s in sources.items()}
     processes.check_same_everywhere(
         {**configs.flat_config(config), **processes.code_version(), "data": data}
@@ -139,7 +145,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
             train_source, batch_size=d.batch_size, image_size=d.image_size, augment=d.augment,
             seed=config.seed, repeats=d.repeats, start_step=start, num_threads=d.num_threads,
             on_bad_image=d.on_bad_image, max_bad_images=d.max_bad_images,
-            rows=rows(d.batch_size),
+            rows=rows(d.batch_size), label_maps=maps,
         )  # fmt: skip
         return sharding.to_devices(host_batches, setup.batch_sharding, d.batch_size)
 

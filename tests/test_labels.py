@@ -1,6 +1,7 @@
 """Label maps, made by a small teacher, kept, resumed, and learnt from."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -110,3 +111,44 @@ def test_a_head_that_reads_a_class_token_is_refused(tmp_path, capsys, named):
     named["token"] = Teacher(model, with_random_heads(model, 8), MEAN, MEAN, 8)
     code, error = make(tmp_path, capsys, name="token")
     assert code == 2 and "'token' does not read the mean of its last map" in error
+
+
+VOLO = {
+    "model.name": "volo_d1", "model.dims": (8, 16, 16, 16), "model.num_heads": (1, 2, 2, 2),
+    "model.depths": (1, 1, 1, 1), "model.stem_width": 8, "model.mlp_ratio": 1.0,
+    "data.image_size": 64, "data.batch_size": 8, "data.eval_batch_size": 20,
+    "data.train_split": "test[:50]", "data.test_split": "test[50:70]",
+    "data.augment": "crop(area=(0.5, 1.0)) | flip", "mixing.mixtoken": 1.0,
+    "token_labels.weight": 0.5, "epochs": 0, "steps": 2, "eval_every": 2, "log_every": 1,
+    "checkpoint_every": 2, "schedule.warmup_steps": 1,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_volo_learns_from_maps(tmp_path, capsys, named):
+    import train
+
+    make(tmp_path / "maps", capsys)
+    make(tmp_path / "others", capsys, "--k=2")
+    make(tmp_path / "train", capsys, "--split=train")
+
+    def run(folder, maps, **more):
+        flags = VOLO | {"token_labels.maps": str(tmp_path / maps)} | more
+        arguments = [f"--config.{name}={value}" for name, value in flags.items()]
+        code = train.main(["--config=configs/digits.py", f"--workdir={tmp_path / folder}",
+                           *arguments])  # fmt: skip
+        return code, capsys.readouterr().err
+
+    assert run("run", "maps") == (0, "")
+    rows = [json.loads(r) for r in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["split"] == "train"]
+    assert len(losses) == 2 and all(np.isfinite(losses))
+    code, error = run("other", "train")
+    assert code == 2 and "are of other images: they were made for digits://, split 'train'" in error
+    code, error = run("other", "maps", **{"token_labels.weight": 0})
+    assert code == 2 and "nothing is learnt from it" in error
+    folder = tmp_path / "maps"
+    shutil.rmtree(folder)
+    (tmp_path / "others").rename(folder)
+    code, error = run("run", "maps")
+    assert code == 2 and "The label maps data of the run" in error

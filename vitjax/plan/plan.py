@@ -175,7 +175,9 @@ def make_plan(
     check_batches(config, mesh.shape["data"] * mesh.shape["fsdp"])
     model = from_config(config.model.to_dict(), classes, d.image_size)
     task = classification.from_config(config, model, classes)  # a teacher is not planned for
-    setup = make_setup(config, task, mesh, steps)
+    # With a sigmoid an image may have several classes.
+    samples = classification.samples(config, classes, config.loss.name == "sigmoid")
+    setup = make_setup(config, task, mesh, steps, samples)
 
     image = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, 3), jnp.float32)
     variables = jax.eval_shape(task.init, jax.random.key(0))

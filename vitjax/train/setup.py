@@ -1,6 +1,6 @@
 """What a run compiles: state and steps with their shardings, for devices here or described."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,17 @@ class Setup(NamedTuple):
         return self.batch["image"].sharding
 
 
-def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
+SINGLE = {"label": ((), jnp.int32), "mask": ((), jnp.float32)}
+"""What a sample has besides its image: one class, and whether it counts."""
+
+
+def make_setup(
+    config: Any,
+    task: Task,
+    mesh: Mesh,
+    steps: int,
+    samples: Mapping[str, tuple[tuple[int, ...], Any]] = SINGLE,
+) -> Setup:
     """Nothing is allocated and nothing compiled before the first call.
 
     Args:
@@ -46,6 +56,7 @@ def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
       steps: length of the run.
     """
     d, o = config.data, config.optimizer
+      samples: shape and type of what a sample has besides its image.
     schedule = optimizer.make_schedule(steps=steps, **config.schedule)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     tx = optimizer.make_optimizer(
@@ -77,11 +88,10 @@ def make_setup(config: Any, task: Task, mesh: Mesh, steps: int) -> Setup:
     eval_step = jax.jit(
         sharding.constrain_activations(make_eval_step(task, gather), mesh), out_shardings=everywhere
     )
-    size = (d.batch_size, d.image_size, d.image_size, 3)
+    image = ((d.image_size, d.image_size, 3), jnp.uint8)
     batch = {
-        "image": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=split),
-        "label": jax.ShapeDtypeStruct(size[:1], jnp.int32, sharding=split),
-        "mask": jax.ShapeDtypeStruct(size[:1], jnp.float32, sharding=split),
+        name: jax.ShapeDtypeStruct((d.batch_size, *shape), dtype, sharding=split)
+        for name, (shape, dtype) in {"image": image, **samples}.items()
     }
     init = jax.jit(create, out_shardings=placed)
     return Setup(init, train_step, eval_step, state, batch, schedule)
