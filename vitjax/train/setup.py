@@ -54,9 +54,9 @@ def make_setup(
     Args:
       config: of the run, resolved.
       steps: length of the run.
+      samples: shape and type of what a sample has besides its image.
     """
     d, o = config.data, config.optimizer
-      samples: shape and type of what a sample has besides its image.
     schedule = optimizer.make_schedule(steps=steps, **config.schedule)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     tx = optimizer.make_optimizer(
