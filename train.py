@@ -126,7 +126,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     def evaluate(state: Any) -> dict[str, float]:
         batches = pipeline.eval_batches(
             test_source, batch_size=d.eval_batch_size, image_size=d.image_size, crop=d.eval_crop,
-            interpolation=d.interpolation, num_threads=d.num_threads, on_bad_image=d.on_bad_image,
+            interpolation=d.interpolation, num_threads=d.num_threads, num_processes=d.num_processes,
+            on_bad_image=d.on_bad_image,
             max_bad_images=d.max_bad_images, rows=rows(d.eval_batch_size),
         )  # fmt: skip
         sums = []
@@ -143,7 +144,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     def batches(start: int) -> Any:
         host_batches = pipeline.train_batches(
             train_source, batch_size=d.batch_size, image_size=d.image_size, augment=d.augment,
-            seed=config.seed, repeats=d.repeats, start_step=start, num_threads=d.num_threads,
+            seed=config.seed, repeats=d.repeats, start_step=start,
+            num_threads=d.num_threads, num_processes=d.num_processes,
             on_bad_image=d.on_bad_image, max_bad_images=d.max_bad_images,
             rows=rows(d.batch_size), label_maps=maps,
         )  # fmt: skip
@@ -266,12 +268,12 @@ def main(arguments: list[str]) -> int:
             if not several:
                 held.enter_context(signals.leave_at_once())
             return run(config, pathlib.Path(flags["workdir"]), held)
+    except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError, BadImage) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (CheckpointError, DivergedError, processes.ProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vitjax.models import create_model, list_models
-
 if TYPE_CHECKING:
+    from vitjax.models import create_model, list_models
     from vitjax.weights.load import load_pretrained
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "list_models", "load_pretrained"]
 
+_HOMES = {
+    "create_model": "vitjax.models",
+    "list_models": "vitjax.models",
+    "load_pretrained": "vitjax.weights.load",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # The readers and tables are imported only by those who load.
-    if name == "load_pretrained":
-        return importlib.import_module("vitjax.weights.load").load_pretrained
-    if name == "weights":
-        return importlib.import_module("vitjax.weights")
+    # Imported by those who ask: processes that only decode images need no jax.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("models", "weights"):
+        return importlib.import_module(f"vitjax.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,7 +75,7 @@ def load_batch(
     transforms: Iterable[Callable[[Picture], np.ndarray]],
     batch_size: int,
     image_size: int,
-    bad_images: BadImages,
+    take: Callable[[BadImage], None],
 ) -> Batch:
     """Reads and transforms images; the rows beyond the last index are padding.
 
@@ -85,10 +85,9 @@ def load_batch(
       transforms: one for each index, to [image_size, image_size, 3].
       batch_size: number of rows.
       image_size: side of the square.
-      bad_images: what to do about them.
+      take: told of images that cannot be read; what it raises ends this.
 
     Raises:
-      BadImage: an image cannot be read, and is not skipped.
       ValueError: a label is none of the classes.
     """
     classes = source.num_classes
@@ -108,7 +107,7 @@ def load_batch(
             batch["image"][row] = transform(Picture(example["image"]))
         except BadImage as error:
             name = error.name or source.example_name(index)
-            bad_images.take(BadImage(name, error.reason))
+            take(BadImage(name, error.reason))
             continue
         try:
             label[row] = target(example["label"], classes, source.multi_label)

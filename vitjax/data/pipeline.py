@@ -6,6 +6,7 @@ them; the order and the random numbers are computed here, a batch at a time, bec
 cost 28 µs an image, more than one of the digits takes.
 """
 
+import contextlib
 import functools
 import itertools
 import sys
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import cv2
-import grain
 import numpy as np
 
 from vitjax.data.augment import Placement, parse_augmentation
@@ -29,6 +29,7 @@ from vitjax.data.transforms import (
     resize_and_centre_crop,
     squeeze,
 )
+from vitjax.data.workers import BatchAt, Take, other_processes
 from vitjax.names import unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
@@ -48,6 +49,7 @@ def train_batches(
     on_bad_image: str = "fail",
     max_bad_images: int = -1,
     label_maps: LabelMaps | None = None,
+    num_processes: int = 0,
 ) -> Iterator[Batch]:
     """Endless batches of augmented images; every epoch has each image once, in a new order.
 
@@ -68,15 +70,18 @@ def train_batches(
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
       max_bad_images: so many different ones may be skipped; -1 for any number.
       label_maps: of the images; a batch then has theirs too, and where in them its squares lie.
+      num_processes: other processes that prepare a batch each, instead of threads; 0 for none.
+        They need a source that pickles.
 
     Returns:
-      An iterator, whose `close()` ends its threads.
+      An iterator, whose `close()` ends its threads and processes.
 
     Raises:
       ValueError: an option does not fit, or the batch is larger than the data set.
+      ChildProcessError, at a batch: one of the processes is no more.
     """
     size = len(source)
-    _check_options(batch_size, image_size, num_threads, on_bad_image)
+    _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
     if batch_size > size:
         raise ValueError(
             f"Batch size {batch_size} is larger than the data set, which has {size} images; choose "
@@ -86,14 +91,32 @@ def train_batches(
         raise ValueError(f"repeats={repeats} must lie between 1 and the batch size, {batch_size}.")
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative.")
-    transform, bad = parse_augmentation(augment), BadImages(on_bad_image, max_bad_images)
-    own = _own_rows(rows, batch_size)
+    parse_augmentation(augment)
+    make = functools.partial(
+        _training, source, batch_size, image_size, augment, seed, repeats,
+        _own_rows(rows, batch_size), label_maps,
+    )  # fmt: skip
+    bad = BadImages(on_bad_image, max_bad_images)
+    return _prefetched(make, start_step, sys.maxsize, bad, num_threads, num_processes)
+
+
+def _training(
+    source: Source,
+    batch_size: int,
+    image_size: int,
+    augment: str,
+    seed: int,
+    repeats: int,
+    rows: Sequence[int],
+    label_maps: LabelMaps | None,
+) -> BatchAt:
+    size, transform = len(source), parse_augmentation(augment)
     order = functools.lru_cache(maxsize=2)(
         functools.partial(epoch_order, seed, size, repeats=repeats)
     )
 
-    def batch_at(step: int) -> Batch:
-        positions = [step * batch_size + row for row in own]
+    def batch_at(step: int, take: Take) -> Batch:
+        positions = [step * batch_size + row for row in rows]
         places = (divmod(position, size) for position in positions)
         indices = [int(order(epoch)[place]) for epoch, place in places]
         placements: dict[int, Placement] = {}
@@ -106,11 +129,11 @@ def train_batches(
             functools.partial(square, row=row, rng=rng)
             for row, rng in enumerate(sample_rngs(seed, positions))
         )
-        batch = load_batch(source, indices, transforms, len(own), image_size, bad)
+        batch = load_batch(source, indices, transforms, len(rows), image_size, take)
         maps = label_maps.rows(indices, placements) if label_maps else {}
         return cast(Batch, {**batch, **maps})
 
-    return _prefetched(batch_at, start_step, sys.maxsize, num_threads)
+    return batch_at
 
 
 def eval_batches(
@@ -125,6 +148,7 @@ def eval_batches(
     num_threads: int = 2,
     on_bad_image: str = "fail",
     max_bad_images: int = -1,
+    num_processes: int = 0,
 ) -> Iterator[Batch]:
     """All images once, in the source's order; the last batch is padded to `batch_size`.
 
@@ -135,27 +159,39 @@ def eval_batches(
         for the whole image, squeezed into a square.
       interpolation: see `transforms.resize`.
     """
-    _check_options(batch_size, image_size, num_threads, on_bad_image)
+    _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
     if interpolation not in INTERPOLATIONS:
         raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
     if crop is not None and not 0 < crop <= 1:
         raise ValueError(f"crop={crop} must lie above 0 and at most at 1, as 0.875 does.")
+    make = functools.partial(
+        _evaluation, source, batch_size, image_size, crop, interpolation,
+        _own_rows(rows, batch_size),
+    )  # fmt: skip
+    stop = -(-len(source) // batch_size)
     bad = BadImages(on_bad_image, max_bad_images)
-    own = _own_rows(rows, batch_size)
+    return _prefetched(make, start_step, stop, bad, num_threads, num_processes)
 
-    def batch_at(step: int) -> Batch:
+
+def _evaluation(
+    source: Source,
+    batch_size: int,
+    image_size: int,
+    crop: float | None,
+    interpolation: str,
+    rows: Sequence[int],
+) -> BatchAt:
+    def square(image: Picture) -> Square:
+        if crop:
+            return resize_and_centre_crop(image, image_size, crop, interpolation)
+        return squeeze(image, image_size, interpolation)
+
+    def batch_at(step: int, take: Take) -> Batch:
         # Rows ascend, so that those beyond the last image, the padding, stand at the end.
-        indices = [i for row in own if (i := step * batch_size + row) < len(source)]
-        transforms = itertools.repeat(
-            lambda image: (
-                resize_and_centre_crop(image, image_size, crop, interpolation)
-                if crop
-                else squeeze(image, image_size, interpolation)
-            )
-        )
-        return load_batch(source, indices, transforms, len(own), image_size, bad)
+        indices = [i for row in rows if (i := step * batch_size + row) < len(source)]
+        return load_batch(source, indices, itertools.repeat(square), len(rows), image_size, take)
 
-    return _prefetched(batch_at, start_step, -(-len(source) // batch_size), num_threads)
+    return batch_at
 
 
 def _own_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
@@ -169,23 +205,40 @@ def _own_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
     return rows
 
 
-def _check_options(batch_size: int, image_size: int, num_threads: int, on_bad_image: str) -> None:
-    if batch_size < 1 or image_size < 1 or num_threads < 0:
+def _check_options(
+    batch_size: int, image_size: int, num_threads: int, num_processes: int, on_bad_image: str
+) -> None:
+    if min(batch_size, image_size) < 1 or min(num_threads, num_processes) < 0:
         raise ValueError(
             f"batch_size={batch_size} and image_size={image_size} must be at least 1, "
-            f"num_threads={num_threads} at least 0."
+            f"num_threads={num_threads} and num_processes={num_processes} at least 0."
         )
     if on_bad_image not in ON_BAD_IMAGE:
         raise ValueError(unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE))
 
 
 def _prefetched(
-    batch_at: Callable[[int], Batch], start: int, stop: int, num_threads: int
+    make: Callable[[], BatchAt],
+    start: int,
+    stop: int,
+    bad: BadImages,
+    num_threads: int,
+    num_processes: int,
 ) -> Iterator[Batch]:
+    import grain  # brings jax along, which the other processes do without
+
     cv2.setNumThreads(1)  # the batches are the parallelism; more threads inside an image only wait
+    others = contextlib.ExitStack()
+    if num_processes:  # one thread reads, in order, what they write
+        processes = other_processes(make, start, stop, num_processes)
+        batch_at, num_threads = others.enter_context(processes), 1
+    else:
+        batch_at = make()
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
-    batches = iter(grain.MapDataset.range(start, stop).map(batch_at).to_iter_dataset(options))
+    steps = grain.MapDataset.range(start, stop)
+    batches = iter(steps.map(lambda step: batch_at(step, bad.take)).to_iter_dataset(options))
     try:
         yield from batches
     finally:
+        others.close()  # first, so that the thread does not wait for them
         batches.close()

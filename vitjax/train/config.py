@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
         "eval_crop": 0.875,  # side of the square that evaluation sees, of the short side
         "interpolation": "area",  # of evaluation; training's is said in `augment`
         "num_threads": 4,
+        "num_processes": 0,  # that decode, instead of threads: for hosts of many cores
         "on_bad_image": "fail",
         "max_bad_images": -1,  # different ones that "skip" tolerates; -1: any number
         "mean": (0.5, 0.5, 0.5),
@@ -88,7 +89,8 @@ DEFAULTS: dict[str, Any] = {
 """Every field of a run and its default, whose type is the field's type."""
 
 FREE = (
-    *("log_every", "eval_every", "checkpoint_every", "keep", "data.num_threads"),
+    *("log_every", "eval_every", "checkpoint_every", "keep"),
+    *("data.num_threads", "data.num_processes"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices", "sharding_rules", "stall_seconds"),
 )
 """Fields that may differ when a run is resumed: the parameters do not depend on them (on the mesh,
