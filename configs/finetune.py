@@ -2,7 +2,6 @@
 
   :cifar10, :cifar100   10,000 steps          :pets, :flowers   500 steps
   :imagenet             20,000 steps, averaged parameters (Polyak, 0.9999)
-  :swin_384             Swin-B at 384 pixels from its weights at 224 (arXiv:2103.14030, appendix A2)
 
 Command: `python train.py --config=configs/finetune.py:pets --workdir=runs/pets
 --config.init=runs/pretrained`. `init` is a file of published weights, an Orbax folder, another run
@@ -18,13 +17,13 @@ Expected of ViT-B/16 from ImageNet-21k (table 5 there): CIFAR-10 98.95 %, CIFAR-
 94.43 %, Flowers 99.38 %, ImageNet 83.97 %. Hardware: one v3-8 or a larger GPU. None of these runs
 has been made with this code yet.
 
-A linear probe trains the head alone:
+Swin's fine-tuning is in configs/imagenet.py. A linear probe trains the head alone:
 `--config.optimizer.learning_rate_rules='(("head/.*", 1.0), (".*", 0.0))'`.
 """
 
 from typing import Any
 
-DATA = {  # name → data set, steps, learning rate
+RUNS = {  # name → data set, steps, learning rate
     "cifar10": ("tfds://cifar10", 10_000, 0.01),
     "cifar100": ("tfds://cifar100", 10_000, 0.01),
     "pets": ("tfds://oxford_iiit_pet", 500, 0.003),
@@ -33,29 +32,10 @@ DATA = {  # name → data set, steps, learning rate
 }
 
 
-def _swin_384() -> dict[str, Any]:
-    return dict(
-        epochs=30.0,
-        model=dict(name="swin_base_384", dtype="bfloat16", drop_path_rate=0.5),
-        data=dict(
-            train="tfds://imagenet2012", test_split="validation", image_size=384, batch_size=1024,
-            eval_batch_size=512, eval_crop=1.0, augment="crop | flip", num_threads=16,
-        ),
-        loss=dict(label_smoothing=0.1),
-        optimizer=dict(name="adamw", weight_decay=1e-8, clip_norm=5.0),
-        schedule=dict(name="constant", learning_rate=1e-5),
-        eval_every=5000,
-    )  # fmt: skip
-
-
 def get_config(name: str = "cifar10") -> dict[str, Any]:
-    if name == "swin_384":
-        return _swin_384()
-    if name not in DATA:
-        raise ValueError(
-            f"No run {name!r} in configs/finetune.py; choose from {', '.join(DATA)}, swin_384."
-        )
-    uri, steps, learning_rate = DATA[name]
+    if name not in RUNS:
+        raise ValueError(f"No run {name!r} in configs/finetune.py; choose from {', '.join(RUNS)}.")
+    uri, steps, learning_rate = RUNS[name]
     return dict(
         steps=steps,
         model=dict(name="vit_b16", dtype="bfloat16"),
