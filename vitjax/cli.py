@@ -5,6 +5,7 @@
   vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
   vitjax plan --config=configs/digits.py --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
+  vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
   vitjax data prepare imagenet2012 --to DIR     a TFRecord data set as ArrayRecord, once
   vitjax labels runs/teacher --data URI --to DIR   label maps by a teacher, for token labels
 
@@ -68,6 +69,21 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--batch-size", type=int, default=64, help="(64)")
     sub.add_argument("--threads", type=int, default=4, help="that read images (4)")
     sub.add_argument("--on-bad-image", choices=("fail", "skip"), default="fail")
+    sub = command(probe, "probe")
+    sub.add_argument("model", help="a run's folder, or MODEL=WEIGHTS")
+    sub.add_argument("--data", required=True, help="labelled images, as train.py takes them")
+    sub.add_argument("--test-data", default="", help="those that are asked about (--data)")
+    sub.add_argument("--split", default="train", help="of the labelled images (train)")
+    sub.add_argument("--test-split", default="test", help="(test)")
+    sub.add_argument("--protocol", nargs="+", choices=("knn", "fewshot", "linear"),
+                     default=("knn", "fewshot", "linear"), help="(all)")  # fmt: skip
+    sub.add_argument("--k", type=int, default=20, help="neighbours (20)")
+    sub.add_argument("--temperature", type=float, default=0.07, help="of their votes (0.07)")
+    sub.add_argument("--shots", type=int, default=5, help="images of a class (5)")
+    sub.add_argument("--draws", type=int, default=3, help="of few shots, averaged (3)")
+    sub.add_argument("--l2", type=float, default=1.0, help="of the linear classifier (1)")
+    sub.add_argument("--batch-size", type=int, default=64, help="(64)")
+    sub.add_argument("--threads", type=int, default=4, help="that read images (4)")
     try:
         options, rest = parser.parse_known_args(arguments)
         fields = dict(flag.removeprefix("--config.").split("=", 1) for flag in rest
@@ -240,6 +256,21 @@ def data(options: argparse.Namespace) -> tuple[Any, str]:
         options.source, options.to, options.data_dir, lambda text: print(text, file=sys.stderr)
     )
     return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
+
+
+def probe(options: argparse.Namespace) -> tuple[Any, str]:
+    """Evaluates frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
+    from vitjax.probe import Settings, probe
+    from vitjax.train.report import table
+
+    o = options
+    result = probe(
+        o.model, o.data, o.test_data or o.data, (o.split, o.test_split), tuple(o.protocol),
+        Settings(o.k, o.temperature, o.shots, o.draws, o.l2),
+        batch_size=o.batch_size, num_threads=o.threads,
+    )  # fmt: skip
+    rows = ((k, f"{v:.2%}" if isinstance(v, float) else str(v)) for k, v in result.items())
+    return result, table(rows)
 
 
 def labels(options: argparse.Namespace) -> tuple[Any, str]:

@@ -1,0 +1,167 @@
+"""How good a model's frozen features are: nearest neighbours, few shots, a linear classifier.
+
+Features are what the head would read (`num_classes=0`), of images as evaluation sees them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Float64, Int
+
+from vitjax.data import open_source, pipeline
+from vitjax.data.source import Source
+from vitjax.tasks.classification import normalize
+from vitjax.tasks.distillation import Teacher
+from vitjax.teacher import open_trained
+from vitjax.train import sharding
+
+PROTOCOLS = ("knn", "fewshot", "linear")
+
+
+class Settings(NamedTuple):
+    """What the protocols leave open.
+
+    Attributes:
+      k, temperature: of the neighbours.
+      shots, draws: images of a class, and how often they are drawn.
+      l2: of the linear classifier, on features of unit variance.
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+    shots: int = 5
+    draws: int = 3
+    l2: float = 1.0
+
+
+DEFAULTS = Settings()
+
+
+def knn(
+    train: Float[np.ndarray, "N C"],
+    labels: Int[np.ndarray, "N"],
+    test: Float[np.ndarray, "M C"],
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> Int[np.ndarray, "M"]:
+    """Classes by the votes of the k most similar images (DINO, arXiv:2104.14294, section 4).
+
+    Similarity s is the cosine, and a vote weighs exp(s / temperature) (Wu et al., arXiv:1805.01978,
+    section 3.4).
+    """
+    known, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    known, marks, classes = jnp.asarray(known), jnp.asarray(labels), int(labels.max()) + 1
+
+    def classify(x: Float[Array, "C"]) -> Int[Array, ""]:
+        similarity, nearest = jax.lax.top_k(known @ x, min(k, len(known)))
+        weights = jnp.exp((similarity - 1) / temperature)
+        return jnp.argmax(weights @ jax.nn.one_hot(marks[nearest], classes))
+
+    return np.asarray(jax.jit(lambda x: jax.lax.map(classify, x, batch_size=256))(asked))
+
+
+def least_squares(
+    x: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"], classes: int
+) -> tuple[Float64[np.ndarray, "C K"], Float64[np.ndarray, "K"], float]:
+    """Weights, intercept and the strength of the L2 term of a regression to the targets ±1.
+
+    The few-shot evaluation of Dosovitskiy et al., arXiv:2010.11929, section 4.1, in closed form.
+    The strength, which the paper does not give, is that of the least error when each image is
+    predicted from the others (of nine, relative to the largest eigenvalue).
+    """
+    y = 2.0 * np.eye(classes)[labels] - 1
+    middle, level = x.mean(axis=0, dtype=np.float64), y.mean(axis=0)
+    u, s, vt = np.linalg.svd(x - middle, full_matrices=False)
+    projected = u.T @ (y - level)
+    best: tuple[float, float] = (np.inf, 0.0)
+    for strength in max(s[0], 1e-30) ** 2 * 10.0 ** np.arange(-8, 1):
+        kept = s**2 / (s**2 + strength)
+        own = (u**2 @ kept + 1 / len(x))[:, None]  # each image's share of its own prediction
+        left_out = (y - level - u @ (kept[:, None] * projected)) / np.maximum(1 - own, 1e-9)
+        best = min(best, (float(np.mean(left_out**2)), float(strength)))
+    weights = vt.T @ ((s / (s**2 + best[1]))[:, None] * projected)
+    return weights, level - middle @ weights, best[1]
+
+
+def few_shots(labels: Int[np.ndarray, "N"], shots: int, seed: int) -> Int[np.ndarray, "M"]:
+    """Indices of `shots` images of each class, or of all where it has fewer."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    grouped = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    return np.concatenate([grouped[i : i + min(shots, n)] for i, n in zip(starts, counts)])
+
+
+def features(
+    trained: Teacher, source: Source, *, batch_size: int = 64, num_threads: int = 4
+) -> tuple[Float32[np.ndarray, "N C"], Int[np.ndarray, "N"]]:
+    """Features and classes of all images, computed on all devices."""
+    if source.multi_label:
+        raise ValueError("A probe needs one class an image, and these images have several.")
+    mesh = sharding.make_mesh({"data": -1})
+    placed, parts = sharding.batch_sharding(mesh), sharding.batch_parts(mesh)
+    batch_size = -(-batch_size // parts) * parts
+    model = trained.model.clone(num_classes=0)
+    variables = jax.device_put(trained.variables, sharding.replicated(mesh))
+
+    @jax.jit
+    def embed(variables: Any, images: Array) -> Array:
+        pixels = normalize(images, trained.mean, trained.std)
+        return jnp.asarray(model.apply(variables, pixels), jnp.float32)
+
+    batches = pipeline.eval_batches(
+        source, batch_size=batch_size, image_size=trained.image_size, crop=trained.crop,
+        interpolation=trained.interpolation, num_threads=num_threads,
+    )  # fmt: skip
+    found = [
+        jax.device_get((embed(variables, batch["image"]), batch["label"]))
+        for batch in sharding.to_devices(batches, placed, batch_size)
+    ]
+    x, labels = (np.concatenate(parts)[: len(source)] for parts in zip(*found))
+    return x, labels
+
+
+def probe(
+    text: str,
+    train_uri: str,
+    test_uri: str,
+    splits: tuple[str, str],
+    protocols: tuple[str, ...] = PROTOCOLS,
+    settings: Settings = DEFAULTS,
+    **options: int,
+) -> dict[str, Any]:
+    """Top-1 of a trained model's features under each protocol.
+
+    Args:
+      text: a run's folder, or MODEL=WEIGHTS.
+      train_uri, test_uri, splits: labelled images, and those that are asked about.
+      **options: of `features`.
+    """
+    trained, _ = open_trained(text)
+    sources = [open_source(uri, split) for uri, split in zip((train_uri, test_uri), splits)]
+    (x, labels), (asked, truth) = (features(trained, source, **options) for source in sources)
+    found: dict[str, Any] = {"model": text, "images": len(x), "features": x.shape[1]}
+
+    def top1(predicted: np.ndarray) -> float:
+        return float(np.mean(predicted == truth))
+
+    if "knn" in protocols:
+        found["knn"] = top1(knn(x, labels, asked, k=settings.k, temperature=settings.temperature))
+    if "fewshot" in protocols:
+        draws = []
+        for seed in range(settings.draws):
+            few = few_shots(labels, settings.shots, seed)
+            weights, intercept, _ = least_squares(x[few], labels[few], sources[0].num_classes)
+            draws.append(top1(np.argmax(asked @ weights + intercept, axis=1)))
+        found["fewshot"], found["fewshot_std"] = float(np.mean(draws)), float(np.std(draws))
+    if "linear" in protocols:
+        from sklearn.linear_model import LogisticRegression
+
+        scale = np.maximum(x.std(axis=0), 1e-6)
+        classifier = LogisticRegression(C=1 / settings.l2, max_iter=1000)
+        classifier.fit((x - x.mean(axis=0)) / scale, labels)
+        found["linear"] = top1(classifier.predict((asked - x.mean(axis=0)) / scale))
+    return found
