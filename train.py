@@ -101,7 +101,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
         _, weights = load_pretrained(options[0], config.init, len(names), **options[1])
         return with_variables(state, weights)
 
-    key = jax.random.key(config.seed)
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=setup.key.sharding)()
     start, state = checkpoints.restore(setup.state) or (0, begin_at(0))
     history = History(checkpoints.history(start) if start else None)
 
@@ -158,7 +158,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     if start < steps:
         with stop.listening():
             state = loop.train(
-                state, config, start=start, steps=steps, step=setup.train_step, batches=batches,
+                state, config, start=start, steps=steps, batches=batches,
+                step=lambda state, batch: setup.train_step(state, batch, key),
                 evaluate=evaluate, restore=begin_at, history=history, checkpoints=checkpoints,
                 report=seen, stop=stop, watchdog=watchdog,
             )  # fmt: skip

@@ -35,12 +35,14 @@ def main() -> None:
     flags = {
         "model.name": options.model, "data.image_size": "224", "data.batch_size":
         str(options.batch), "epochs": "0", "steps": "100", "data.augment": "none",
+        "model.scan": "True",  # compiles one block instead of all
     }  # fmt: skip
     config = load_config("configs/digits.py", flags, model_options)
     mesh = sharding.make_mesh(config.mesh)
     model = from_config(config.model.to_dict(), 1000, 224)
     setup = make_setup(config, classification(model, num_classes=1000, image_size=224), mesh, 100)
-    state = setup.init(jax.random.key(0))
+    key = jax.random.key(0)
+    state = setup.init(key)
     rows = {
         "image": np.zeros((options.batch, 224, 224, 3), np.uint8),
         "label": np.zeros(options.batch, np.int32),
@@ -51,7 +53,7 @@ def main() -> None:
     def timed_step() -> float:
         nonlocal state
         begin = time.perf_counter()
-        state, metrics = setup.train_step(state, batch)
+        state, metrics = setup.train_step(state, batch, key)
         jax.block_until_ready(metrics)
         return time.perf_counter() - begin
 

@@ -62,7 +62,7 @@ def seconds(model: Any, topology: str, batch: int) -> float:
     task = classification(model, num_classes=1000, image_size=224)
     mesh = sharding.make_mesh(config.mesh, there.devices)
     setup = make_setup(config, task, mesh, 10_000)
-    lowered = setup.train_step.lower(setup.state, setup.batch)
+    lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
     found = compile_step(lowered, there, dict(mesh.shape), cache=True).estimate
     assert found is not None
     return found.seconds

@@ -13,6 +13,7 @@ differences of a percent are within the spread of the seeds.
 """
 
 import fnmatch
+import os
 import pathlib
 import statistics
 import subprocess
@@ -70,6 +71,7 @@ def measure(name: str, folder: pathlib.Path) -> tuple[list[float], float]:
     from vitjax.train.report import read_metrics
 
     accuracies, speeds = [], []
+    shared = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}  # by the seeds
     for seed in SEEDS:
         workdir = folder / name.replace("/", "-") / f"seed{seed}"
         workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def measure(name: str, folder: pathlib.Path) -> tuple[list[float], float]:
             f"--workdir={workdir}",
         ]  # fmt: skip
         with workdir.with_suffix(".log").open("a") as log:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+            code = subprocess.run(command, stdout=log, stderr=log, env=shared).returncode
         if code:
             sys.exit(f"{' '.join(command)} ended with {code}; see {log.name}")
         rows = read_metrics(workdir / "metrics.jsonl")

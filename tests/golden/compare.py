@@ -76,14 +76,14 @@ def check_stages(data: dict[str, Any], sown: Any, paths: dict[str, tuple[str, ..
         shape = tuple(int(t) for t in data["stage_shapes"][i].split(","))
         ours = _as_torch(np.asarray(_at(sown, (*path, "__call__"))[0]), shape)
         scale = float(data["stage_absmax"][i])
-        for measure, value in (
-            ("mean", ours.mean()),
-            ("std", ours.std()),
-            ("absmax", np.abs(ours).max()),
+        for measure, value, bound in (
+            ("mean", ours.mean(), 1e-5),
+            ("std", ours.std(), 1e-5),
+            ("absmax", np.abs(ours).max(), 2e-5),  # a single number, like those of the crop
         ):
             theirs = data[f"stage_{measure}"][i]
             np.testing.assert_allclose(
-                value, theirs, rtol=0, atol=1e-5 * scale, err_msg=f"{measure} of {stage}"
+                value, theirs, rtol=0, atol=bound * scale, err_msg=f"{measure} of {stage}"
             )
         if f"crop::{stage}" in data:
             crop = {

@@ -32,6 +32,7 @@ def test_the_root_alone_is_the_official_one() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_the_hybrid_is_the_official_one() -> None:
     # Ours is a tuple of maps at the backbone, and the case has no head.
     stages = {k: v for k, v in STAGES.items() if k not in ("head", "patch_embed.backbone")}

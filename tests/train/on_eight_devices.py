@@ -83,16 +83,17 @@ def train(model: str, mesh: str, rule: str = "sgd") -> tuple[dict[str, Any], Any
         }
         for _ in range(2 if model.endswith("_base") else 4)
     ]
-    state = setup.init(jax.random.key(0))
+    key = jax.random.key(0)
+    state = setup.init(key)
     per_device = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
-    step = setup.train_step.lower(setup.state, setup.batch).compile()
+    step = setup.train_step.lower(setup.state, setup.batch, setup.key).compile()
     kinds = re.findall(
         r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
         step.as_text(),
     )
     losses = []
     for batch in sharding.to_devices(batches, setup.batch_sharding, BATCH):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, key)
         losses.append(float(metrics["loss"]))
     found = {
         "losses": losses,

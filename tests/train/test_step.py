@@ -26,6 +26,7 @@ class Linear(nn.Module):
 
 
 RATE = optax.constant_schedule(0.1)
+KEY = jax.random.key(0)
 
 
 def batch(n: int = 6, mask: list[float] | None = None) -> dict:
@@ -57,7 +58,7 @@ def test_the_gradient_is_that_of_the_mean_loss(loss: str) -> None:
     else:
         p = 1 / (1 + np.exp(-logits))
         value = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum(1).mean()
-    new, metrics = jax.jit(make_train_step(task, tx, RATE, seed=0))(state, b)
+    new, metrics = jax.jit(make_train_step(task, tx, RATE))(state, b, KEY)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     want = np.asarray(head["kernel"]) - 0.1 * x.T @ (p - target) / 6
     np.testing.assert_allclose(new.params["head"]["kernel"], want, atol=1e-6)
@@ -66,10 +67,10 @@ def test_the_gradient_is_that_of_the_mean_loss(loss: str) -> None:
 
 def test_a_masked_sample_does_not_count() -> None:
     task, tx, state = setup()
-    step = jax.jit(make_train_step(task, tx, RATE, seed=0))
+    step = jax.jit(make_train_step(task, tx, RATE))
     whole = batch(6, [1, 1, 0, 1, 0, 1])
     kept = {k: v[np.array([0, 1, 3, 5])] for k, v in whole.items()}
-    (a, metrics), (b, _) = step(state, whole), step(state, kept)
+    (a, metrics), (b, _) = step(state, whole, KEY), step(state, kept, KEY)
     chex.assert_trees_all_close(a.params, b.params, atol=1e-7)
     assert metrics["skipped_images"] == 2
 
@@ -77,30 +78,28 @@ def test_a_masked_sample_does_not_count() -> None:
 def test_accumulated_parts_are_the_whole_batch() -> None:
     task, tx, state = setup()
     b = batch(6, [1, 1, 0, 1, 1, 1])
-    one, _ = jax.jit(make_train_step(task, tx, RATE, seed=0))(state, b)
+    one, _ = jax.jit(make_train_step(task, tx, RATE))(state, b, KEY)
     for parts in (2, 3):
-        many, _ = jax.jit(make_train_step(task, tx, RATE, seed=0, accumulate=parts))(state, b)
+        many, _ = jax.jit(make_train_step(task, tx, RATE, accumulate=parts))(state, b, KEY)
         chex.assert_trees_all_close(one.params, many.params, atol=1e-6)
 
 
 def test_randomness_is_a_function_of_seed_and_step() -> None:
     task, tx, state = setup(rate=0.5)
-    step = make_train_step(task, tx, RATE, seed=7)
-    later = state.replace(step=state.step + 1)
-    hashes = [
-        sha256(f(s, batch())[0].params) for f, s in ((step, state), (step, state), (step, later))
-    ]
-    assert hashes[0] == hashes[1] != hashes[2]
-    assert sha256(make_train_step(task, tx, RATE, seed=8)(state, batch())[0].params) != hashes[0]
+    step = jax.jit(make_train_step(task, tx, RATE))
+    later, other = state.replace(step=state.step + 1), jax.random.key(8)
+    draws = ((state, KEY), (state, KEY), (later, KEY), (state, other))
+    a, b, c, d = (sha256(step(s, batch(), key)[0].params) for s, key in draws)
+    assert a == b and len({b, c, d}) == 3
 
 
 def test_the_average_forgets_the_start_quickly() -> None:
     task, tx, state = setup(ema=True)
-    step = jax.jit(make_train_step(task, tx, RATE, seed=0, ema_decay=0.9))
-    first, _ = step(state, batch())
+    step = jax.jit(make_train_step(task, tx, RATE, ema_decay=0.9))
+    first, _ = step(state, batch(), KEY)
     want = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, state.params, first.params)
     chex.assert_trees_all_close(first.ema, want, atol=1e-6)
-    late, _ = step(first.replace(step=jnp.asarray(1000)), batch())
+    late, _ = step(first.replace(step=jnp.asarray(1000)), batch(), KEY)
     want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, first.ema, late.params)
     chex.assert_trees_all_close(late.ema, want, atol=1e-6)
     assert late.variables()["params"] is late.ema

@@ -188,7 +188,7 @@ def make_plan(
         "ema": _shard_bytes(setup.state.ema),
         "other_state": _shard_bytes(setup.state.rest),
     }
-    lowered = setup.train_step.lower(setup.state, setup.batch)
+    lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
     axes = dict(mesh.shape)
     compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
     macs = multiply_adds(forward.jaxpr.jaxpr)

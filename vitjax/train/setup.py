@@ -19,10 +19,11 @@ class Setup(NamedTuple):
 
     Attributes:
       init: jitted, key → TrainState.
-      train_step: jitted, (state, batch) → (state, metrics); the state is donated.
+      train_step: jitted, (state, batch, key) → (state, metrics); the state is donated.
       eval_step: jitted, (state, batch) → sums.
       state: the state's shapes, dtypes and shardings.
       batch: those of a training batch.
+      key: those of the run's key.
       schedule: step → learning rate.
     """
 
@@ -31,6 +32,7 @@ class Setup(NamedTuple):
     eval_step: Any
     state: Any
     batch: dict[str, jax.ShapeDtypeStruct]
+    key: jax.ShapeDtypeStruct
     schedule: Callable[[Any], Any]
 
     @property
@@ -76,9 +78,8 @@ def make_setup(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
     )
     step = make_train_step(
-        task, tx, schedule, seed=config.seed, accumulate=o.accumulate, ema_decay=o.ema,
-        gather=gather,
-    )  # fmt: skip
+        task, tx, schedule, accumulate=o.accumulate, ema_decay=o.ema, gather=gather
+    )
     train_step = jax.jit(
         sharding.constrain_activations(step, mesh),
         donate_argnums=0,
@@ -94,4 +95,6 @@ def make_setup(
         for name, (shape, dtype) in {"image": image, **samples}.items()
     }
     init = jax.jit(create, out_shardings=placed)
-    return Setup(init, train_step, eval_step, state, batch, schedule)
+    key = jax.eval_shape(jax.random.key, 0)
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+    return Setup(init, train_step, eval_step, state, batch, key, schedule)

@@ -36,12 +36,14 @@ def make_train_step(
     tx: optax.GradientTransformation,
     schedule: Callable[[Any], Any],
     *,
-    seed: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
     gather: Callable[[Any], Any] = lambda params: params,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """`(state, batch) → (state, metrics)`, to be jitted with the state donated.
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
+    """`(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
+
+    The key is the run's, the same at every step; what a step draws depends on it and on the
+    state's step. It is an argument so that runs with other seeds share what was compiled.
 
     Args:
       schedule: learning rate by step, as `tx` has it; it is reported.
@@ -75,8 +77,10 @@ def make_train_step(
         keys = jax.random.split(key, accumulate)
         return jax.lax.scan(part, zero, (parts, keys))[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT), state.step)
+    def train_step(
+        state: TrainState, batch: Batch, key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
         loss, rest, grads = gradients(state.params, state.rest, batch, key)
         count = jnp.maximum(batch["mask"].sum(), 1.0)
         grads = jax.tree.map(lambda g: g / count, grads)
