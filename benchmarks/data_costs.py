@@ -1,12 +1,13 @@
 """What benchmarks/data.py measures besides speed: ceiling, memory, waiting, resuming."""
 
 import argparse
-import os
+import itertools
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,37 +73,64 @@ for epoch in range({options.epochs}):
     }
 
 
+class Slow:
+    """Images whose reading sleeps, for times that vary as a batch's decoding does."""
+
+    num_classes, class_names, fingerprint, multi_label = 1, ("0",), "0" * 16, False
+
+    def __init__(self, seconds: float, variation: float):
+        drawn = np.random.default_rng(0).standard_normal(16)
+        times = seconds * (1 + variation * (drawn - drawn.mean()) / drawn.std())
+        self._seconds = itertools.cycle(times.tolist())
+
+    def __len__(self) -> int:
+        return 1024
+
+    def __getitem__(self, i: int) -> Any:
+        time.sleep(next(self._seconds))
+        return {"image": np.zeros((8, 8, 3), np.uint8), "label": 0}
+
+    def example_name(self, i: int) -> str:
+        return f"{i}"
+
+
 def wait(folder: str, options: argparse.Namespace) -> dict[str, float]:
     """Share of the time that a loop waits whose step takes as long as a batch takes to make.
 
-    The step sleeps, as a host does while an accelerator works; one thread, on one core, decodes.
+    The step sleeps, as a host does while an accelerator works. Photos are decoded by one process on
+    one core, where anything else that the machine does counts as waiting. Reading that sleeps (a
+    coefficient of variation of 0.3, batches of one) shows what the pipeline adds by itself.
     """
     from vitjax.data import open_source
     from vitjax.data.pipeline import train_batches
+    from vitjax.train import sharding
 
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
     augment = "crop(interpolation='bilinear') | flip"
+    photo = dict(source=source, batch_size=128, image_size=224, augment=augment, num_processes=1)
+    slow = dict(source=Slow(0.05, 0.3), batch_size=1, image_size=8, num_threads=1)
     found: dict[str, float] = {}
-    for name, slack in (("step equal to decoding", 1.0), ("step 10 % longer", 1.1)):
-        batches = train_batches(
-            source, batch_size=128, image_size=224, augment=augment, num_threads=2
-        )
-        next(batches)
-        begin = time.perf_counter()
-        for _ in range(20):
+    for kind, arguments in (("photos", photo), ("reading that sleeps", slow)):
+        for slack in (1.0, 1.1):
+            batches = train_batches(**arguments)
             next(batches)
-        step = slack * (time.perf_counter() - begin) / 20
-        waited, begin = 0.0, time.perf_counter()
-        for _ in range(60):
-            time.sleep(step)
-            asked = time.perf_counter()
-            next(batches)
-            waited += time.perf_counter() - asked
-        found[name] = 100 * waited / (time.perf_counter() - begin)
-        batches.close()
-    os.sched_setaffinity(0, cores)
+            begin = time.perf_counter()
+            for _ in range(32):
+                next(batches)
+            step = slack * (time.perf_counter() - begin) / 32
+            size = arguments["batch_size"]
+            one = sharding.batch_sharding(sharding.make_mesh({"data": -1}))
+            moved = sharding.to_devices(batches, one, size)
+            time.sleep(5 * step)
+            next(moved)
+            waited, begin = 0.0, time.perf_counter()
+            for _ in range(80):
+                time.sleep(step)
+                asked = time.perf_counter()
+                next(moved)
+                waited += time.perf_counter() - asked
+            found[f"{kind}, step × {slack}"] = 100 * waited / (time.perf_counter() - begin)
+            moved.close()
     return found
 
 

@@ -6,6 +6,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -166,6 +168,25 @@ def test_one_process_holds_every_row() -> None:
     moved = list(sharding.to_devices(batches, sharding.batch_sharding(one), 6))
     assert len(moved) == 5
     np.testing.assert_array_equal(moved[4]["image"], batches[4]["image"])
+
+
+def test_a_batch_on_the_devices_is_not_kept_by_one_that_is_late() -> None:
+    late = threading.Event()
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for i in range(4):
+            if i == 2:
+                assert late.wait(20)
+            yield {"label": np.full(6, i)}
+        raise ValueError("no more")
+
+    one = sharding.batch_sharding(sharding.make_mesh({"data": -1}))
+    moved = sharding.to_devices(batches(), one, 6)
+    assert [int(next(moved)["label"][0]) for _ in range(2)] == [0, 1]
+    late.set()
+    assert [int(next(moved)["label"][0]) for _ in range(2)] == [2, 3]
+    with pytest.raises(ValueError, match="no more"):
+        next(moved)
 
 
 def on_eight(*what: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
@@ -174,6 +175,9 @@ def to_devices(
 ) -> Iterator[Any]:
     """Moves this process's rows of each batch to its devices, `ahead` of when they are asked for.
 
+    A thread does it, so that a batch that lies on the devices already is not kept waiting by one
+    that is still being decoded.
+
     Args:
       batches: arrays of the rows `own_rows(sharding, size)`.
       size: rows of the batch of all processes.
@@ -189,9 +193,15 @@ def to_devices(
         shape = (size, *array.shape[1:])
         return jax.make_array_from_callback(shape, sharding, lambda index: piece(array, index))
 
-    queue: deque[Any] = deque()
-    for batch in batches:
-        queue.append({k: put(v) for k, v in batch.items()})
-        if len(queue) > ahead:
-            yield queue.popleft()
-    yield from queue
+    def move() -> Any:
+        batch = next(stream, None)
+        return batch and {k: put(v) for k, v in batch.items()}
+
+    stream, pool = iter(batches), ThreadPoolExecutor(1)
+    queue = deque(pool.submit(move) for _ in range(ahead + 1))
+    try:
+        while batch := queue.popleft().result():
+            queue.append(pool.submit(move))
+            yield batch
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
