@@ -1,15 +1,22 @@
-"""Every recipe resolves, and its whole step traces: model, mixing, optimizer, schedule."""
+"""Every recipe resolves and is planned for, and takes two steps: data, augmentation, mixing, loss,
+optimizer, schedule. The models there are as small as they can be.
+"""
 
 import importlib.util
+import itertools
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
+from vitjax.data import open_source
 from vitjax.data.augment import parse_augmentation
+from vitjax.data.pipeline import train_batches
 from vitjax.models import from_config, model_options
+from vitjax.plan.plan import known_data
 from vitjax.tasks import classification
-from vitjax.train.config import load_config
+from vitjax.train.config import count_steps, load_config
 from vitjax.train.setup import make_setup
 from vitjax.train.sharding import make_mesh
 
@@ -23,10 +30,28 @@ def runs(file):
     return [f"{file}.py:{name}" for name in module.RUNS]
 
 
-RECIPES = [*runs("imagenet"), *runs("vit")]
-TRACED = ["imagenet.py:deit_tiny", "imagenet.py:swin_tiny", "imagenet.py:biformer_tiny",
-          "imagenet.py:debiformer_tiny", "imagenet.py:dat_tiny", "imagenet.py:pvt_tiny",
-          "imagenet.py:swinv2_tiny_w8", "vit.py:b16_i21k"]  # fmt: skip
+RECIPES = [*runs("imagenet"), *runs("vit"), *runs("finetune")]
+SMALL = {  # hyperparameter → value, of the models that have it: pyramids of two stages
+    "width": 16, "depth": 1, "dims": (12, 24), "depths": (1, 1), "num_heads": (1, 2),
+    "head_dim": 12, "stem_width": 8, "n_win": 2,
+}  # fmt: skip
+DISTINCT = {
+    "imagenet.py:deit_tiny_distilled": {},
+    "imagenet.py:swin_tiny": {},
+    "imagenet.py:pvt_tiny": {"sr_ratio": (4, 1)},
+    "imagenet.py:dat_tiny": {"mixer": "window ; deformable", "offset_groups": (1, 1)},
+    "imagenet.py:biformer_tiny": {"mixer": "bra(topk=1) ; full_lepe(num_heads=2)"},
+    "imagenet.py:debiformer_tiny": {
+        "mixer": "bra(topk=1) ; dbra(topk=2)", "offset_groups": (1, 2), "table_size": (16, 8),
+    },
+    "imagenet.py:volo_d1": {
+        "dims": (12, 24, 24, 24), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2),
+    },
+    "imagenet.py:finetune_swinv2_base_w24": {"pretrained_window_size": 0},
+    "vit.py:b16_i21k": {},
+    "finetune.py:imagenet": {},
+    "photos.py": {},
+}  # fmt: skip
 
 
 def config_of(recipe, **overrides):
@@ -37,25 +62,44 @@ def config_of(recipe, **overrides):
 def test_resolves(recipe):
     config = config_of(recipe)
     parse_augmentation(config.data.augment)
+    images, classes = known_data(config, 1000 if "tfds://oxford" in config.data.train else 0, 10)
+    steps = count_steps(config, images)
+    assert classes and config.schedule.warmup_steps < steps / 2
     assert from_config(config.model.to_dict(), 1000, config.data.image_size) is not None
 
 
-def step_of(recipe):
-    config = config_of(recipe, **{"data.batch_size": "4", "data.eval_batch_size": "4"})
-    model = from_config(config.model.to_dict(), 10, config.data.image_size)
-    task = classification.from_config(config, model, 10)
+def two_steps(recipe, **more):
+    name = config_of(recipe).model.name
+    model = {k: v for k, v in SMALL.items() if k in model_options(name)} | more
+    if "width" in model:
+        model["num_heads"] = 2
+    fields = {f"model.{k}": str(v) for k, v in model.items()} | {
+        "model.dtype": "float32", "data.image_size": "64", "data.batch_size": "4",
+        "data.eval_batch_size": "4", "data.train": "synthetic://?size=16&classes=4&jpeg=1",
+    }  # fmt: skip
+    config = config_of(recipe, **fields)
+    d, source = config.data, open_source(config.data.train, "train")
+    task = classification.from_config(config, from_config(config.model.to_dict(), 4, 64), 4)
     setup = make_setup(config, task, make_mesh(config.mesh, jax.devices()[:1]), 500_000)
-    return setup, jax.eval_shape(setup.train_step, setup.state, setup.batch)
+    batches = train_batches(
+        source, batch_size=4, image_size=64, augment=d.augment, repeats=d.repeats, num_threads=0
+    )
+    key = jax.random.key(0)
+    state, losses = setup.init(key), []
+    for batch in itertools.islice(batches, 2):
+        state, metrics = setup.train_step(state, batch, key)
+        losses.append(float(metrics["loss"]))
+    assert int(state.step) == 2
+    # Heads begin at zero: the first loss is that of four equal classes.
+    np.testing.assert_allclose(losses[0], np.log(4) * (1 + config.token_labels.weight), rtol=0.02)
+    assert np.isfinite(losses[1])
 
 
-def test_the_baseline_traces():
-    setup, (state, metrics) = step_of("vit.py:s16_90ep")
-    assert jax.tree.structure(state) == jax.tree.structure(setup.state)
-    assert metrics["loss"].shape == ()
+def test_the_baseline_takes_two_steps():
+    two_steps("vit.py:s16_90ep")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", TRACED)
-def test_traces(recipe):
-    setup, (state, _) = step_of(recipe)
-    assert jax.tree.structure(state) == jax.tree.structure(setup.state)
+@pytest.mark.parametrize("recipe", DISTINCT)
+def test_takes_two_steps(recipe):
+    two_steps(recipe, **DISTINCT[recipe])
