@@ -68,7 +68,8 @@ def test_resolves(recipe):
     assert from_config(config.model.to_dict(), 1000, config.data.image_size) is not None
 
 
-def two_steps(recipe, **more):
+def small(recipe, **more):
+    """The recipe with a model as small as it can be, on made-up images."""
     name = config_of(recipe).model.name
     model = {k: v for k, v in SMALL.items() if k in model_options(name)} | more
     if "width" in model:
@@ -77,10 +78,18 @@ def two_steps(recipe, **more):
         "model.dtype": "float32", "data.image_size": "64", "data.batch_size": "4",
         "data.eval_batch_size": "4", "data.train": "synthetic://?size=16&classes=4&jpeg=1",
     }  # fmt: skip
-    config = config_of(recipe, **fields)
-    d, source = config.data, open_source(config.data.train, "train")
+    return config_of(recipe, **fields)
+
+
+def setup_of(config, multi_label=False):
     task = classification.from_config(config, from_config(config.model.to_dict(), 4, 64), 4)
-    setup = make_setup(config, task, make_mesh(config.mesh, jax.devices()[:1]), 500_000)
+    samples = classification.samples(config, 4, multi_label)
+    return make_setup(config, task, make_mesh(config.mesh, jax.devices()[:1]), 500_000, samples)
+
+
+def two_steps(recipe, **more):
+    config = small(recipe, **more)
+    d, source, setup = config.data, open_source(config.data.train, "train"), setup_of(config)
     batches = train_batches(
         source, batch_size=4, image_size=64, augment=d.augment, repeats=d.repeats, num_threads=0
     )
@@ -103,3 +112,13 @@ def test_the_baseline_takes_two_steps():
 @pytest.mark.parametrize("recipe", DISTINCT)
 def test_takes_two_steps(recipe):
     two_steps(recipe, **DISTINCT[recipe])
+
+
+def test_several_labels_an_image_are_compiled_for():
+    config = small("vit.py:s16_90ep")
+    with config.unlocked():
+        config.loss.name = "sigmoid"
+    setup = setup_of(config, multi_label=True)
+    assert setup.batch["label"].shape == (4, 4)
+    _, metrics = jax.eval_shape(setup.train_step, setup.state, setup.batch, setup.key)
+    assert metrics["loss"].shape == ()

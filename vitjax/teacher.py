@@ -44,7 +44,7 @@ def open_trained(text: str) -> tuple[Teacher, list[str] | None]:
     variables = {"params": found["ema"] or found["params"], **found["rest"]}
     variables.pop(TEACHER, None)
     model = from_config(config["model"], len(classes), d["image_size"])
-    seen = {"crop": d["eval_crop"], "interpolation": d["interpolation"]}
+    seen = {"crop": d.get("eval_crop", 0.875), "interpolation": d.get("interpolation", "area")}
     mean, std = tuple(d["mean"]), tuple(d["std"])
     return Teacher(model, variables, mean, std, d["image_size"], **seen), classes
 
