@@ -22,6 +22,7 @@ def test_list_shows_what_matches(capsys: pytest.CaptureFixture) -> None:
     assert "full" in json.loads(out)
 
 
+@pytest.mark.slow
 def test_info_counts_a_model(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = run(capsys, "info", "vit_ti16", "--json")
     assert code == 0

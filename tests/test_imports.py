@@ -71,6 +71,7 @@ def test_no_file_is_long(path: pathlib.Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
 
 
+@pytest.mark.slow
 def test_importing_vitjax_is_light() -> None:
     code = (
         "import time, sys; import jax, flax.linen; before = set(sys.modules); "

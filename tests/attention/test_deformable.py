@@ -83,6 +83,7 @@ def test_groups_move_by_their_own_queries():
     np.testing.assert_allclose(points[0, 1], want, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "fixed", "log", "conv", "none"])
 @pytest.mark.parametrize("offsets", [True, False])
 def test_each_bias_at_odd_sizes_with_finite_gradients(kind, offsets):

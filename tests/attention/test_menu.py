@@ -15,6 +15,10 @@ from vitjax.models import create_model
 WIDTH = 32
 
 
+def slow(shape: tuple[int, ...]):
+    return pytest.param(shape, marks=pytest.mark.slow)
+
+
 def build(name: str):
     return MIXERS[name].at(0).default(num_heads=4).build()
 
@@ -24,7 +28,7 @@ def features(*shape: int) -> jax.Array:
 
 
 @pytest.mark.parametrize("name", MIXERS)
-@pytest.mark.parametrize("shape", [(14, 14), (13, 11), (7, 17)])
+@pytest.mark.parametrize("shape", [(13, 11), slow((14, 14)), slow((7, 17))])
 def test_a_map_of_any_size_keeps_its_shape_and_has_finite_gradients(name: str, shape) -> None:
     mixer, x = build(name), features(*shape)
     variables = jax.jit(mixer.init)(jax.random.key(1), x)
@@ -41,6 +45,7 @@ def test_a_map_of_any_size_keeps_its_shape_and_has_finite_gradients(name: str, s
     assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 def test_bfloat16_in_bfloat16_out_near_float32(name: str) -> None:
     mixer, x = build(name), features(14, 14)
@@ -54,6 +59,7 @@ def test_bfloat16_in_bfloat16_out_near_float32(name: str) -> None:
     assert error < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 def test_samples_do_not_see_each_other(name: str) -> None:
     """The batch is the samples one by one, also under vmap."""

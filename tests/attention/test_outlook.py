@@ -32,6 +32,7 @@ def test_one_window_over_the_map_is_full_attention() -> None:
     np.testing.assert_allclose(out.reshape(2, 9, 2, 4), dot_product_attention(q, k, v), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("size", [(8, 8), (7, 11), (1, 2)])
 def test_it_equals_its_gather_form_with_gradients(geometry, size) -> None:
@@ -66,6 +67,7 @@ def test_unfold_and_fold_are_torchs(size) -> None:
     np.testing.assert_allclose(ours, back.permute(0, 2, 3, 1).numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (13, 7), (1, 5)])
 @pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "stride": 3}, {"stride": 1}])
 def test_any_map_has_finite_gradients(options, size) -> None:

@@ -63,6 +63,7 @@ def test_adaptive_pooling_is_torchs(size: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"sr_ratio": 2}, {"sr_ratio": 8}, {"pooled_size": 7}])
 @pytest.mark.parametrize("size", [(8, 8), (13, 7), (5, 11)])
 def test_any_map_has_finite_gradients(options: dict, size: tuple[int, int]) -> None:

@@ -105,6 +105,7 @@ def test_windows_are_masked_full_attention(shape: tuple[int, int], shift: int) -
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_window_without_bias_is_full_attention() -> None:
     x = normal(2, 5, 5, 12)
     mixer = WindowAttention(num_heads=3, window_size=5, shift="half")
@@ -135,6 +136,7 @@ def test_shift_of_classification_and_of_segmentation() -> None:
         window_shift("third", 7, (14, 14), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", MIXERS)
 @pytest.mark.parametrize("shape", [(7, 11), (13, 3), (1, 1)])
 @pytest.mark.parametrize("qkv_bias", [True, False])
@@ -152,6 +154,7 @@ def test_prime_maps_and_finite_gradients(factory, shape: tuple[int, int], qkv_bi
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", MIXERS)
 def test_dtypes_weights_and_dropout(factory) -> None:
     x = normal(2, 8, 8, 8)

@@ -20,6 +20,7 @@ def close(a: Any, b: Any) -> None:
     assert np.linalg.norm(a - b) <= 8e-3 * np.linalg.norm(a)  # two bits less than bfloat16 has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias_shape", [None, (3, 17, 13), (2, 3, 1, 13), (13,)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_values_and_gradients(bias_shape: tuple[int, ...] | None, masked: bool) -> None:

@@ -46,6 +46,7 @@ def test_swin_layout_has_the_size_of_the_paper() -> None:
     assert round(parameters("biformer_stl") / 1e6) == 28
 
 
+@pytest.mark.slow
 def test_weights_there_and_back() -> None:
     _, _, state_dict = load_golden.load(FOLDER / "biformer_tiny.npz")
     back = weights.to_torch("biformer_tiny", weights.from_torch("biformer_tiny", state_dict))
@@ -54,6 +55,7 @@ def test_weights_there_and_back() -> None:
         np.testing.assert_array_equal(back[key], array, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -20,6 +20,7 @@ COUNTS = {  # in millions, as published
 SMALL = dict(depths=(1, 2), num_classes=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("bit_*"))
 def test_counts(name: str) -> None:
     params = weights.abstract_variables(vitjax.create_model(name))
@@ -62,6 +63,7 @@ def test_bit_in_pytorch(height: int, width: int) -> None:
     np.testing.assert_allclose(ours, logits.numpy(), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_strides_and_gradients() -> None:
     x = jax.random.normal(jax.random.key(2), (2, 67, 97, 3))
     full = vitjax.create_model("bit_r50x1")
@@ -81,6 +83,7 @@ def test_strides_and_gradients() -> None:
     )
 
 
+@pytest.mark.slow
 def test_bfloat16() -> None:
     model = vitjax.create_model("bit_r50x1", **SMALL)
     variables = noisy(model)

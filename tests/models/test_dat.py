@@ -50,12 +50,14 @@ def published(name):
     return {"dat_tiny": 28_319_138, "dat_small": 49_700_402, "dat_base": 87_881_632}[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("dat_*"))
 def test_parameter_counts(name):
     leaves = jax.tree.leaves(shapes_of(name))
     assert sum(math.prod(leaf.shape) for leaf in leaves) == published(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dat_tiny", "dat_pp_tiny"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (512, 200)])
 def test_any_image_size(name, size):
@@ -73,6 +75,7 @@ def golden_weights(case="dat_v1_tiny_224"):
     return load_golden.load(FOLDER / f"{case}.npz", check=False)[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DEPTHS)
 def test_weights_there_and_back(case):
     name = "dat_pp_tiny" if "pp" in case else "dat_tiny"
@@ -89,6 +92,7 @@ ALL_MIXERS = (
 )
 
 
+@pytest.mark.slow
 def test_every_part_has_a_name_in_the_checkpoints():
     options = dict(
         mixer=ALL_MIXERS, layer_scale_init=(1e-5, 1e-5, None, None), depths=(2, 2, 2, 2),
@@ -114,6 +118,7 @@ def test_every_part_has_a_name_in_the_checkpoints():
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DEPTHS)
 def test_tables_of_another_image_and_window_size_are_resized(case):
     name = "dat_pp_tiny" if "pp" in case else "dat_tiny"

@@ -46,6 +46,7 @@ def parameters(name: str, **overrides: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_sizes_are_the_official_ones(size: str) -> None:
     published = json.loads((FOLDER / "param_counts.json").read_text())
@@ -60,6 +61,7 @@ def test_weights_there_and_back() -> None:
         np.testing.assert_array_equal(back[key], array, err_msg=key)
 
 
+@pytest.mark.slow
 def test_position_tables_are_resized() -> None:
     _, _, state_dict = load_golden.load(FOLDER / "debiformer_tiny.npz")
     options = dict(table_size=(64, 32, 16, 8))

@@ -48,6 +48,7 @@ def noisy(model, side: int = 64):
     )
 
 
+@pytest.mark.slow
 def test_two_heads_and_their_mean() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
     variables = noisy(model)
@@ -65,6 +66,7 @@ def test_two_heads_and_their_mean() -> None:
     assert jax.eval_shape(pooled.apply, variables, x).shape == (2, 32)
 
 
+@pytest.mark.slow
 def test_every_token_has_a_position_and_a_gradient() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
     variables = noisy(model)
@@ -76,6 +78,7 @@ def test_every_token_has_a_position_and_a_gradient() -> None:
     assert (jnp.abs(grads["pos_embed"]).max(-1) > 0).all()
 
 
+@pytest.mark.slow
 def test_bfloat16() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
     variables = noisy(model)

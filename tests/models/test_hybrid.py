@@ -39,6 +39,7 @@ def test_the_hybrid_is_the_official_one() -> None:
     check_case("vit_base_r50_s16_224", "r50_vit_b16", stages, grad_rtol=2e-2, num_classes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("r*_vit_*"))
 def test_counts(name: str) -> None:
     params = weights.abstract_variables(vitjax.create_model(name))
@@ -48,6 +49,7 @@ def test_counts(name: str) -> None:
     assert round(count / 1e6, digits) == round(published, digits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depths", "patch_size"), [((), 32), ((1, 1), 8)])
 def test_any_image(depths: tuple[int, ...], patch_size: int) -> None:
     stem = spec(ResNetEmbed, depths=depths)

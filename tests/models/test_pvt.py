@@ -55,6 +55,7 @@ def run(model, variables, *args, **kwargs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (112, 75)])
 def test_any_image_size(size: tuple[int, int]) -> None:
     model = vitjax.create_model("pvt_tiny", **SMALL)
@@ -66,6 +67,7 @@ def test_any_image_size(size: tuple[int, int]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_another_image_size_resizes_tables_alike_in_the_model_and_at_loading() -> None:
     model = vitjax.create_model("pvt_tiny", image_size=64, **SMALL)
     variables, _ = noisy(model)
@@ -110,6 +112,7 @@ def test_weights_there_and_back() -> None:
         weights.from_torch("pvt_tiny", state, **SMALL)
 
 
+@pytest.mark.slow
 def test_dtypes_dropout_and_remat() -> None:
     options = dict(SMALL, image_size=64)
     model = vitjax.create_model("pvt_tiny", **options)

@@ -31,6 +31,7 @@ def test_counts_are_the_official_ones(name: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == counts[name]["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pvt_v2_b0", "pvt_v2_b2_li"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131)])
 def test_any_image_size(name: str, size: tuple[int, int]) -> None:
@@ -68,6 +69,7 @@ def test_weights_there_and_back(name: str) -> None:
             np.testing.assert_array_equal(state[key], again[key])
 
 
+@pytest.mark.slow
 def test_dtypes_dropout_and_remat() -> None:
     model = vitjax.create_model("pvt_v2_b2_li", **SMALL)
     variables, images = noisy(model, batch=2)

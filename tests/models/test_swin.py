@@ -44,6 +44,7 @@ def test_swin_is_the_official_one(case: str, name: str) -> None:
     check_case(case, name, STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("swin*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())
@@ -81,6 +82,7 @@ def images(*shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(2), (2, *shape, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_any_image(name: str) -> None:
     model = vitjax.create_model(name, **SMALL)
@@ -115,6 +117,7 @@ def test_windows_shrink_to_small_maps(name: str) -> None:
     assert jnp.abs(run(model, params, other) - run(unshifted, params, other)).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16(name: str) -> None:
     model = vitjax.create_model(name, **SMALL)
@@ -214,6 +217,7 @@ def test_tables_of_another_window() -> None:
     assert resize_bias_table(table, 7) is table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_at_another_image_and_window(name: str) -> None:
     positions = dict(absolute_position=True)

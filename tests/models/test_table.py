@@ -32,6 +32,7 @@ def test_the_page_says_what_the_official_code_counts(name: str) -> None:
     assert float(macs.removesuffix(" G")) == pytest.approx(official["macs"] / 1e9, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["debiformer_tiny", "dat_pp_tiny", "pvt_v2_b2_li"])
 def test_multiply_adds_are_counted_as_the_official_ones(name: str) -> None:
     _, counted, _ = trace(create_model(name), (1, 224, 224, 3))

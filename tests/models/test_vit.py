@@ -32,6 +32,7 @@ def init(model, seed: int = 1):
     return jax.tree.unflatten(tree, noisy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -51,18 +52,21 @@ def test_parameter_counts_are_the_published_ones(name: str, parameters: int) -> 
     assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "millions"), [("vit_g14", 1012.6), ("vit_G14", 1844.4)])
 def test_the_giants_have_the_published_size(name: str, millions: float) -> None:
     shapes = weights.abstract_variables(vitjax.create_model(name))
     assert abs(sum(x.size for x in jax.tree.leaves(shapes)) / 1e6 - millions) < 0.1
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_the_official_count() -> None:
     assert count(vitjax.create_model("vit_ti16"), (1, 224, 224, 3)).macs == 1_253_683_200
     scanned = vitjax.create_model("vit_ti16", scan=True)
     assert count(scanned, (1, 224, 224, 3)).macs == 1_253_683_200
 
 
+@pytest.mark.slow
 def test_registers_are_tokens_without_positions() -> None:
     def size(name: str) -> int:
         return sum(
@@ -82,6 +86,7 @@ def test_any_patch_size_is_on_the_menu() -> None:
     assert vitjax.list_models("vit_?16") == ["vit_s16", "vit_b16", "vit_l16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -110,6 +115,7 @@ def test_scan_and_remat_change_no_number(options: dict) -> None:
         chex.assert_trees_all_close(g, grads["params"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     model = tiny(drop_path_rate=0.5, num_classes=0, pool="gap")
     variables = init(model)
@@ -126,6 +132,7 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     assert len(np.unique(np.asarray(apply(jax.random.key(0))).round(4), axis=0)) == 16
 
 
+@pytest.mark.slow
 def test_features_are_the_patches_as_a_map() -> None:
     model = tiny(num_registers=2, class_position=False)
     variables = init(model)
@@ -155,6 +162,7 @@ def test_positions_follow_the_image_smooth_and_in_two_dimensions() -> None:
         resize_positions(prefixed, (3, 3), num_prefix=1)
 
 
+@pytest.mark.slow
 def test_loading_at_another_resolution_interpolates_the_positions() -> None:
     model, larger = tiny(), tiny(image_size=(35, 56))
     state_dict = weights.to_torch("vit_ti7", init(model))
@@ -167,6 +175,7 @@ def test_loading_at_another_resolution_interpolates_the_positions() -> None:
     np.testing.assert_allclose(larger.apply(loaded, x), model.apply(same, x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_weights_go_there_and_back(scan: bool) -> None:
     options = {**TINY, "scan": scan, "layer_scale_init": 0.1, "qk_norm": True}
@@ -190,6 +199,7 @@ def test_every_key_that_does_not_fit_is_listed_at_once() -> None:
         assert text in str(error.value)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32() -> None:
     model, half = tiny(), tiny(dtype=jnp.bfloat16)
     variables = init(model)

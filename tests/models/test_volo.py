@@ -40,6 +40,7 @@ def test_volo_is_the_official_one() -> None:
     check_case("volo_d1_224", "volo_d1", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("volo_*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())
@@ -47,6 +48,7 @@ def test_counts_are_the_official_ones(name: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == counts[f"{name}_224"]["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (104, 75)])
 def test_any_image_size(size: tuple[int, int]) -> None:
     model = vitjax.create_model("volo_d1", **SMALL)
@@ -62,6 +64,7 @@ def test_any_image_size(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(logits, token + 0.5 * patches.max(axis=(1, 2)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_another_image_size_resizes_positions_alike_in_the_model_and_at_loading() -> None:
     model = vitjax.create_model("volo_d1", image_size=64, **SMALL)
     variables, _ = noisy(model)
@@ -102,6 +105,7 @@ def test_other_stage_patterns_load_with_the_official_numbering() -> None:
         np.testing.assert_array_equal(state[key], again[key])
 
 
+@pytest.mark.slow
 def test_pooling_and_class_blocks_are_options() -> None:
     no_token = dict(SMALL, post_layers=None, token_label=False, image_size=64)
     for options in (no_token, dict(no_token, pool="gap"), dict(no_token, num_classes=0)):
@@ -130,6 +134,7 @@ def test_outlookers_get_no_stochastic_depth() -> None:
     np.testing.assert_allclose(model.drop_path_rate[4:], np.linspace(0, 0.17, 18)[4:])
 
 
+@pytest.mark.slow
 def test_dtypes_dropout_and_remat() -> None:
     options = dict(SMALL, image_size=64)
     model = vitjax.create_model("volo_d1", **options)

@@ -88,6 +88,7 @@ ENTRY %main (p: bf16[8192,8192]) -> bf16[8192,8192] {
     assert 1.0 < FACTORS[0] < FACTORS[1] < 3.0
 
 
+@pytest.mark.slow
 def test_plan_for_this_machine_and_its_cache(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def unseal(folder: pathlib.Path) -> None:
         path.write_text("{") if path.is_file() else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, truncate, delete, truncate_metadata, unseal])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     folder: pathlib.Path, damage, caplog: pytest.LogCaptureFixture
@@ -124,6 +125,7 @@ def test_an_empty_step_folder_is_passed_over(folder: pathlib.Path) -> None:
     assert Checkpoints(folder).restore(template())[0] == 3
 
 
+@pytest.mark.slow
 def test_when_all_are_damaged_nothing_is_started_afresh(folder: pathlib.Path) -> None:
     for step in "123":
         data_file(folder / step).unlink()
@@ -132,6 +134,7 @@ def test_when_all_are_damaged_nothing_is_started_afresh(folder: pathlib.Path) ->
     assert {p.name for p in folder.iterdir()} >= {"1", "2", "3"}
 
 
+@pytest.mark.slow
 def test_another_model_is_told_from_a_damaged_file(folder: pathlib.Path) -> None:
     def other(path, x):
         wrong = "kernel" in str(path) and "ema" in str(path)
@@ -143,6 +146,7 @@ def test_another_model_is_told_from_a_damaged_file(folder: pathlib.Path) -> None
         Checkpoints(folder).restore(jax.tree_util.tree_map_with_path(other, template()))
 
 
+@pytest.mark.slow
 def test_another_dtype_is_refused(folder: pathlib.Path) -> None:
     def half(x):
         dtype = jnp.bfloat16 if x.dtype == jnp.float32 else x.dtype
@@ -180,6 +184,7 @@ def test_the_seal_is_readable_by_people(folder: pathlib.Path) -> None:
     assert seal["arrays"]["params/dense/kernel"][:2] == ["float32", [67, 31]]
 
 
+@pytest.mark.slow
 def test_the_fingerprint_sees_one_bit_and_one_swap() -> None:
     x = np.random.default_rng(0).standard_normal(1009).astype(np.float32)
     base = fingerprint({"x": x})["x"]

@@ -37,6 +37,7 @@ def compilations(caplog: pytest.LogCaptureFixture):
     return names
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_the_first_of_each(
     tmp_path: pathlib.Path, compilations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_nothing_is_compiled_after_the_first_of_each(
     assert by_step[12] == by_step[20] == by_step[30]  # and from there to the end
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_that_it_is_given(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:

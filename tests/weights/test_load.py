@@ -105,6 +105,7 @@ def write_run(path: pathlib.Path, variables: dict[str, Any], ema: bool = False) 
     return path / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
     [write_safetensors, write_torch, write_npz, write_orbax, write_orbax_params, write_run],
@@ -119,6 +120,7 @@ def test_a_file_of_each_format(write, tmp_path: pathlib.Path, variables: dict[st
     np.testing.assert_array_equal(logits, jax.jit(original.apply)(variables, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
 def test_a_run_has_running_statistics_and_averages(tmp_path: pathlib.Path, ema: bool) -> None:
     own = dict(dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), head_dim=8)
@@ -312,6 +314,7 @@ def test_google_and_authors_bit(tmp_path: pathlib.Path) -> None:
         assert_same(loaded, variables)
 
 
+@pytest.mark.slow
 def test_another_image_size(tmp_path: pathlib.Path, variables: dict[str, Any]) -> None:
     for path in (write_safetensors(tmp_path, variables), write_orbax(tmp_path, variables)):
         model, loaded = vitjax.load_pretrained(NAME, path, **(VIT | dict(image_size=(96, 48))))
@@ -320,6 +323,7 @@ def test_another_image_size(tmp_path: pathlib.Path, variables: dict[str, Any]) -
         assert jnp.isfinite(jax.jit(model.apply)(loaded, jnp.ones((1, 96, 48, 3)))).all()
 
 
+@pytest.mark.slow
 def test_another_class_count(
     tmp_path: pathlib.Path, variables: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -458,6 +462,7 @@ def test_rows_that_count_from_one() -> None:
     assert table.link(rows, [path])[path].key == "block1/unit12/conv/kernel"
 
 
+@pytest.mark.slow
 def test_importing_vitjax_imports_no_reader() -> None:
     code = (
         "import sys, vitjax\n"
