@@ -3,13 +3,14 @@
 import collections
 import io
 import itertools
+import sys
 import tarfile
 
 import numpy as np
 import pytest
 
 from tests.data.pictures import Numbered, encoded, noise, write_folders
-from vitjax.data import Source, open_source
+from vitjax.data import BadImage, Source, open_source
 from vitjax.data.arrays import Arrays
 from vitjax.data.image import decode
 from vitjax.data.mixture import Mixture
@@ -159,6 +160,43 @@ def test_tars_of_a_remote_store(shards):
     source = open_source("tar://memory://bucket/train-*.tar?classes=6", "train")
     assert (len(source), source.num_classes) == (10, 6)
     assert source[7] == {"image": encoded(".jpg", noise(9, 9, 2)), "label": 2}
+
+
+def test_a_folder_of_a_remote_store(tmp_path):
+    import fsspec
+
+    root = write_folders(tmp_path, {"train/a": 3, "train/b": 2, "test/a": 1, "test/b": 1})
+    memory = fsspec.filesystem("memory")
+    memory.put(root, "/photos", recursive=True)
+    for split in ("train", "test[:50%]"):
+        here, there = (open_source(f"folder://{at}", split) for at in (root, "memory://photos/"))
+        assert there.fingerprint == here.fingerprint
+        assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
+    memory.rm("/photos/train/b/001.jpg")
+    source = open_source("folder://memory://photos", "train")
+    memory.rm("/photos/train/b/000.png")
+    with pytest.raises(BadImage, match=r"'train/b/000\.png'"):
+        source[3]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("folder://memory://nothing", "'memory://nothing' does not exist, or may not be read"),
+        ("folder://nope://x", "fsspec reads no nope://"),
+        ("tfds://x?data_dir=memory://b", "from disks and gs://, not from 'memory://b': copy it"),
+        ("gs://bucket/photos", "folder://gs://bucket/photos, or tar://gs://bucket/photos/train-"),
+    ],
+)
+def test_wrong_remote_paths(uri, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(uri, "train")
+
+
+def test_a_store_whose_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ValueError, match=r"through fsspec.*: pip install fsspec gcsfs"):
+        open_source("tar://gs://bucket/train-*.tar", "train")
 
 
 def test_wrong_tars(shards):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from vitjax.data import remote
 from vitjax.data.headers import UPRIGHT, Header, read_header
 from vitjax.data.source import BadImage
 
@@ -137,8 +138,11 @@ def read_file(path: str, name: str | None = None) -> bytes:
       BadImage: it cannot be read, or is empty.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        if remote.is_remote(path):
+            data = remote.read(path)
+        else:
+            with open(path, "rb") as file:
+                data = file.read()
     except OSError as error:
         raise BadImage(name or path, error.strerror or str(error)) from error
     if not data:

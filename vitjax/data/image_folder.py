@@ -1,18 +1,20 @@
 """A folder of pictures as a data set: one folder per class, any common format and size."""
 
 import os
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
+from vitjax.data import remote
 from vitjax.data.image import EXTENSIONS, read_file
 from vitjax.data.names import check_folder
 from vitjax.data.source import Example, short_sha256
 
 T = TypeVar("T")
 TEST_FRACTION = 0.2
+_LISTING = 16  # folders that are listed at once: a remote store takes its time to answer
 LAYOUT = "put each class's images into a folder of its own: photos/cat/1.jpg, photos/dog/2.jpg"
 
 
@@ -51,7 +53,7 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
     Class names are the folders' names in alphabetical order, and so are the files in a class.
 
     Args:
-      path: the folder; `~` is the home folder.
+      path: the folder; `~` is the home folder, and `gs://…` or `s3://…` a remote store's.
       split: "train" or "test".
       test_fraction: hold out this share of every class as "test", at least one image and never
         all, where there is no folder for it; None is a fifth if there is no `train/` either. Which
@@ -62,6 +64,7 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
       ValueError: the folder is not there or not arranged like this.
     """
     root = os.path.expanduser(path)
+    root = root.rstrip("/") or root
     check_folder(root)
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} must lie between 0 and 1, as 0.2 does.")
@@ -88,8 +91,9 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
     names: list[str] = []
     counts: list[int] = []
     hashed: list[bytes] = []
-    for folder in folders:
-        files = sorted(_images(os.path.join(root, folder)))
+    with ThreadPoolExecutor(_LISTING) as pool:
+        listings = list(pool.map(_images, (os.path.join(root, folder) for folder in folders)))
+    for folder, files in zip(folders, listings):
         if not files:
             raise ValueError(_no_images(os.path.join(root, folder), folder, path))
         if test_fraction is not None:
@@ -103,20 +107,18 @@ def open_folder(path: str, split: str, test_fraction: float | None = None) -> Im
 
 
 def _folders(path: str) -> list[str]:
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    found = remote.listing(path)
+    return sorted(name for name, size in found if size is None and not name.startswith("."))
 
 
-def _images(path: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(path) as entries:
-        for entry in entries:
-            extension = entry.name.rpartition(".")[2].lower()
-            if extension in EXTENSIONS and not entry.name.startswith(".") and not entry.is_dir():
-                try:
-                    size = entry.stat().st_size
-                except OSError:  # a link to nowhere: reading it says so
-                    size = -1
-                yield entry.name, size
+def _images(path: str) -> list[tuple[str, int]]:
+    return sorted(
+        (name, size)
+        for name, size in remote.listing(path)
+        if size is not None
+        and name.rpartition(".")[2].lower() in EXTENSIONS
+        and not name.startswith(".")
+    )
 
 
 def _part(files: list[T], split: str, test_fraction: float, folder: str) -> list[T]:
@@ -132,7 +134,7 @@ def _part(files: list[T], split: str, test_fraction: float, folder: str) -> list
 def _class_names(path: str) -> tuple[str, ...]:
     if names := tuple(_folders(path)):
         return names
-    if next(_images(path), None):
+    if _images(path):
         raise ValueError(f"Images lie directly in {path!r} and have no class; {LAYOUT}.")
     raise ValueError(f"Folder {path!r} is empty; {LAYOUT}.")
 

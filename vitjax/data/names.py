@@ -3,9 +3,16 @@
 import difflib
 import os
 
+from vitjax.data import remote
+
 
 def check_folder(path: str) -> None:
     """Raises ValueError, with the nearest name that exists, unless `path` is a folder."""
+    if remote.is_remote(path):
+        files, inner = remote.filesystem(path)
+        if not files.isdir(inner):
+            raise ValueError(f"Folder {path!r} does not exist, or may not be read; check the path.")
+        return
     if os.path.isdir(path):
         return
     if not path:

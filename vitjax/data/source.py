@@ -115,6 +115,8 @@ def _parse_uri(uri: str, schemes: Iterable[str]) -> tuple[str, str, dict]:
         if not os.path.exists(path) and difflib.get_close_matches(path, schemes, cutoff=0.7):
             raise ValueError(unknown("data source", uri, [f"{name}://" for name in schemes]))
         scheme = "folder"
+    if scheme in ("gs", "s3"):
+        raise ValueError(f"Say what lies there: folder://{uri}, or tar://{uri}/train-*.tar.")
     if scheme not in schemes:
         raise ValueError(unknown("data source", f"{scheme}://", [f"{name}://" for name in schemes]))
     return scheme, path, dict(parse_qsl(query, keep_blank_values=True))

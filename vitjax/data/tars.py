@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from vitjax.data import remote
 from vitjax.data.image import EXTENSIONS
 from vitjax.data.source import UNLABELLED, BadImage, Example, short_sha256
 
@@ -85,19 +86,13 @@ def open_tars(path: str, split: str, classes: int = 0) -> Tars:
     return Tars(paths, tables, classes)
 
 
-def _remote(path: str) -> tuple[Any, str]:
-    import fsspec
-
-    return fsspec.core.url_to_fs(path)
-
-
 def _paths(pattern: str) -> list[str]:
     if match := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = match.groups()
         numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
         return [p for n in numbers for p in _paths(pattern.replace(match[0], n, 1))]
-    if "://" in pattern:
-        files, inner = _remote(pattern)
+    if remote.is_remote(pattern):
+        files, inner = remote.filesystem(pattern)
         return sorted(files.unstrip_protocol(p) for p in files.glob(inner))
     if os.path.isdir(pattern):
         return sorted(glob.glob(os.path.join(glob.escape(pattern), "*.tar")))
@@ -107,9 +102,8 @@ def _paths(pattern: str) -> list[str]:
 
 
 def _read(path: str, offset: int, size: int) -> bytes:
-    if "://" in path:
-        files, inner = _remote(path)
-        return files.cat_file(inner, start=offset, end=offset + size)
+    if remote.is_remote(path):
+        return remote.read(path, offset, offset + size)
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(size)
@@ -117,8 +111,8 @@ def _read(path: str, offset: int, size: int) -> bytes:
 
 def _index(path: str) -> Int64[np.ndarray, "n 3"]:
     """Offset, size and label of each image; from the cache if the file has not changed."""
-    if "://" in path:
-        files, inner = _remote(path)
+    if remote.is_remote(path):
+        files, inner = remote.filesystem(path)
         state, opened = f"{path} {files.size(inner)}", lambda: files.open(inner, "rb")
     else:
         status = os.stat(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.data import remote
 from vitjax.data.records import parse_example
 from vitjax.data.source import BadImage, Example, short_sha256
 from vitjax.names import unknown
@@ -117,6 +118,13 @@ def open_builder(path: str, data_dir: str = "") -> Any:
     tfds = import_tfds()
     if not path:
         raise ValueError("tfds:// needs a name: tfds://imagenet2012, or tfds:///folder/of/version.")
+    for place in filter(remote.is_remote, (path, data_dir)):
+        remote.filesystem(place)  # says what is not installed
+        if not place.startswith("gs://"):
+            raise ValueError(
+                f"ArrayRecord is read from disks and gs://, not from {place!r}: copy it, or mount "
+                f"the bucket. folder:// and tar:// read other stores."
+            )
     folder = os.path.expanduser(path)
     try:
         if os.path.isfile(os.path.join(folder, "dataset_info.json")):
