@@ -22,7 +22,7 @@ DATA = "digits://"
 
 
 def with_random_heads(model, size):
-    variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
     keys = iter(jax.random.split(jax.random.key(1), 100))
 
     def draw(path, leaf):
@@ -114,8 +114,9 @@ def test_a_head_that_reads_a_class_token_is_refused(tmp_path, capsys, named):
 
 
 VOLO = {
-    "model.name": "volo_d1", "model.dims": (8, 16, 16, 16), "model.num_heads": (1, 2, 2, 2),
-    "model.depths": (1, 1, 1, 1), "model.stem_width": 8, "model.mlp_ratio": 1.0,
+    "model.name": "volo_d1", "model.dims": (8, 16), "model.num_heads": (1, 2),
+    "model.depths": (1, 1), "model.downsample": (True, False), "model.mixer": "outlook ; full",
+    "model.post_layers": ("ca",), "model.stem_width": 8, "model.mlp_ratio": 1.0,
     "data.image_size": 64, "data.batch_size": 8, "data.eval_batch_size": 20,
     "data.train_split": "test[:50]", "data.test_split": "test[50:70]",
     "data.augment": "crop(area=(0.5, 1.0)) | flip", "mixing.mixtoken": 1.0,

@@ -45,7 +45,7 @@ DISTINCT = {
         "mixer": "bra(topk=1) ; dbra(topk=2)", "offset_groups": (1, 2), "table_size": (16, 8),
     },
     "imagenet.py:volo_d1": {
-        "dims": (12, 24, 24, 24), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2),
+        "downsample": (True, False), "mixer": "outlook ; full", "post_layers": ("ca",),
     },
     "imagenet.py:finetune_swinv2_base_w24": {"pretrained_window_size": 0},
     "vit.py:b16_i21k": {},
