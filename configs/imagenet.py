@@ -4,8 +4,8 @@ Command: `python train.py --config=configs/imagenet.py:swin_tiny --workdir=runs/
 '--config.data.train=tfds://imagenet2012?data_dir=/data'`; what it costs on which chips:
 `vitjax plan --config=configs/imagenet.py:swin_tiny --topology=v3:4x4`. Hardware: 32 chips of a TPU
 v3 or better, bfloat16; the global batch is 1,024 whatever the number of chips. As planned, in
-TPUv3-core-days: `volo_d1` 31 to 36 (v3:4x4, 23 to 27 hours), `pretrain_swin_base` 200 to 233 (v3:8x8,
-37 to 44 hours).
+TPUv3-core-days: `volo_d1` 31 to 36 (v3:4x4, 23 to 27 hours), `pretrain_swin_base` 200 to 233
+(v3:8x8, 37 to 44 hours).
 
 The recipe (arXiv:2012.12877, table 9): AdamW, 1e-3 for 1,024 images, cosine, weight decay 0.05,
 label smoothing 0.1, RandAugment (9, 0.5), mixup 0.8, CutMix 1.0, random erasing 0.25, stochastic
