@@ -4,6 +4,8 @@ A label map holds, for each cell of a coarse grid over the whole image, the few 
 annotator found most probable there. A training crop reads the part of the map below its rectangle.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +20,8 @@ def dense_labels(
     The scores are normalised to sum to one.
     """
     scores = scores / jnp.maximum(scores.sum(axis=0), 1e-9)
-    return jnp.einsum("khw,khwc->hwc", scores, jax.nn.one_hot(classes, num_classes))
+    shares = (s[..., None] * jax.nn.one_hot(c, num_classes) for c, s in zip(classes, scores))
+    return functools.reduce(jnp.add, shares)  # no array [k, h, w, K]: elementwise, it fuses
 
 
 def crop_labels(
