@@ -6,7 +6,7 @@
   vitjax plan --config=configs/digits.py --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
-  vitjax data prepare imagenet2012 --to DIR     a TFRecord data set as ArrayRecord, once
+  vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax labels runs/teacher --data URI --to DIR   label maps by a teacher, for token labels
 
 Every command takes --json, for scripts. Training is `python train.py --help`.
@@ -55,10 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's folder")
     sub.add_argument("--step", type=int, help="checkpoint to use (the latest)")
     sub = command(data, "data")
-    sub.add_argument("action", choices=("prepare",), help="prepare: TFRecord to ArrayRecord")
+    sub.add_argument("action", choices=("prepare",), help="prepare: write ArrayRecord")
     sub.add_argument("source", help="a TFDS name, or the folder with its dataset_info.json")
     sub.add_argument("--to", required=True, help="the new data_dir, which ?data_dir= then names")
     sub.add_argument("--data-dir", default="", help="where the name is looked up (TFDS's own)")
+    sub.add_argument("--archives", default="", help="a folder with ILSVRC2012_img_train.tar and "
+                     "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
     sub = command(labels, "labels")
     sub.add_argument("teacher", help="a run's folder, or MODEL=WEIGHTS")
     sub.add_argument("--data", required=True, help="the training images, as train.py takes them")
@@ -248,13 +250,20 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def data(options: argparse.Namespace) -> tuple[Any, str]:
-    """Prepares a data set: converts TFRecord to ArrayRecord, resumable and verified."""
+    """Writes a data set as ArrayRecord, resumable and verified: from TFRecord, or the archives."""
+    from vitjax.data.imagenet import prepare_imagenet
     from vitjax.data.prepare import prepare
     from vitjax.train.report import table
 
-    result = prepare(
-        options.source, options.to, options.data_dir, lambda text: print(text, file=sys.stderr)
-    )
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    if options.archives:
+        if options.source != "imagenet2012" or options.data_dir:
+            raise ValueError("--archives is for imagenet2012, and goes without --data-dir.")
+        result = prepare_imagenet(options.archives, options.to, say)
+    else:
+        result = prepare(options.source, options.to, options.data_dir, say)
     return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
 
 

@@ -1,15 +1,18 @@
+import hashlib
 import io
 import json
 import pathlib
+import re
 import shutil
 import sys
+import tarfile
 import warnings
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.data.pictures import noise
+from tests.data.pictures import encoded, noise
 from vitjax.data import BadImage, Source, open_source
 from vitjax.data.image import decode
 from vitjax.data.pipeline import train_batches
@@ -294,6 +297,100 @@ def test_tfrecord_framing(tmp_path):
     path.write_bytes(b"rubbish" * 10)
     with open(path, "rb") as file, pytest.raises(ValueError, match="no record begins there"):
         list(read_tfrecords(file, "x"))
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def archives(tmp_path, monkeypatch):
+    """ImageNet in small: five images of each of three synsets, and fifteen to validate."""
+    from vitjax.data import imagenet
+
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    synsets = ("n01443537", "n01440764", "n15075141")
+    parts = [
+        (f"{s}.tar", write_tar(tmp_path / "part.tar", [
+            (f"{s}_{i}.JPEG", encoded(".jpg", noise(20, 30, 10 * n + i))) for i in range(5)
+        ]))
+        for n, s in enumerate(synsets)
+    ]  # fmt: skip
+    numbers = range(1, 16)
+    images = [
+        (f"ILSVRC2012_val_{i:08d}.JPEG", encoded(".jpg", noise(20, 30, 100 + i))) for i in numbers
+    ]
+    small = {}
+    for split, files, shards in (("train", parts, 4), ("validation", images, 2)):
+        archive = imagenet.ARCHIVES[split]
+        data = write_tar(folder / archive.file, files)
+        digest = hashlib.sha256(data).hexdigest()
+        small[split] = archive._replace(size=len(data), sha256=digest, images=15, shards=shards)
+    monkeypatch.setattr(imagenet, "ARCHIVES", small)
+    return folder
+
+
+def test_imagenet_from_its_archives(archives, tmp_path, capsys):
+    from vitjax.cli import main
+
+    to = tmp_path / "new"
+    arguments = ["data", "prepare", "imagenet2012", "--archives", str(archives), "--to", str(to)]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["records"], result["shards"], result["found"]) == (30, 6, 0)
+    raw = tfds.decode.SkipDecoding()
+    for split in ("train", "validation"):
+        ours = open_source(f"tfds://imagenet2012?data_dir={to}", split)
+        theirs = tfds.data_source("imagenet2012", split=split, data_dir=to, decoders={"image": raw})
+        assert len(ours) == len(theirs) == 15
+        assert (ours.num_classes, ours.class_names[:2]) == (1000, ("n01440764", "n01443537"))
+        for i in range(15):
+            assert ours[i] == {"image": theirs[i]["image"], "label": theirs[i]["label"]}
+            name = theirs[i]["file_name"].decode()
+            at = int(name.removesuffix(".JPEG").rpartition("_")[2])
+            if split == "train":
+                n = ("n01443537", "n01440764", "n15075141").index(name.partition("_")[0])
+                assert (ours[i]["label"], at) == ((1, 0, 999)[n], at)
+                at = 10 * n + at - 100
+            elif at == 1:
+                assert ours.class_names[ours[i]["label"]] == "n01751748"
+            assert ours[i]["image"] == encoded(".jpg", noise(20, 30, 100 + at))
+    assert "tensorflow" not in sys.modules
+
+    # A shard that is gone or was changed is written again, the others are not.
+    shards = sorted((to / "imagenet2012").rglob("*.array_record-*"))
+    shards[0].unlink()
+    shards[5].write_bytes(shards[5].read_bytes()[:-1])
+    assert main(arguments) == 0
+    assert re.search(r"found +4", capsys.readouterr().out)
+
+
+def test_wrong_archives_of_imagenet(archives, tmp_path):
+    from vitjax.data import imagenet
+    from vitjax.data.imagenet import prepare_imagenet
+
+    def fails(message):
+        with pytest.raises(ValueError, match=message):
+            prepare_imagenet(str(archives), str(tmp_path / "new"))
+
+    archive = archives / "ILSVRC2012_img_val.tar"
+    data = archive.read_bytes()
+    archive.write_bytes(data[:-1] + b"x")
+    fails(r"img_val\.tar' is damaged: its SHA-256 is")
+    archive.write_bytes(data[:-1])
+    fails(r"img_val\.tar' has [\d,]+ bytes and not")
+    archive.unlink()
+    fails(r"has no ILSVRC2012_img_val\.tar\. Both archives of ILSVRC 2012 are needed")
+    archive.write_bytes(data)
+    imagenet.ARCHIVES["train"] = imagenet.ARCHIVES["train"]._replace(images=16)
+    fails("img_train.tar holds 15 images and not 16")
+    assert not list((tmp_path / "new").rglob("*.array_record-*"))
 
 
 def test_the_command(tfrecords, tmp_path, capsys):

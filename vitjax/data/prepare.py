@@ -5,6 +5,7 @@ decoder is needed. A shard counts as done when it has been read back; the same c
 an interrupted one stopped, and verifies what is there.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -20,11 +21,21 @@ _CHUNK = 128  # records that are read back at once
 
 
 class Shard(NamedTuple):
-    """A file to convert: from where, to where, and how many records it must hold."""
+    """A file to write.
+
+    Attributes:
+      source: the file that its records come from.
+      target: its own path.
+      records: how many it must hold.
+      size: about how many bytes.
+      read: gives them.
+    """
 
     source: Any
     target: pathlib.Path
     records: int
+    size: int
+    read: Callable[[], Iterator[bytes]]
 
 
 def prepare(
@@ -53,22 +64,30 @@ def prepare(
             f"converted, and ArrayRecord is read as it is."
         )
     folder = pathlib.Path(os.path.expanduser(to)) / info.full_name
-    shards = list(_shards(info, folder))
-    missing = [str(s.source) for s in shards if not s.source.exists()]
-    if missing:
+    sources = [path for split in info.splits.values() for path in split.filepaths]
+    if missing := [str(path) for path in sources if not path.exists()]:
         raise ValueError(f"{len(missing)} shards are missing, such as {missing[0]!r}; copy them.")
+    shards = list(_shards(info, folder))
+    result = write_shards(shards, folder, say)
+    _copy_description(pathlib.Path(str(builder.data_dir)), folder)
+    return result
+
+
+def write_shards(
+    shards: list[Shard], folder: pathlib.Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Writes those that are not there yet; returns what `prepare` does."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
     done = json.loads(manifest.read_text()) if manifest.exists() else {}
     done = {s.target.name: e for s in shards if (e := done.get(s.target.name)) and _same(s, e)}
     found = len(done)
     todo = [s for s in shards if s.target.name not in done]
-    _check_room(folder, sum(os.path.getsize(s.source) for s in todo))
+    _check_room(folder, sum(s.size for s in todo))
     for number, shard in enumerate(todo, 1):
         done[shard.target.name] = _convert(shard)
         _write(manifest, json.dumps(done, indent=1))
         say(f"{found + number} of {len(shards)}: {shard.target.name}, {shard.records:,} records")
-    _copy_description(pathlib.Path(str(builder.data_dir)), folder)
     return {
         "folder": str(folder),
         "shards": len(shards),
@@ -82,7 +101,13 @@ def _shards(info: Any, folder: pathlib.Path) -> Iterator[Shard]:
     for split in info.splits.values():
         for source, records in zip(split.filepaths, split.shard_lengths, strict=True):
             name = source.name.replace(".tfrecord-", ".array_record-")
-            yield Shard(source, folder / name, int(records))
+            read = functools.partial(_records, source)
+            yield Shard(source, folder / name, int(records), os.path.getsize(source), read)
+
+
+def _records(source: Any) -> Iterator[bytes]:
+    with open(source, "rb") as file:
+        yield from read_tfrecords(file, str(source))
 
 
 def _checksum(path: pathlib.Path) -> str:
@@ -135,16 +160,15 @@ def _reframe(shard: Shard, target: pathlib.Path) -> int:
 
     written, read, count = google_crc32c.Checksum(), google_crc32c.Checksum(), 0
     writer = ArrayRecordWriter(str(target), "group_size:1")
-    with open(shard.source, "rb") as file:
-        for record in read_tfrecords(file, str(shard.source)):
-            writer.write(record)
-            written.update(record)
-            count += 1
+    for record in shard.read():
+        writer.write(record)
+        written.update(record)
+        count += 1
     writer.close()
     if count != shard.records:
         raise ValueError(
-            f"{str(shard.source)!r} holds {count} records, and dataset_info.json says "
-            f"{shard.records}; copy it again."
+            f"{str(shard.source)!r} holds {count} records, and {shard.records} are expected; copy "
+            f"it again."
         )
     reader = ArrayRecordReader(str(target))
     if reader.num_records() == count:
