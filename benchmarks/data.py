@@ -26,7 +26,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from data_workers import CONTESTANTS
+from data_workers import CONTESTANTS, DRAINED
 
 ROOT = pathlib.Path(__file__).parent.parent
 BATCH, IMAGES = 128, 512
@@ -151,21 +151,39 @@ def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def processes(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Images per second of one and of several processes together, on all cores."""
-    found = {}
-    for count in (1, 2):
-        workers = [Worker("vitjax", folder, 2 // count, sys.executable) for _ in range(count)]
-        if count == 2:  # the second worker's core
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(workers[1].process.pid, {cores[-1]})
-        totals = []
+    """Images per second on all cores, of threads and of other processes, in rounds in turn."""
+    from vitjax.data import open_source
+    from vitjax.data.pipeline import train_batches
+
+    crop = "crop(interpolation='bilinear') | flip"
+    kinds = (
+        ("photos", f"tfds://photos?data_dir={folder}", 224, crop),
+        ("JPEG files of 8×8", "synthetic://?size=50000&height=8&width=8&jpeg=1", 8, crop),
+        ("224×224, nothing to decode", "synthetic://?height=224&width=224", 224, "centre"),
+    )
+    found: dict[str, float] = {}
+    for kind, uri, size, augment in kinds:
+        images = open_source(uri, "train")
+        contestants = {
+            f"{kind}, {count} processes" if count else f"{kind}, 2 threads": train_batches(
+                images, batch_size=BATCH, image_size=size, augment=augment, num_threads=2,
+                num_processes=count,
+            )
+            for count in (0, 1, 2)
+        }  # fmt: skip
+        rates: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(options.rounds):
-            for worker in workers:
-                worker.begin(options.seconds)
-            totals.append(sum(worker.rates()[0] for worker in workers))
-        for worker in workers:
-            worker.process.kill()
-        found[f"{count}"] = statistics.median(totals)
+            for name, batches in contestants.items():
+                for _ in range(DRAINED):
+                    next(batches)
+                begin, count = time.perf_counter(), 0
+                while time.perf_counter() < begin + options.seconds:
+                    next(batches)
+                    count += BATCH
+                rates[name].append(count / (time.perf_counter() - begin))
+        for name, batches in contestants.items():
+            batches.close()
+            found[name] = statistics.median(rates[name])
     return found
 
 
