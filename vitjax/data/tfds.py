@@ -115,9 +115,6 @@ def open_builder(path: str, data_dir: str = "") -> Any:
     Raises:
       ValueError: there is none.
     """
-    tfds = import_tfds()
-    if not path:
-        raise ValueError("tfds:// needs a name: tfds://imagenet2012, or tfds:///folder/of/version.")
     for place in filter(remote.is_remote, (path, data_dir)):
         remote.filesystem(place)  # says what is not installed
         if not place.startswith("gs://"):
@@ -125,6 +122,9 @@ def open_builder(path: str, data_dir: str = "") -> Any:
                 f"ArrayRecord is read from disks and gs://, not from {place!r}: copy it, or mount "
                 f"the bucket. folder:// and tar:// read other stores."
             )
+    tfds = import_tfds()
+    if not path:
+        raise ValueError("tfds:// needs a name: tfds://imagenet2012, or tfds:///folder/of/version.")
     folder = os.path.expanduser(path)
     try:
         if os.path.isfile(os.path.join(folder, "dataset_info.json")):
