@@ -92,9 +92,11 @@ def make_labels(
         logits = _apply(teacher, variables, images, cell_logits)
         scores, best = jax.lax.top_k(jax.nn.softmax(logits), min(k, classes))
         scores *= mask[:, None, None, None]
-        maps = (jnp.moveaxis(best, 3, 1), jnp.moveaxis(scores, 3, 1))
-        cast = (m.astype(t) for m, t in zip(maps, FILES.values()))
-        return *cast, logits.mean(axis=(1, 2))
+        best, scores = (
+            jnp.moveaxis(maps, 3, 1).astype(dtype)
+            for maps, dtype in zip((best, scores), FILES.values())
+        )
+        return best, scores, logits.mean(axis=(1, 2))
 
     noise = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
     noise, mask = jax.device_put((noise, np.ones(batch_size, np.float32)), placed)

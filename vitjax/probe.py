@@ -163,5 +163,6 @@ def probe(
         scale = np.maximum(x.std(axis=0), 1e-6)
         classifier = LogisticRegression(C=1 / settings.l2, max_iter=1000)
         classifier.fit((x - x.mean(axis=0)) / scale, labels)
-        found["linear"] = top1(classifier.predict((asked - x.mean(axis=0)) / scale))
+        predicted = classifier.predict((asked - x.mean(axis=0)) / scale)
+        found["linear"] = top1(np.asarray(predicted))
     return found

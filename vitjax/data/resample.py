@@ -7,6 +7,7 @@ results differ by 1/255 at most.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,4 +75,5 @@ def _rows(x: UInt8[np.ndarray, "n c"], size: int, kernel: str) -> UInt8[np.ndarr
     source, out = x.astype(np.float32), np.empty((size, x.shape[1]), np.float32)
     for row, first, end, weight in resize_weights(kernel, len(x), size):
         np.matmul(weight, source[first:end], out=out[row : row + len(weight)])
-    return cv2.add(out, 0.0, dtype=cv2.CV_8U)  # rounds, and clips at 0 and 255
+    nothing: Any = 0.0  # a number is no array to OpenCV's annotations
+    return cv2.add(out, nothing, dtype=cv2.CV_8U)  # rounds, and clips at 0 and 255

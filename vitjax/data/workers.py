@@ -84,7 +84,7 @@ class _Worker:
 
     def receive(self, take: Take) -> Batch:
         head = self._read(np.empty(8, np.uint8))
-        bad, arrays = pickle.loads(self._read(np.empty(int(head.view("<u8")[0]), np.uint8)))
+        bad, arrays = pickle.loads(self._read(np.empty(int(head.view("<u8")[0]), np.uint8)).data)
         if isinstance(arrays, Exception):
             raise arrays
         batch: Any = {k: self._read(np.empty(shape, dtype)) for k, shape, dtype in arrays}

@@ -113,9 +113,9 @@ def classification(
             mix = functools.partial(mixing.mix_token, keep)
             share = keep.mean(axis=(1, 2))[:, None]
             target = share * target + (1 - share) * mixing.partner(target)
-        options = dict(rngs={"dropout": key}, mutable=[n for n in variables if n != "params"])
         given = (images, True) if mix is None else (images, True, mix)
-        (whole, tokens), own = apply(variables, *given, **options)
+        state = [name for name in variables if name != "params"]
+        (whole, tokens), own = apply(variables, *given, rngs={"dropout": key}, mutable=state)
         return token_label_loss(whole, tokens, target, dense, token_weight), own
 
     def predict(variables: Any, images: Array) -> Float[Array, "B K"]:
