@@ -197,16 +197,19 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
     from vitjax.plan.fit import search
     from vitjax.plan.plan import make_plan
     from vitjax.plan.topology import open_topology
+    from vitjax.teacher import outline
     from vitjax.train.config import load_config
 
     def config(more: dict[str, str]) -> Any:
         return load_config(options.config, {**options.fields, **more}, model_options)
 
-    config({})  # a mistake in it is told before libtpu is loaded
+    teacher = outline(config({}).distillation.teacher)  # mistakes are told before libtpu is loaded
     topology = open_topology(options.topology)
 
     def make(more: dict[str, str]) -> Any:
-        return make_plan(config(more), topology, images=options.images, classes=options.classes)
+        return make_plan(
+            config(more), topology, images=options.images, classes=options.classes, teacher=teacher
+        )
 
     if options.fit:
         return search(config({}), topology, make)

@@ -3,11 +3,40 @@
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
 
 from vitjax.tasks.distillation import TEACHER, Teacher
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How published weights want their images; a run says so itself."""
+
+
+def describe(text: str) -> tuple[Teacher, list[str] | None]:
+    """`open_trained` without its variables, which are None; no weights are read."""
+    from vitjax.models import create_model, from_config
+    from vitjax.train.config import read_config
+
+    name, equals, _ = text.partition("=")
+    if equals:
+        model: Any = create_model(name)
+        side = model.image_size if isinstance(model.image_size, int) else model.image_size[0]
+        return Teacher(model, None, IMAGENET_MEAN, IMAGENET_STD, side), None
+    folder = pathlib.Path(text)
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{text!r} is no run's folder: it has no config.json. Give a --workdir that train.py "
+            f"was given, or MODEL=SOURCE."
+        )
+    classes = json.loads((folder / "classes.json").read_text())
+    config = read_config(folder / "config.json")
+    d = config["data"]
+    model = from_config(config["model"], len(classes), d["image_size"])
+    seen = {"crop": d.get("eval_crop", 0.875), "interpolation": d.get("interpolation", "area")}
+    mean, std = tuple(d["mean"]), tuple(d["std"])
+    return Teacher(model, None, mean, std, d["image_size"], **seen), classes
 
 
 def open_trained(text: str) -> tuple[Teacher, list[str] | None]:
@@ -19,34 +48,29 @@ def open_trained(text: str) -> tuple[Teacher, list[str] | None]:
     Raises:
       ValueError: there is no such run, or the weights do not fit.
     """
+    trained, classes = describe(text)
     name, equals, source = text.partition("=")
     if equals:
         from vitjax.weights.load import load_pretrained
 
-        model, variables = load_pretrained(name, source)
-        size = getattr(model, "image_size", 224)
-        side = size if isinstance(size, int) else size[0]
-        return Teacher(model, variables, IMAGENET_MEAN, IMAGENET_STD, side), None
-    from vitjax.models import from_config
+        return trained._replace(variables=load_pretrained(name, source)[1]), classes
     from vitjax.train.checkpoint import SavedSteps
-    from vitjax.train.config import read_config
 
-    folder = pathlib.Path(text)
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{text!r} is no run's folder: it has no config.json. Give a --workdir that train.py "
-            f"was given, or MODEL=SOURCE."
-        )
-    classes = json.loads((folder / "classes.json").read_text())
-    config = read_config(folder / "config.json")
-    d = config["data"]
-    _, found = SavedSteps(folder / "checkpoints").read()
+    _, found = SavedSteps(pathlib.Path(text) / "checkpoints").read()
     variables = {"params": found["ema"] or found["params"], **found["rest"]}
     variables.pop(TEACHER, None)
-    model = from_config(config["model"], len(classes), d["image_size"])
-    seen = {"crop": d.get("eval_crop", 0.875), "interpolation": d.get("interpolation", "area")}
-    mean, std = tuple(d["mean"]), tuple(d["std"])
-    return Teacher(model, variables, mean, std, d["image_size"], **seen), classes
+    return trained._replace(variables=variables), classes
+
+
+def outline(text: str) -> Teacher | None:
+    """A teacher for a plan: zeros, which take no memory, for its variables."""
+    if not text:
+        return None
+    teacher, _ = describe(text)
+    image = np.zeros((1, teacher.image_size, teacher.image_size, 3), np.float32)
+    shapes: Any = jax.eval_shape(teacher.model.init, jax.random.key(0), image)
+    zeros = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
+    return teacher._replace(variables=zeros)
 
 
 def open_teacher(text: str, class_names: Sequence[str]) -> Teacher | None:

@@ -104,6 +104,22 @@ def test_plan_for_this_machine_and_its_cache(
     assert "activations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_teacher_is_part_of_the_plan(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", f"--config={DIGITS}", "--topology=cpu", "--config.model.depth=1", "--json"]
+    (tmp_path / "config.json").write_text(config(model__depth="1").to_json())
+    (tmp_path / "classes.json").write_text(json.dumps(list("0123456789")))
+    found = []
+    for more in ([], [f"--config.distillation.teacher={tmp_path}"]):
+        assert cli.main([*arguments, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    alone, taught = found
+    assert alone["memory"]["other_state"] == 0
+    assert taught["memory"]["other_state"] == alone["memory"]["parameters"]
+
+
 def test_misfit_says_by_how_much_and_what_would_help() -> None:
     there = topology.Topology("v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4,
                               topology.CHIPS["v3"])  # fmt: skip

@@ -150,12 +150,19 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    config: Any, topology: Topology, *, images: int = 0, classes: int = 0, cache: bool = True
+    config: Any,
+    topology: Topology,
+    *,
+    images: int = 0,
+    classes: int = 0,
+    teacher: Any = None,
+    cache: bool = True,
 ) -> Plan:
     """Compiles a config's training step for a topology and reads the result.
 
     Args:
       images, classes: of the training data, if its name does not tell.
+      teacher: of a distilled run, see `vitjax.teacher.outline`; MFU does not count its work.
       cache: keep and reuse what was read off a step that was compiled before.
     """
     import jax
@@ -174,7 +181,7 @@ def make_plan(
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     check_batches(config, mesh.shape["data"] * mesh.shape["fsdp"])
     model = from_config(config.model.to_dict(), classes, d.image_size)
-    task = classification.from_config(config, model, classes)  # a teacher is not planned for
+    task = classification.from_config(config, model, classes, teacher)
     # With a sigmoid an image may have several classes.
     samples = classification.samples(config, classes, config.loss.name == "sigmoid")
     setup = make_setup(config, task, mesh, steps, samples)
