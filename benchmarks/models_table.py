@@ -170,7 +170,7 @@ included, of one image (the published "FLOPs" are these; products that stand for
 counted). Published figures are quoted from the source named with each family. Nothing here was
 trained on ImageNet by us: the accuracies are the authors', and what ties ours to theirs is the last
 line above each table: outputs and gradients of the same weights, held to float32 noise in the tests
-(`pytest tests/models -k golden`).
+(`pytest -m golden`).
 """
 
 

@@ -27,6 +27,7 @@ ROUTES = {
 }
 
 
+@pytest.mark.golden
 def test_biformer_is_the_official_one() -> None:
     check_case("biformer_tiny", "biformer_tiny", STAGES, routes=ROUTES)
 

@@ -28,6 +28,7 @@ def stages(depths: tuple[int, ...]) -> dict[str, str]:
     return names
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("case", "name"),
     [

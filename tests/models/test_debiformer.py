@@ -37,6 +37,7 @@ for i, j in [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0)]:
     }
 
 
+@pytest.mark.golden
 def test_debiformer_is_the_official_one() -> None:
     check_case("debiformer_tiny", "debiformer_tiny", STAGES, routes=ROUTES)
 

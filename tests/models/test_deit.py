@@ -27,6 +27,7 @@ COUNTS = {
 SMALL = dict(width=32, depth=2, num_heads=2, image_size=64, num_classes=5)
 
 
+@pytest.mark.golden
 @pytest.mark.usefixtures("optimized")
 def test_distilled_deit_is_the_official_one() -> None:
     check_case("deit_tiny_distilled_patch16_224", "deit_tiny_distilled", STAGES)

@@ -26,11 +26,13 @@ COUNTS = {  # in millions, as published, but for those that golden/ counts
 SMALL = dict(width=32, depth=1, num_heads=2, image_size=64, num_classes=5)
 
 
+@pytest.mark.golden
 @pytest.mark.usefixtures("optimized")
 def test_the_root_alone_is_the_official_one() -> None:
     check_case("vit_tiny_r_s16_p8_224", "r_vit_ti16", STAGES)
 
 
+@pytest.mark.golden
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_the_hybrid_is_the_official_one() -> None:

@@ -22,6 +22,7 @@ STAGES = {
 SMALL = dict(dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4), num_classes=5)
 
 
+@pytest.mark.golden
 @pytest.mark.usefixtures("optimized")
 def test_pvt_is_the_official_one() -> None:
     check_case("pvt_tiny_224", "pvt_tiny", STAGES)

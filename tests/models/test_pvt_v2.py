@@ -20,6 +20,7 @@ STAGES = {
 }
 
 
+@pytest.mark.golden
 def test_pvt_v2_is_the_official_one() -> None:
     check_case("pvt_v2_b0_224", "pvt_v2_b0", STAGES)
 

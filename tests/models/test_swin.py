@@ -37,6 +37,7 @@ SMALL: dict[str, Any] = dict(
 NAMES = ("swin_tiny", "swinv2_tiny_w8")
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("case", "name"), [("swin_tiny_w7_224", "swin_tiny"), ("swinv2_tiny_w8_256", "swinv2_tiny_w8")]
 )

@@ -9,6 +9,7 @@ STAGES = {"patch_embed": "patch_embed", "norm": "norm", "head": "head"} | {
 }
 
 
+@pytest.mark.golden
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("case", "name"),

@@ -36,6 +36,7 @@ SMALL = dict(
 )
 
 
+@pytest.mark.golden
 def test_volo_is_the_official_one() -> None:
     check_case("volo_d1_224", "volo_d1", STAGES)
 
