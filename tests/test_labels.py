@@ -54,6 +54,7 @@ def make(folder, capsys, *flags, name="good"):
     return code, json.loads(captured.out) if code == 0 else captured.err
 
 
+@pytest.mark.slow
 def test_the_maps_are_the_teachers_best_classes(tmp_path, capsys, named, teacher):
     code, said = make(tmp_path, capsys, "--k=3")
     assert (code, said["images"], said["found"], said["shape"]) == (0, 50, 0, "3 × 2 × 2")
@@ -72,6 +73,7 @@ def test_the_maps_are_the_teachers_best_classes(tmp_path, capsys, named, teacher
         np.testing.assert_allclose(maps.scores[i], best, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     make(whole, capsys)

@@ -67,6 +67,7 @@ def test_few_shots_are_so_many_of_each_class():
     assert list(probe.few_shots(labels, 2, 0)) == list(probe.few_shots(labels, 2, 0))
 
 
+@pytest.mark.slow
 def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
     model = create_model(
         "vit_ti4", num_classes=3, image_size=8, width=16, depth=1, num_heads=1, pool="gap"

@@ -104,6 +104,7 @@ def two_steps(recipe, **more):
     assert np.isfinite(losses[1])
 
 
+@pytest.mark.slow
 def test_the_baseline_takes_two_steps():
     two_steps("vit.py:s16_90ep")
 

@@ -86,6 +86,7 @@ def test_pooling_of_keys_and_values() -> None:
     np.testing.assert_allclose(flat(out), full, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weighted_routing() -> None:
     q, k, v = heads(6, 6)
 
@@ -98,6 +99,7 @@ def test_weighted_routing() -> None:
     assert np.abs(grads[0] - grads[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(14, 14), (13, 17), (1, 1)])
 def test_any_map(shape: tuple[int, int]) -> None:
     mixer = BiLevelRoutingAttention(num_heads=2, topk=4)
@@ -122,6 +124,7 @@ def test_any_map(shape: tuple[int, int]) -> None:
         np.testing.assert_allclose(training, inference, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_learned_routing_learns_only_with_weights() -> None:
     x = normal(1, 6, 6, 8)
     for mul_weight, learns in (("none", False), ("soft", True)):

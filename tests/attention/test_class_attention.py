@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vitjax.attention.class_attention import ClassAttention, class_attention
 from vitjax.attention.core import dot_product_attention
@@ -14,6 +15,7 @@ def test_it_is_the_first_row_of_full_attention() -> None:
     np.testing.assert_allclose(class_attention(q[:, :1], k, v), full[:, :1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_module_updates_one_token() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 13, 8))
     mixer = ClassAttention(num_heads=2)

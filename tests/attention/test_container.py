@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vitjax.attention.container import ContainerMixer
 from vitjax.attention.dwconv import DepthwiseConvMixer
@@ -46,6 +47,7 @@ def test_between_them_it_is_a_mean_with_the_gates_weight() -> None:
     np.testing.assert_allclose(apply(gate), share * ends[0] + (1 - share) * ends[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gate_learns_and_is_shown() -> None:
     model, found = ContainerMixer(num_heads=3), variables(0.0)
     grad = jax.grad(lambda v: jnp.sum(model.apply(v, X) ** 2))(found)

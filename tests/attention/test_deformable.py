@@ -28,6 +28,7 @@ def variables_of(mixer, x, scale=1.0):
     return {"params": params}
 
 
+@pytest.mark.slow
 def test_without_offsets_and_bias_it_is_plain_attention_to_the_grid_sampled():
     x = features()
     mixer = DeformableAttention(num_heads=4, stride=1, position_bias="none", inset=0)

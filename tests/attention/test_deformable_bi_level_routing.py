@@ -46,6 +46,7 @@ def test_all_regions_are_two_full_attentions() -> None:
     np.testing.assert_allclose(flat(out), full, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_points() -> None:
     x = normal(2, 14, 14, 8)
     centres = np.broadcast_to(reference_points(7, 7), (2, 2, 7, 7, 2))
@@ -65,6 +66,7 @@ def test_points() -> None:
     np.testing.assert_allclose(run(mixer, variables, x)[1]["points"][0], centres, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(13, 17), pytest.param((1, 1), marks=pytest.mark.slow)])
 def test_any_map(shape: tuple[int, int]) -> None:
     mixer = DeformableBiLevelRoutingAttention(

@@ -17,6 +17,7 @@ def qkv(height, width, heads=2, dim=4):
     return jax.random.normal(jax.random.key(0), (3, 2, height, width, heads, dim))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "size"), [(14, 9, 5), (13, 23, 7), (5, 11, 4)])
 def test_tiles_equal_the_gathered_neighbours_with_gradients(height, width, size):
     table = jax.random.normal(jax.random.key(1), (2, 2 * size - 1, 2 * size - 1))

@@ -8,6 +8,7 @@ import pytest
 from vitjax.attention.pooling import Pooling, pooling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(5, 7), (1, 3), (2, 2)])
 def test_it_is_the_mean_of_the_neighbours_inside_minus_x(size: tuple[int, int]) -> None:
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))

@@ -13,6 +13,7 @@ def data(shape=(2, 7, 5, 6), points=31, spread=0.8):
     return jax.random.normal(a, shape), spread * jax.random.normal(b, (shape[0], points, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 1, 9, 3), (3, 13, 1, 4)])
 def test_tents_equal_the_four_neighbours_with_gradients(shape, align_corners):
@@ -35,6 +36,7 @@ def test_tents_equal_the_four_neighbours_with_gradients(shape, align_corners):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tents, gather)
 
 
+@pytest.mark.slow
 def test_both_forms_agree_in_the_derivative_at_a_kink():
     maps, _ = data((1, 5, 5, 2))
     points = jnp.array([[[0.0, 0.5], [-1.0, 1.0], [1.0, 0.0], [-0.5, -0.5]]])
@@ -65,6 +67,7 @@ def test_tents_equal_grid_sample(align_corners):
     np.testing.assert_allclose(ours, theirs[..., 0].permute(0, 2, 1).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(4, 6), (7, 3), (1, 5)])
 def test_position_bias_equals_its_gather_form_with_gradients(grid):
     table = jax.random.normal(jax.random.key(0), (6, 7, 11))

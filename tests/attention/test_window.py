@@ -64,6 +64,7 @@ def test_partition_and_merge_are_inverse() -> None:
         window_partition(x, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window_size", [1, 2, 3, 7])
 def test_relative_bias_is_the_gather(window_size: int) -> None:
     table = normal((2 * window_size - 1) ** 2, 3)
@@ -116,6 +117,7 @@ def test_one_window_without_bias_is_full_attention() -> None:
     np.testing.assert_allclose(mixer.apply({"params": params}, x), full, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_carries_the_biases() -> None:
     """A 5×6 map in windows of 4 is the top left of the 8×8 map with zeros around it."""
     x = normal(2, 5, 6, 12)

@@ -46,6 +46,7 @@ def test_values_and_gradients(bias_shape: tuple[int, ...] | None, masked: bool) 
         close(a, b)
 
 
+@pytest.mark.slow
 def test_activation_and_product_keep_one_array() -> None:
     x = jax.random.normal(jax.random.key(0), (7, 32), jnp.bfloat16) * 3
     kernel = jax.random.normal(jax.random.key(1), (32, 5), jnp.bfloat16)

@@ -37,6 +37,7 @@ def parameters(name: str, **overrides: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_sizes_are_the_official_ones(size: str) -> None:
     published = json.loads((FOLDER / "param_counts.json").read_text())

@@ -133,6 +133,7 @@ def test_tables_of_another_image_and_window_size_are_resized(case):
         assert mixers[0]["rpb"].shape == (8, 9, 9)
 
 
+@pytest.mark.slow
 def test_a_fixed_table_of_another_image_size_is_resized():
     options = dict(depths=(1, 1, 1, 1), mixer="window ; window ; window ; deformable",
                    position_bias="fixed")  # fmt: skip

@@ -54,6 +54,7 @@ def test_sizes_are_the_official_ones(size: str) -> None:
     assert parameters(f"debiformer_{size}") == published[f"debiformer_{size}"]["params"]
 
 
+@pytest.mark.slow
 def test_weights_there_and_back() -> None:
     _, _, state_dict = load_golden.load(FOLDER / "debiformer_tiny.npz")
     back = weights.to_torch("debiformer_tiny", weights.from_torch("debiformer_tiny", state_dict))

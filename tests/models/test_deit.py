@@ -33,6 +33,7 @@ def test_distilled_deit_is_the_official_one() -> None:
     check_case("deit_tiny_distilled_patch16_224", "deit_tiny_distilled", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("deit_*"))
 def test_counts(name: str) -> None:
     params = weights.abstract_variables(vitjax.create_model(name))

@@ -137,6 +137,7 @@ def test_dtypes_dropout_and_remat() -> None:
     assert np.mean([np.abs(g).max() > 0 for g in grads]) > 0.7
 
 
+@pytest.mark.slow
 def test_options() -> None:
     model = vitjax.create_model(
         "pvt_tiny", **SMALL, sr_ratio=(4, 4, 2, 1), qkv_bias=False, scale=1.0

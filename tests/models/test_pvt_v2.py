@@ -25,6 +25,7 @@ def test_pvt_v2_is_the_official_one() -> None:
     check_case("pvt_v2_b0_224", "pvt_v2_b0", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("pvt_v2_*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())
@@ -58,6 +59,7 @@ def timm_names(key: str) -> str:
     return key.replace("dwconv.dwconv", "dwconv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pvt_v2_b0", "pvt_v2_b2_li"])
 def test_weights_there_and_back(name: str) -> None:
     state = weights.to_torch(name, noisy(vitjax.create_model(name, **SMALL))[0])

@@ -167,6 +167,7 @@ def test_patch_merging_concatenates_rows_before_columns() -> None:
     np.testing.assert_array_equal(out[0, 0, 0], [0, 2, 1, 3])
 
 
+@pytest.mark.slow
 def test_absolute_positions_follow_the_image() -> None:
     stem = SwinStem(width=8, map_size=(4, 6))
     params = stem.init(jax.random.key(0), images(16, 24))
@@ -181,6 +182,7 @@ def test_absolute_positions_follow_the_image() -> None:
         np.testing.assert_allclose(added[0, 2:-2, 3, 0], rows[2:-2], atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_both_naming_schemes(name: str) -> None:
     params = variables(vitjax.create_model(name, **SMALL))

@@ -63,6 +63,7 @@ def named(found: list[Any]) -> str:
     return "\n".join(map(str, sorted(where)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] * (n in ("dat_pp_tiny", "debiformer_tiny")))

@@ -77,6 +77,7 @@ def test_another_image_size_resizes_positions_alike_in_the_model_and_at_loading(
     np.testing.assert_allclose(run(model, variables, images), resized, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_there_and_back() -> None:
     state = weights.to_torch("volo_d1", noisy(vitjax.create_model("volo_d1", **SMALL))[0])
     again = weights.to_torch("volo_d1", weights.from_torch("volo_d1", state, **SMALL))

@@ -31,6 +31,7 @@ class TwoHeads(nn.Module):
         return sum(self.both_logits(x)) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 @pytest.mark.parametrize("student", [Linear(), TwoHeads()])
 def test_the_second_head_learns_from_the_teacher(kind, student):

@@ -91,6 +91,7 @@ def with_maps():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maps", [False, True])
 def test_the_loss_of_mixed_tokens(maps):
     options = dict(num_classes=3, image_size=4, label_smoothing=0.1)

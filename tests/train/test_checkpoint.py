@@ -120,6 +120,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert again.restore(template())[0] == 3
 
 
+@pytest.mark.slow
 def test_an_empty_step_folder_is_passed_over(folder: pathlib.Path) -> None:
     empty(folder)
     assert Checkpoints(folder).restore(template())[0] == 3
@@ -156,6 +157,7 @@ def test_another_dtype_is_refused(folder: pathlib.Path) -> None:
         Checkpoints(folder).restore(jax.tree.map(half, template()))
 
 
+@pytest.mark.slow
 def test_the_latest_and_the_best_are_kept(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c", keep=2)
     for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.3), (4, None), (5, 0.2), (6, None)):
@@ -168,6 +170,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path: pathlib.Path) -> None:
     assert checkpoints.metrics(6) == {}
 
 
+@pytest.mark.slow
 def test_parameters_alone_are_read_for_inference(folder: pathlib.Path) -> None:
     step, found = SavedSteps(folder).read()
     assert step == 3
@@ -178,6 +181,7 @@ def test_parameters_alone_are_read_for_inference(folder: pathlib.Path) -> None:
         SavedSteps(folder).read(3)
 
 
+@pytest.mark.slow
 def test_the_seal_is_readable_by_people(folder: pathlib.Path) -> None:
     seal = json.loads((folder / "3" / "seal" / "metadata").read_text())
     assert seal["step"] == 3

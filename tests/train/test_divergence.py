@@ -126,6 +126,7 @@ def test_it_does_so_a_few_times_only(tmp_path: pathlib.Path) -> None:
         run(tmp_path, bad=set(range(12, 999)), max=2)
 
 
+@pytest.mark.slow
 def test_a_step_that_never_ends_shows_every_thread() -> None:
     code = (
         "import time\n"

@@ -168,6 +168,7 @@ def test_half_precision_becomes_float32(tmp_path: pathlib.Path, variables: dict[
         assert_same(loaded, want)
 
 
+@pytest.mark.slow
 def test_scanned_layers(tmp_path: pathlib.Path, variables: dict[str, Any]) -> None:
     path = write_safetensors(tmp_path, variables)
     model, loaded = vitjax.load_pretrained(NAME, path, scan=True, **VIT)
