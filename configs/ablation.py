@@ -4,7 +4,7 @@ Command: `python configs/ablation.py` trains the set (13 models, 3 seeds each) a
 test accuracy, parameters, FLOPs, images/s; `python configs/ablation.py 'swin*'` those that match.
 One of them: `python train.py --config=configs/ablation.py:swin/dbra --workdir=runs/one`.
 Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on. The
-whole set took 80 minutes on two CPU cores that did other work too; its seeds share what is compiled.
+whole set took 80 minutes on two CPU cores that did other work too; seeds share what is compiled.
 The table is in docs/ablation.md.
 
 The question of arXiv:2410.08582 that its tables leave open: what do deformable agents that route

@@ -67,10 +67,16 @@ class _Worker:
             f"import sys; sys.path[:] = {sys.path!r}; from vitjax.data.workers import serve; "
             f"serve({writing})"
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=(writing,),
-            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
-        )  # fmt: skip
+        # It inherits what is blocked here, from its first moment: this process saves its state when
+        # it is told to stop, and ends its workers itself.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=(writing,),
+                env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
+            )  # fmt: skip
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)
         self._pipe = os.fdopen(reading, "rb")
 
@@ -120,9 +126,6 @@ def serve(number: int) -> None:
 
     It leaves when the process that began it does: its standard input ends then.
     """
-    # Its parent saves its state when it is told to stop, and ends its workers itself.
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 
