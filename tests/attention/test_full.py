@@ -140,6 +140,7 @@ def test_dropout_of_the_weights_keeps_the_mean() -> None:
     np.testing.assert_allclose(mean, dot_product_attention(q, k, v), atol=0.05)
 
 
+@pytest.mark.slow
 def test_attention_pooling_of_equal_tokens_is_that_token_through_the_mlp() -> None:
     (x,) = arrays((2, 1, 12))
     pool = AttentionPool(num_heads=3)

@@ -185,6 +185,7 @@ def test_weights_go_there_and_back(scan: bool) -> None:
     chex.assert_trees_all_equal(weights.from_torch("vit_ti7", state_dict, **options), variables)
 
 
+@pytest.mark.slow
 def test_every_key_that_does_not_fit_is_listed_at_once() -> None:
     state_dict = weights.to_torch("vit_ti7", init(tiny()))
     state_dict["head.bias"] = state_dict["head.bias"][:-1]

@@ -86,6 +86,7 @@ def test_the_box_has_the_asked_area_where_it_is_not_cut():
     assert rows.max() == 16
 
 
+@pytest.mark.slow
 def test_erasing():
     x = jnp.full((400, 16, 16, 3), 7.0)
     erased = np.asarray(jax.jit(lambda key, x: erase(key, x, 0.25))(jax.random.key(1), x))
@@ -127,6 +128,7 @@ def batch(count=4):
     }
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_mixed_images_and_labels():
     settings = Mixing(mixup=0.8, cutmix=1.0, erase=0.5)
     options = dict(num_classes=3, image_size=4, label_smoothing=0.1)

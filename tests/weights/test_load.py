@@ -55,6 +55,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_there_and_back_is_the_identity(name: str) -> None:
     given = random_variables(name, **OWN[name])
@@ -352,6 +353,7 @@ def test_another_class_count(
     assert loaded["params"]["head_dist"]["bias"].shape == (3,)
 
 
+@pytest.mark.slow
 def test_one_error_lists_every_key(tmp_path: pathlib.Path, variables: dict[str, Any]) -> None:
     state_dict = weights.to_torch(NAME, variables)
     del state_dict["blocks.0.norm1.bias"], state_dict["dist_token"]
