@@ -1,7 +1,10 @@
 """Picture files and sources that the tests make."""
 
+import io
 import struct
+import tarfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -76,3 +79,13 @@ class Numbered:
 
     def example_name(self, i):
         return f"number {i}"
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    """An archive of named files; the path again."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path

@@ -1,15 +1,13 @@
 """In-memory arrays, synthetic images, mixtures, tar files, Hugging Face data sets."""
 
 import collections
-import io
 import itertools
 import sys
-import tarfile
 
 import numpy as np
 import pytest
 
-from tests.data.pictures import Numbered, encoded, noise, write_folders
+from tests.data.pictures import Numbered, encoded, noise, write_folders, write_tar
 from vitjax.data import BadImage, Source, open_source
 from vitjax.data.arrays import Arrays
 from vitjax.data.image import decode
@@ -116,15 +114,6 @@ def test_a_mixture_goes_on_in_the_middle(tmp_path):
     np.testing.assert_array_equal(late["image"], whole[4]["image"])
     with pytest.raises(ValueError, match="'folder:///b'; write a positive weight for each"):
         open_source("0.5*folder:///a + folder:///b", "train")
-
-
-def write_tar(path, samples):
-    with tarfile.open(path, "w") as tar:
-        for name, data in samples:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return str(path)
 
 
 @pytest.fixture

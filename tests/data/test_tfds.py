@@ -5,14 +5,13 @@ import pathlib
 import re
 import shutil
 import sys
-import tarfile
 import warnings
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.data.pictures import encoded, noise
+from tests.data.pictures import encoded, noise, write_tar
 from vitjax.data import BadImage, Source, open_source
 from vitjax.data.image import decode
 from vitjax.data.pipeline import train_batches
@@ -299,15 +298,6 @@ def test_tfrecord_framing(tmp_path):
         list(read_tfrecords(file, "x"))
 
 
-def write_tar(path, files):
-    with tarfile.open(path, "w") as tar:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path.read_bytes()
-
-
 @pytest.fixture
 def archives(tmp_path, monkeypatch):
     """ImageNet in small: five images of each of three synsets, and fifteen to validate."""
@@ -319,7 +309,7 @@ def archives(tmp_path, monkeypatch):
     parts = [
         (f"{s}.tar", write_tar(tmp_path / "part.tar", [
             (f"{s}_{i}.JPEG", encoded(".jpg", noise(20, 30, 10 * n + i))) for i in range(5)
-        ]))
+        ]).read_bytes())
         for n, s in enumerate(synsets)
     ]  # fmt: skip
     numbers = range(1, 16)
@@ -329,7 +319,7 @@ def archives(tmp_path, monkeypatch):
     small = {}
     for split, files, shards in (("train", parts, 4), ("validation", images, 2)):
         archive = imagenet.ARCHIVES[split]
-        data = write_tar(folder / archive.file, files)
+        data = write_tar(folder / archive.file, files).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         small[split] = archive._replace(size=len(data), sha256=digest, images=15, shards=shards)
     monkeypatch.setattr(imagenet, "ARCHIVES", small)

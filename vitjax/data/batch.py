@@ -127,8 +127,6 @@ def target(
     """
     if type(label) is int and 0 <= label < classes and not multi_label:
         return label  # the usual case, without numpy
-    if type(label) is int and 0 <= label < classes and not multi_label:
-        return label  # the usual case, without numpy
     if isinstance(label, np.ndarray) and label.dtype.kind == "f":
         if not multi_label or label.shape != (classes,):
             raise ValueError(f"its label has {label.size} weights, and there are {classes} classes")

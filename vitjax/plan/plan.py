@@ -165,10 +165,7 @@ def make_plan(
       teacher: of a distilled run, see `vitjax.teacher.outline`; MFU does not count its work.
       cache: keep and reuse what was read off a step that was compiled before.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from vitjax.analysis.cost import multiply_adds
+    from vitjax.analysis.cost import trace
     from vitjax.models import from_config
     from vitjax.tasks import classification
     from vitjax.train import sharding
@@ -186,9 +183,7 @@ def make_plan(
     samples = classification.samples(config, classes, config.loss.name == "sigmoid")
     setup = make_setup(config, task, mesh, steps, samples)
 
-    image = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, 3), jnp.float32)
-    variables = jax.eval_shape(task.init, jax.random.key(0))
-    forward = jax.jit(lambda v, x: model.apply(v, x)).trace(variables, image)
+    _, macs, _ = trace(model, (1, d.image_size, d.image_size, 3))
     state = {
         "parameters": _shard_bytes(setup.state.params),
         "optimizer": _shard_bytes(setup.state.opt_state),
@@ -198,7 +193,6 @@ def make_plan(
     lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
     axes = dict(mesh.shape)
     compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
-    macs = multiply_adds(forward.jaxpr.jaxpr)
     return Plan(config, topology, axes, state, compiled, steps, macs)
 
 
