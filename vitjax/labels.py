@@ -22,9 +22,8 @@ from jaxtyping import Array, Float
 
 from vitjax.data import open_source, pipeline
 from vitjax.data.label_maps import ABOUT
-from vitjax.tasks.classification import normalize
 from vitjax.tasks.distillation import Teacher
-from vitjax.teacher import open_teacher
+from vitjax.teacher import ask, open_teacher, place
 from vitjax.train import sharding
 from vitjax.train.report import clock
 from vitjax.train.state import sha256
@@ -79,17 +78,14 @@ def make_labels(
     teacher = open_teacher(teacher_text, source.class_names)
     if teacher is None:
         raise ValueError("Who annotates? Give a run's folder, or MODEL=WEIGHTS.")
-    mesh = sharding.make_mesh({"data": -1})
-    placed, parts = sharding.batch_sharding(mesh), sharding.batch_parts(mesh)
-    batch_size = -(-batch_size // parts) * parts
+    variables, placed, batch_size = place(teacher, batch_size)
     size, classes = image_size or teacher.image_size, source.num_classes
     if classes > np.iinfo(FILES["classes"]).max:
         raise ValueError(f"Label maps hold classes up to 65,535; the data has {classes:,}.")
-    variables = jax.device_put(teacher.variables, sharding.replicated(mesh))
 
     @jax.jit
     def annotate(variables: Any, images: Array, mask: Array) -> tuple[Array, Array, Array]:
-        logits = _apply(teacher, variables, images, cell_logits)
+        logits = ask(teacher, variables, images, cell_logits)
         scores, best = jax.lax.top_k(jax.nn.softmax(logits), min(k, classes))
         scores *= mask[:, None, None, None]
         best, scores = (
@@ -149,16 +145,11 @@ def _one_behind(results: Iterator[Any]) -> Iterator[Any]:
         yield last
 
 
-def _apply(teacher: Teacher, variables: Any, images: Array, method: Any = None) -> Array:
-    pixels = normalize(images, teacher.mean, teacher.std)
-    return jnp.asarray(teacher.model.apply(variables, pixels, method=method), jnp.float32)
-
-
 def _check_cells(teacher: Teacher, variables: Any, images: Array, mean: Array, text: str) -> None:
     """The head is linear: the cells' mean are the image's logits where it reads the map's mean."""
     if hasattr(teacher.model, "token_logits"):
         return
-    whole = np.asarray(jax.jit(lambda v, x: _apply(teacher, v, x))(variables, images))
+    whole = np.asarray(jax.jit(lambda v, x: ask(teacher, v, x))(variables, images))
     if np.abs(np.asarray(mean) - whole).max() > 0.03 * max(np.abs(whole).max(), 1e-3):
         raise ValueError(
             f"The head of {text!r} does not read the mean of its last map, and so says nothing of "

@@ -3,6 +3,7 @@
 Features are what the head would read (`num_classes=0`), of images as evaluation sees them.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,8 @@ from jaxtyping import Array, Float, Float32, Float64, Int
 
 from vitjax.data import open_source, pipeline
 from vitjax.data.source import Source
-from vitjax.tasks.classification import normalize
 from vitjax.tasks.distillation import Teacher
-from vitjax.teacher import open_trained
+from vitjax.teacher import ask, open_trained, place
 from vitjax.train import sharding
 
 PROTOCOLS = ("knn", "fewshot", "linear")
@@ -101,17 +101,9 @@ def features(
     """Features and classes of all images, computed on all devices."""
     if source.multi_label:
         raise ValueError("A probe needs one class an image, and these images have several.")
-    mesh = sharding.make_mesh({"data": -1})
-    placed, parts = sharding.batch_sharding(mesh), sharding.batch_parts(mesh)
-    batch_size = -(-batch_size // parts) * parts
-    model = trained.model.clone(num_classes=0)
-    variables = jax.device_put(trained.variables, sharding.replicated(mesh))
-
-    @jax.jit
-    def embed(variables: Any, images: Array) -> Array:
-        pixels = normalize(images, trained.mean, trained.std)
-        return jnp.asarray(model.apply(variables, pixels), jnp.float32)
-
+    trained = trained._replace(model=trained.model.clone(num_classes=0))
+    variables, placed, batch_size = place(trained, batch_size)
+    embed = jax.jit(functools.partial(ask, trained))
     batches = pipeline.eval_batches(
         source, batch_size=batch_size, image_size=trained.image_size, crop=trained.crop,
         interpolation=trained.interpolation, num_threads=num_threads,

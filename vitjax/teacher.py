@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array
 
+from vitjax.tasks.classification import normalize
 from vitjax.tasks.distillation import TEACHER, Teacher
+from vitjax.train import sharding
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How published weights want their images; a run says so itself."""
@@ -99,3 +104,22 @@ def open_teacher(text: str, class_names: Sequence[str]) -> Teacher | None:
             f"same, in the same order."
         )
     return teacher
+
+
+def place(trained: Teacher, batch_size: int) -> tuple[Any, NamedSharding, int]:
+    """Its variables on every device, where batches go, and their size in whole rows a device."""
+    mesh = sharding.make_mesh({"data": -1})
+    parts = sharding.batch_parts(mesh)
+    variables = jax.device_put(trained.variables, sharding.replicated(mesh))
+    return variables, sharding.batch_sharding(mesh), -(-batch_size // parts) * parts
+
+
+def ask(trained: Teacher, variables: Any, images: Array, method: Any = None) -> Array:
+    """What it says of uint8 images, in float32.
+
+    Args:
+      variables: its own, as they are placed.
+      method: of the model, its `__call__` if None.
+    """
+    pixels = normalize(images, trained.mean, trained.std)
+    return jnp.asarray(trained.model.apply(variables, pixels, method=method), jnp.float32)
