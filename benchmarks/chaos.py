@@ -8,11 +8,15 @@ one byte, and some starts find a disk on which nothing more can be written. A ru
 program ends with 0; its parameters are then compared, bit by bit, with those of a run that was left
 alone.
 
+The full disk is a limit on the size of files, unless `--disk` names a small file system that may be
+filled: `mount -t tmpfs -o size=300m tmpfs FOLDER`.
+
 Compiled programs are kept in a cache between starts, unless `--cold` is given.
 """
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -36,8 +40,11 @@ MOMENTS = ("start", "step", "save", "eval", "any")
 class Supervisor:
     """Starts the run, kills it, damages what it left."""
 
-    def __init__(self, folder: pathlib.Path, steps: int, seed: int, cold: bool) -> None:
+    def __init__(
+        self, folder: pathlib.Path, steps: int, seed: int, cold: bool, small_disk: bool
+    ) -> None:
         self.folder, self.steps, self.rng = folder, steps, random.Random(seed)
+        self.small_disk = small_disk
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if not cold:
             self.environment |= {
@@ -49,18 +56,28 @@ class Supervisor:
         self.startup = 10.0  # seconds to the first step, as last seen
 
     def launch(self, workdir: pathlib.Path, full_disk: bool = False) -> subprocess.Popen:
-        """One start of the run; on a full disk no file grows beyond 64 KiB."""
+        """One start of the run; on a full disk, or where no file grows beyond 64 KiB."""
         command = [
             sys.executable, "train.py", "--config=configs/digits.py", f"--workdir={workdir}",
             "--config.epochs=0", f"--config.steps={self.steps}", f"--config.log_every={LOG}",
             f"--config.eval_every={EVAL}", f"--config.checkpoint_every={SAVE}",
         ]  # fmt: skip
-        if full_disk:
+        if full_disk and self.small_disk:
+            self.fill_disk()
+        elif full_disk:
             command = ["bash", "-c", 'ulimit -f 64 && exec "$0" "$@"', *command]
         return subprocess.Popen(
             command, cwd=ROOT, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+
+    def fill_disk(self) -> None:
+        """Leaves nothing, or a random part of what a checkpoint needs."""
+        with (self.folder / "filler").open("wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(1 << 16)):
+                    pass
+            file.truncate(max(file.tell() - self.rng.randrange(1 << 21), 0))
 
     def strike(self, workdir: pathlib.Path) -> int:
         """Starts the run and tries to kill it; returns how the program ended."""
@@ -94,6 +111,7 @@ class Supervisor:
                 fuse = float("inf")
             time.sleep(0.001)
         reader.join()
+        (self.folder / "filler").unlink(missing_ok=True)
         text = "\n".join(lines)
         self.count["on a full disk"] += full_disk
         code = process.returncode
@@ -146,9 +164,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cold", action="store_true", help="compile anew at every start")
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures")
+    parser.add_argument("--disk", type=pathlib.Path, help="a small file system, to be filled")
     options = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos"))
-    supervisor = Supervisor(folder, options.steps, options.seed, options.cold)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos", dir=options.disk))
+    supervisor = Supervisor(
+        folder, options.steps, options.seed, options.cold, options.disk is not None
+    )
     process = supervisor.launch(folder / "whole")
     output, _ = process.communicate()
     assert process.returncode == 0, output

@@ -1,7 +1,9 @@
 """The loop compiles once, waits for data only when the devices do, and names a diverged step."""
 
+import errno
 import json
 import logging
+import os
 import pathlib
 
 import chex
@@ -179,3 +181,49 @@ def test_a_stop_that_comes_while_a_step_is_reported_saves_the_next(
 
 def test_clock() -> None:
     assert [clock(s) for s in (0, 75, 3675)] == ["0:00", "1:15", "1:01:15"]
+
+
+def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
+    class Small:
+        """A file on a disk that has room for 500 bytes."""
+
+        size = 0
+
+        def write(self, data: bytes) -> None:
+            self.size += len(data)
+            if self.size > 500:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: Small())
+    report = Report(tmp_path, start=0, steps=100, batch_size=2)
+
+    def train_long() -> None:
+        for step in range(1, 100):
+            report.train(step, np.ones(1), {"learning_rate": 0.1})
+
+    with pytest.raises(OSError, match=r"No space left on device.*Make room there and run the same"):
+        train_long()
+    assert 1 < len(read_metrics(tmp_path / "metrics.jsonl")) < 30
+    report.close()
+
+
+def test_what_tensorboard_reads(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    report = Report(tmp_path, start=7, steps=100, batch_size=2)
+    report.evaluation(11, {"top1": 0.5, "loss": 0.25})
+    report.close()
+    (path,) = (tmp_path / "events").iterdir()
+    data, events = path.read_bytes(), []
+    while data:  # length, its checksum, the event, its checksum
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    assert [event.step for event in events] == [0, 8, 11, 11]
+    values = {value.tag: value.simple_value for event in events for value in event.summary.value}
+    assert values == {"test/top1": 0.5, "test/loss": 0.25}

@@ -2,6 +2,7 @@
 `curves.png`.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -42,14 +43,12 @@ class Report:
     def _open(self, start: int) -> None:
         if not is_lead():
             return
-        from tensorboardX import SummaryWriter  # takes 0.1 s, and only a run needs it
-
         rows = [row for row in read_metrics(self.path) if row["step"] <= start]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.path)
         self._file = self.path.open("a")
-        self._events = SummaryWriter(str(self.folder / "events"), purge_step=start + 1)
+        self._events = _Events(self.folder / "events", start)
 
     def rewind(self, step: int, bad: int, what: str, batches: int) -> None:
         """The run goes back to `step`; what was written since then is dropped, and this said."""
@@ -107,18 +106,57 @@ class Report:
         progress(f"step {step}/{self.steps}  test: {show(metrics)}", last=True)
 
     def close(self) -> None:
-        """Flushes the files."""
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        """Closes the files; a full disk was reported when it was found."""
+        for file in (self._file, self._events) if self._file is not None else ():
+            with contextlib.suppress(OSError):
+                file.close()
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        try:
+            self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+            self._file.flush()
+            self._events.write(step, {f"{split}/{name}": value for name, value in metrics.items()})
+        except OSError as error:
+            raise OSError(
+                f"The metrics of step {step} cannot be written to {self.folder} "
+                f"({error.strerror or error}). Make room there and run the same command again: it "
+                f"goes on from the last checkpoint."
+            ) from error
+
+
+class _Events:
+    """TensorBoard's events from the step after `start` on; it hides what stands there from before.
+
+    They are written at once: tensorboardX's SummaryWriter has a thread for it, which dies of a full
+    disk, and the loop would then wait for it for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, start: int) -> None:
+        # It takes 0.1 s, and only a run needs it.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        folder.mkdir(exist_ok=True)
+        self._writer, self._flushed = EventsWriter(str(folder / "events"), f".{start}"), 0.0
+        begin = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=start + 1, session_log=begin))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One value for each name; on disk within half a minute."""
+        now = time.time()
+        for name, value in values.items():
+            event = self._event(step=step, wall_time=now, summary=self._scalar(name, value))
+            self._writer.write_event(event)
+        if now > self._flushed + 30:  # it waits for the disk
+            self._writer.flush()
+            self._flushed = now
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
