@@ -8,6 +8,7 @@
 The images are ImageNet-like JPEGs, 500×375, quality 90: crops of scikit-learn's two photographs,
 mirrored and enlarged at random, with Gaussian noise (σ 8), for enlarged photographs are too smooth:
 their files have then 75 KB on average.
+libturbojpeg 3 competes where it is found (VITJAX_TURBOJPEG may name its file).
 Needs the extras `tfds` and `dev`. Everything is printed as JSON at the end.
 """
 
@@ -26,7 +27,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from data_workers import CONTESTANTS, DRAINED
+from data_workers import CONTESTANTS, DRAINED, TURBO
+
+from vitjax.data import turbo
 
 ROOT = pathlib.Path(__file__).parent.parent
 BATCH, IMAGES = 128, 512
@@ -97,10 +100,12 @@ class Worker:
 
     def __init__(self, name: str, folder: str, cores: int, python: str):
         script = str(ROOT / "benchmarks" / "data_workers.py")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        if not name.endswith(TURBO):
+            environment["VITJAX_TURBOJPEG"] = "0"
         self.process = subprocess.Popen(
-            [python, script, name, folder, str(BATCH), str(cores)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+            [python, script, name, folder, str(BATCH), str(cores)], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         if self._line() != "ready":
             raise RuntimeError(f"{name} did not start; run it by hand: {python} {script}")
@@ -125,7 +130,9 @@ def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
 
     Those per second of processor time do not depend on what else the machine does.
     """
-    names = [n for n in CONTESTANTS if n != "tf.data" or options.tf_python]
+    missing = {"tf.data": not options.tf_python}
+    missing |= {n: turbo.library() is None for n in CONTESTANTS if n.endswith(TURBO)}
+    names = [n for n in CONTESTANTS if not missing.get(n)]
     pythons = {"tf.data": options.tf_python}
     workers = {n: Worker(n, folder, 1, pythons.get(n, sys.executable)) for n in names}
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -141,12 +148,14 @@ def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
         wall, cpu = zip(*pairs)
         found[name] = {"per_core": [statistics.median(cpu), min(cpu), max(cpu)]}
         found[name]["wall"] = statistics.median(wall)
-    own = found["vitjax"]["per_core"][0]
+    rate = {name: found[name]["per_core"][0] for name in names}
     found["ratios"] = {
-        n: own / found[n]["per_core"][0] for n in ("tf.data", "Pillow") if n in found
+        f"{own} / {other}": rate[own] / rate[other]
+        for own in ("vitjax", f"vitjax{TURBO}")
+        for other in ("tf.data", "Pillow")
+        if own in rate and other in rate
     }
-    if not options.tf_python:
-        found["note"] = "no --tf-python was given: tf.data is left out"
+    found["left out"] = [name for name in CONTESTANTS if name not in names]
     return found
 
 

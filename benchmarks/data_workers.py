@@ -91,10 +91,13 @@ def tfdata(folder: str, batch: int, cores: int) -> Iterator[Any]:
     return iter(data.with_options(options).as_numpy_iterator())
 
 
+TURBO = ", libturbojpeg"
 CONTESTANTS = {
     "vitjax": functools.partial(vitjax, interpolation="bilinear"),
+    f"vitjax{TURBO}": functools.partial(vitjax, interpolation="bilinear"),
     "vitjax, area": functools.partial(vitjax, interpolation="area"),
     "vitjax, bicubic as Pillow's": functools.partial(vitjax, interpolation="bicubic"),
+    f"vitjax, bicubic as Pillow's{TURBO}": functools.partial(vitjax, interpolation="bicubic"),
     "tf.data": tfdata,
     "Pillow": pillow,
 }

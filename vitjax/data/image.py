@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vitjax.data import remote
+from vitjax.data import remote, turbo
 from vitjax.data.headers import UPRIGHT, Header, read_header
 from vitjax.data.source import BadImage
 
@@ -86,20 +86,26 @@ class Picture:
 
     def _decode_part(self, header: Header, box: Box, reduce: int) -> UInt8[np.ndarray, "h w 3"]:
         data, rows = self._data, header.height
+        top, left = box.top // reduce, box.left // reduce
+        height, width = max(round(box.height / reduce), 1), max(round(box.width / reduce), 1)
+        size = -(-rows // reduce), -(-header.width // reduce)
+        whole = data.endswith(_JPEG_END)  # or else the decoder shall come to where it ends early
+        if whole:
+            part = turbo.decode_part(data, size, (top, left, height, width), reduce)
+            if part is not None:
+                return part
         # Chroma is interpolated between rows: the row below the box counts too.
         unit = _MCU * reduce
         below = -(-(box.top + box.height + reduce) // unit) * unit
-        if header.cut and below < rows and data.endswith(_JPEG_END):
+        if header.cut and whole and below < rows:
             # The header now says that the image ends below the box, so that the decoder stops
             # there. Without its end marker the rest of the file counts as not yet arrived.
             rows = below
-            size = rows.to_bytes(2, "big")
-            data = b"".join((data[: header.cut], size, data[header.cut + 2 : -2]))
+            end = rows.to_bytes(2, "big")
+            data = b"".join((data[: header.cut], end, data[header.cut + 2 : -2]))
         image = decode(data, self._name, reduce)
-        if image.shape[:2] != (-(-rows // reduce), -(-header.width // reduce)):
+        if image.shape[:2] != (-(-rows // reduce), size[1]):
             raise BadImage(self._name, "it is damaged: it has not the size that its header says")
-        top, left = box.top // reduce, box.left // reduce
-        height, width = max(round(box.height / reduce), 1), max(round(box.width / reduce), 1)
         return image[top : top + height, left : left + width]
 
 
