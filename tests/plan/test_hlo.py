@@ -61,6 +61,39 @@ def test_products_are_counted_inside_fusions() -> None:
     assert product_flops(program, "fused_attention", attention) == 2 * 32 * 12 * 196 * 196 * 64
 
 
+CONDITION = """\
+%cond (state: (s32[], f32[128])) -> pred[] {
+  %state = (s32[], f32[128]{0}) parameter(0)
+  %count = s32[]{:T(256)} get-tuple-element(%state), index=0
+  %bound = s32[]{:T(256)} constant(16)
+  ROOT %lt = pred[]{:T(1024)} compare(%count, %bound), direction=LT
+}
+"""
+FUSED_CONDITION = """\
+%fused_compare (count: s32[]) -> pred[] {
+  %count = s32[]{:T(256)} parameter(0)
+  %bound = s32[]{:T(256)} constant(16)
+  ROOT %lt = pred[]{:T(1024)} compare(%count, %bound), direction=LT
+}
+
+%cond (state: (s32[], f32[128])) -> pred[] {
+  %state = (s32[], f32[128]{0}) parameter(0)
+  %count = s32[]{:T(256)} get-tuple-element(%state), index=0
+  ROOT %compare = pred[]{:T(1024)} fusion(%count), kind=kLoop, calls=%fused_compare
+}
+"""
+
+
+@pytest.mark.parametrize("condition", [CONDITION, FUSED_CONDITION])
+def test_a_loops_turns_are_read_off_its_condition(condition: str) -> None:
+    assert parse(PROGRAM).loops() == {"main": 1, "body": 5}
+    head, rest = PROGRAM.split("\n\n", 1)
+    program = f"{head}\n\n{condition}\n{rest}"
+    assert parse(program).loops() == {"main": 1, "body": 5}
+    silent = program.replace('backend_config={"known_trip_count":{"n":"5"}}', "metadata={}")
+    assert parse(silent).loops() == {"main": 1, "body": 16}
+
+
 def test_bytes_with_and_without_the_tiles_padding() -> None:
     assert num_bytes("bf16[32,12,196,196]{3,2,1,0:T(8,128)(2,1)}") == 32 * 12 * 196 * 196 * 2
     tiled = num_bytes("bf16[32,12,196,196]{3,2,1,0:T(8,128)(2,1)}", padded=True)

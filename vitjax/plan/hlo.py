@@ -60,10 +60,24 @@ class Program(NamedTuple):
             here = pending.pop()
             for i in self.computations[here].values():
                 if i.opcode == "while" and (body := i.attribute("body").lstrip("%")):
-                    trips = re.search(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)', i.rest)
-                    times[body] = times[here] * (int(trips[1]) if trips else 1)
+                    times[body] = times[here] * self._turns(i)
                     pending.append(body)
         return times
+
+    def _turns(self, loop: Instruction) -> int:
+        """How often a loop's body runs; 1 where the program does not say."""
+        if known := re.search(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)', loop.rest):
+            return int(known[1])
+        # jax counts from 0 in steps of 1 while the counter is below a number.
+        condition = self.computations[loop.attribute("condition").lstrip("%")]
+        called = (i.attribute("calls").lstrip("%") for i in condition.values())
+        inner = [i for name in called if name for i in self.computations[name].values()]
+        bounds = {
+            int(i.operands[0])
+            for i in [*condition.values(), *inner]
+            if i.opcode == "constant" and re.match(r"[su]32\[\]", i.shape)
+        }
+        return bounds.pop() if len(bounds) == 1 else 1
 
 
 def parse(text: str) -> Program:
