@@ -3,7 +3,7 @@
 import pytest
 
 from vitjax.plan.collectives import collectives, feature_moves
-from vitjax.plan.hlo import num_bytes, parse, product_flops
+from vitjax.plan.hlo import moved_bytes, num_bytes, parse, product_flops
 
 # Two layers of lines: a fused matrix product over 32 samples, a loop of five turns, collectives in
 # the notations of several compiler versions.
@@ -92,6 +92,55 @@ def test_a_loops_turns_are_read_off_its_condition(condition: str) -> None:
     assert parse(program).loops() == {"main": 1, "body": 5}
     silent = program.replace('backend_config={"known_trip_count":{"n":"5"}}', "metadata={}")
     assert parse(silent).loops() == {"main": 1, "body": 16}
+
+
+STACKS = """\
+HloModule jit_train_step, is_scheduled=true
+
+%fused_slice (stack: bf16[12,768,3072], turn: s32[]) -> bf16[1,768,3072] {
+  %stack = bf16[12,768,3072]{2,1,0} parameter(0)
+  %turn = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = bf16[1,768,3072]{2,1,0} dynamic-slice(%stack, %turn, %zero, %zero), \
+dynamic_slice_sizes={1,768,3072}
+}
+
+%fused_layer (x: bf16[32,768], stack: bf16[12,768,3072], turn: s32[], kept: bf16[12,32,3072]) -> \
+(bf16[12,32,3072], bf16[32,3072]) {
+  %x = bf16[32,768]{1,0} parameter(0)
+  %weights = bf16[12,768,3072]{2,1,0} parameter(1)
+  %turn = s32[] parameter(2)
+  %kept = bf16[12,32,3072]{2,1,0} parameter(3)
+  %zero = s32[] constant(0)
+  %row = bf16[1,768,3072]{2,1,0} fusion(%weights, %turn), kind=kLoop, calls=%fused_slice
+  %kernel = bf16[768,3072]{1,0} bitcast(%row)
+  %convolution = bf16[32,3072]{1,0} convolution(%x, %kernel), dim_labels=bf_io->bf
+  %update = bf16[1,32,3072]{2,1,0} bitcast(%convolution)
+  %new = bf16[12,32,3072]{2,1,0} dynamic-update-slice(%kept, %update, %turn, %zero, %zero)
+  ROOT %out = (bf16[12,32,3072]{2,1,0}, bf16[32,3072]{1,0}) tuple(%new, %convolution)
+}
+
+ENTRY %main (x: bf16[32,768], stack: bf16[12,768,3072], turn: s32[], kept: bf16[12,32,3072]) -> \
+bf16[32,3072] {
+  %x = bf16[32,768]{1,0} parameter(0)
+  %stack = bf16[12,768,3072]{2,1,0} parameter(1)
+  %turn = s32[] parameter(2)
+  %kept = bf16[12,32,3072]{2,1,0} parameter(3)
+  %layer = (bf16[12,32,3072]{2,1,0}, bf16[32,3072]{1,0}) fusion(%x, %stack, %turn, %kept), \
+kind=kOutput, calls=%fused_layer
+  %old = bf16[1,32,3072]{2,1,0} dynamic-slice(%kept, %turn), dynamic_slice_sizes={1,32,3072}
+  ROOT %sum = bf16[32,3072]{1,0} add(%old, %old)
+}
+"""
+
+
+def test_of_stacks_only_the_turns_part_moves() -> None:
+    program = parse(STACKS)
+    moved = {i.name: moved_bytes(program, "main", i) for i in program.computations["main"].values()}
+    turn, x, weights, hidden = 4, 32 * 768 * 2, 768 * 3072 * 2, 32 * 3072 * 2
+    assert moved["layer"] == x + weights + turn + hidden + hidden
+    assert moved["old"] == hidden + turn + hidden
+    assert moved["sum"] == 2 * hidden
 
 
 def test_bytes_with_and_without_the_tiles_padding() -> None:

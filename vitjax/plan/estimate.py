@@ -7,7 +7,7 @@ reached, nor the links. What is printed is an estimate and a calibrated range, n
 from typing import Any, NamedTuple
 
 from vitjax.plan.collectives import Collective
-from vitjax.plan.hlo import FREE, Program, num_bytes, product_flops
+from vitjax.plan.hlo import FREE, Program, moved_bytes, product_flops
 from vitjax.plan.topology import Topology
 
 
@@ -128,8 +128,7 @@ def _roofline(
     for i in body.values():
         if i.opcode in FREE or i.opcode == "while" or i.opcode.endswith(("-start", "-done")):
             continue
-        moved = num_bytes(i.shape, padded=True)
-        moved += sum(num_bytes(body[o].shape, padded=True) for o in set(i.operands) if o in body)
+        moved = moved_bytes(program, computation, i)
         work = product_flops(program, computation, i)
         flops += work
         size += moved

@@ -176,3 +176,58 @@ def product_flops(program: Program, computation: str, i: Instruction) -> int:
         alone = int(step) > 1 or (int(size) > 1 and int(pad.split("_")[0]) == int(size) - 1)
         inputs *= 1 if alone else int(size)
     return 2 * out * inputs
+
+
+def moved_bytes(program: Program, computation: str, i: Instruction) -> int:
+    """Bytes that an instruction reads and writes, as tiles lie in memory.
+
+    Of an array that is only sliced, the slice is read; of one that is updated in place, as a loop
+    keeps the activations of its turns, the update is written.
+    """
+    reads: dict[str, int] = {}
+    for position, name in enumerate(i.operands):
+        if name in program.computations[computation]:
+            reads[name] = max(reads.get(name, 0), _read(program, computation, i, position))
+    return sum(reads.values()) + _written(program, computation, i)
+
+
+def _read(program: Program, computation: str, i: Instruction, position: int) -> int:
+    body = program.computations[computation]
+    if position == 0 and i.opcode == "dynamic-slice":
+        return num_bytes(i.shape, padded=True)
+    if position == 0 and i.opcode == "dynamic-update-slice":
+        return 0
+    whole = num_bytes(body[i.operands[position]].shape, padded=True)
+    called = i.attribute("calls").lstrip("%")
+    for inside in program.computations.get(called, {}).values() if i.opcode == "fusion" else ():
+        if inside.opcode == "parameter" and inside.operands == [str(position)]:
+            return min(whole, _read_of(program, called, inside))
+    return whole
+
+
+def _read_of(program: Program, computation: str, source: Instruction) -> int:
+    """What all users of `source` in a fused computation read of it."""
+    total = 0
+    for user in program.computations[computation].values():
+        for position, name in enumerate(user.operands):
+            if name == source.name and user.opcode != "parameter":
+                through = user.opcode in ("bitcast", "tuple")
+                total += (
+                    _read_of(program, computation, user)
+                    if through
+                    else _read(program, computation, user, position)
+                )
+    return total
+
+
+def _written(program: Program, computation: str, i: Instruction) -> int:
+    body = program.computations[computation]
+    if i.opcode == "dynamic-update-slice":
+        return num_bytes(body[i.operands[1]].shape, padded=True)
+    if i.opcode == "fusion" and (called := i.attribute("calls").lstrip("%")):
+        return _written(program, called, list(program.computations[called].values())[-1])
+    if i.opcode == "tuple":
+        return sum(_written(program, computation, body[name]) for name in i.operands)
+    if i.opcode == "bitcast" and body[i.operands[0]].opcode == "dynamic-update-slice":
+        return _written(program, computation, body[i.operands[0]])
+    return num_bytes(i.shape, padded=True)
