@@ -71,6 +71,19 @@ def test_evaluation_sees_the_central_square(shape, size, side):
         assert abs(image[..., axis].max() - high) <= 250 / size + 2
 
 
+@pytest.mark.parametrize(("shape", "wide"), [((300, 400), True), ((300, 300), False)])
+def test_a_square_larger_than_the_image_is_black_beside_it(shape, wide):
+    # VOLO-D4's 1.15 of 224: the short side becomes 194 or 195 pixels, 15 black ones on either side.
+    image = resize_and_centre_crop(np.full((*shape, 3), 250, np.uint8), 224, 1.15, "bicubic")
+    rows, columns = (image > 125).all(-1).any(1), (image > 125).all(-1).any(0)
+    assert abs(rows.sum() - 224 / 1.15) <= 1
+    assert not rows[:14].any()
+    assert not rows[-14:].any()
+    assert columns.sum() == (224 if wide else rows.sum())
+    assert (image[20:-20, 20:-20] == 250).all()
+    assert (image[:12] == 0).all()
+
+
 def crop_box(image):
     """Height and width of the crop as shares of the image, from its coordinates."""
     spread = image.max((0, 1)).astype(float) - image.min((0, 1))

@@ -155,15 +155,15 @@ def eval_batches(
     Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
 
     Args:
-      crop: side of the central square that is seen, as a share of the image's short side; None
-        for the whole image, squeezed into a square.
+      crop: side of the central square that is seen, as a share of the image's short side; what
+        is beyond 1 is black. None for the whole image, squeezed into a square.
       interpolation: see `transforms.resize`.
     """
     _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
     if interpolation not in INTERPOLATIONS:
         raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
-    if crop is not None and not 0 < crop <= 1:
-        raise ValueError(f"crop={crop} must lie above 0 and at most at 1, as 0.875 does.")
+    if crop is not None and not 0 < crop <= 2:
+        raise ValueError(f"crop={crop} must lie above 0 and at most at 2, as 0.875 does.")
     make = functools.partial(
         _evaluation, source, batch_size, image_size, crop, interpolation,
         _own_rows(rows, batch_size),

@@ -42,11 +42,18 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: int, interpolation: str = "a
 
 
 def cut_out(
-    image: Image, box: Box, size: int, interpolation: str = "area", *, exact: bool = True
+    image: Image,
+    box: Box,
+    size: int,
+    interpolation: str = "area",
+    *,
+    exact: bool = True,
+    border: int = cv2.BORDER_REFLECT_101,
 ) -> Square:
-    """The rectangle `box` of an image, resized; what lies outside of the image is its mirror.
+    """The rectangle `box` of an image, resized.
 
     Args:
+      border: what lies outside of the image: its mirror, or with cv2.BORDER_CONSTANT black.
       exact: False lets a JPEG file be decoded at ½, ¼ or ⅛ of its size where the rectangle shrinks
         by as much: for training, where the kernel matters less than the time.
     """
@@ -62,17 +69,17 @@ def cut_out(
     if inner != box:
         above, below = (top - box.top) // reduce, (box.top + box.height - bottom) // reduce
         before, after = (left - box.left) // reduce, (box.left + box.width - right) // reduce
-        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REFLECT_101)
+        part = cv2.copyMakeBorder(part, above, below, before, after, border)
     return resize(part, size, interpolation)
 
 
 def centre_box(height: int, width: int, size: int, fraction: float = CROP_FRACTION) -> Box:
-    """The central square, of side `fraction` of the image's short side.
+    """The central square, of side `fraction` of the image's short side; beyond 1 it is larger.
 
     Small images, whose short side is at most `size`, lose nothing but what does not fit the square.
     """
     short = min(height, width)
-    side = short if short <= size else max(round(fraction * short), 1)
+    side = short if short <= size and fraction < 1 else max(round(fraction * short), 1)
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
@@ -120,10 +127,10 @@ def shifted_box(height: int, width: int, rng: np.random.Generator, size: int, pa
 def resize_and_centre_crop(
     image: Image, size: int, fraction: float = CROP_FRACTION, interpolation: str = "area"
 ) -> Square:
-    """What evaluation sees: the central square (see `centre_box`), resized."""
+    """What evaluation sees: the central square (see `centre_box`), resized; black beside it."""
     picture = image if isinstance(image, Picture) else Picture(image)
     box = centre_box(picture.height, picture.width, size, fraction)
-    return cut_out(picture, box, size, interpolation)
+    return cut_out(picture, box, size, interpolation, border=cv2.BORDER_CONSTANT)
 
 
 def squeeze(image: Image, size: int, interpolation: str = "area") -> Square:
