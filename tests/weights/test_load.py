@@ -474,3 +474,15 @@ def test_importing_vitjax_imports_no_reader() -> None:
         "assert callable(vitjax.load_pretrained) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["biformer_tiny", "dat_tiny", "debiformer_tiny", "swin_tiny", "swinv2_tiny_w8",
+             "pvt_tiny", "pvt_v2_b0", "volo_d1"],
+)  # fmt: skip
+def test_another_familys_weights_are_refused_and_listed(
+    name: str, tmp_path: pathlib.Path, variables: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"These weights do not fit; [0-9]+ keys differ"):
+        vitjax.load_pretrained(name, write_safetensors(tmp_path, variables))

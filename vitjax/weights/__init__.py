@@ -74,8 +74,12 @@ def from_torch(
 
 def adapt(family: Any, state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """The state dict under the family's canonical names, its tables resized to the model's."""
-    found = dict(state_dict)
-    return family.adapt(found, model) if hasattr(family, "adapt") else found
+    if not hasattr(family, "adapt"):
+        return dict(state_dict)
+    try:
+        return family.adapt(dict(state_dict), model)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return dict(state_dict)  # of another family, or damaged: `convert` lists what differs
 
 
 def convert(
