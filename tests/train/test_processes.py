@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -31,13 +32,23 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def launch(workdir: pathlib.Path, count: int, *flags: str, only: str = "") -> list:
-    """`count` processes of one run; `only` is a flag of the last one alone."""
+def launch(
+    workdir: pathlib.Path,
+    count: int,
+    *flags: str,
+    only: str = "",
+    cluster: Callable[[int, int], dict[str, str]] | None = None,
+) -> list:
+    """`count` processes of one run; `only` is a flag of the last one alone.
+
+    They are told of each other by flags, or by what `cluster` gives for (process, port).
+    """
     port, processes = free_port(), []
     for i in range(count):
         several = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
         several += [f"--process_id={i}", "--wait_seconds=60"]
         extra = [only] if only and i == count - 1 else []
+        told = cluster(i, port) if cluster else {}
         processes.append(
             subprocess.Popen(
                 [
@@ -47,10 +58,10 @@ def launch(workdir: pathlib.Path, count: int, *flags: str, only: str = "") -> li
                     f"--workdir={workdir}",
                     *flags,
                     *extra,
-                    *(several if count > 1 else []),
+                    *(several if count > 1 and not cluster else []),
                 ],
                 cwd=ROOT,
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                env={**os.environ, "JAX_PLATFORMS": "cpu", **told},
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -131,6 +142,35 @@ def test_one_process_is_stopped_and_four_go_on(alone: pathlib.Path, tmp_path: pa
     assert codes == [0, 0, 0, 0], outputs
     assert "4 × cpu (data 2 × tensor 2), 4 processes" in outputs[0]
     compare(workdir, alone)
+
+
+def slurm(process: int, port: int) -> dict[str, str]:
+    """What `srun --ntasks=2` tells its tasks; jax makes the port of the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port % 4096), "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
+    }  # fmt: skip
+
+
+def open_mpi(process: int, port: int) -> dict[str, str]:
+    """What `mpirun -np 2` of Open MPI 4 tells."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1", "OMPI_VERSION": "4.1",
+        "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(process),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [slurm, open_mpi])
+def test_on_a_cluster_processes_find_each_other(
+    cluster: Callable[[int, int], dict[str, str]], alone: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    codes, outputs = finish(launch(tmp_path / "work", 2, cluster=cluster))
+    assert codes == [0, 0], outputs
+    assert "2 × cpu, 2 processes" in outputs[0]
+    compare(tmp_path / "work", alone)
 
 
 @pytest.mark.slow
