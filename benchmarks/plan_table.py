@@ -18,7 +18,7 @@ RUNS = [  # recipe, topology, further flags
     ("b16", "v3:4x4", []),
     ("b16", "v5e:4x4", []),
     ("b16", "v3:4x4", ["--config.data.batch_size=4096"]),
-    ("l16_i21k", "v3:8x8", []),
+    ("l16_i21k", "v3:8x8", ["--config.mesh.fsdp=8"]),
     ("h14_jft", "v3:16x16", []),
 ]
 PAPER = [  # recipe whose step it is, schedule, images, core-days of arXiv:2010.11929, table 2
