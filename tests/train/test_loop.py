@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+from typing import Any
 
 import chex
 import jax.numpy as jnp
@@ -213,8 +214,9 @@ def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
 
 
 def test_what_tensorboard_reads(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto import event_pb2
 
+    message: Any = event_pb2  # its names are made when it is imported
     report = Report(tmp_path, start=7, steps=100, batch_size=2)
     report.evaluation(11, {"top1": 0.5, "loss": 0.25})
     report.close()
@@ -222,7 +224,7 @@ def test_what_tensorboard_reads(tmp_path):
     data, events = path.read_bytes(), []
     while data:  # length, its checksum, the event, its checksum
         size = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12 : 12 + size]))
+        events.append(message.Event.FromString(data[12 : 12 + size]))
         data = data[16 + size :]
     assert [event.step for event in events] == [0, 8, 11, 11]
     values = {value.tag: value.simple_value for event in events for value in event.summary.value}

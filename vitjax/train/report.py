@@ -136,14 +136,15 @@ class _Events:
     def __init__(self, folder: pathlib.Path, start: int) -> None:
         # It takes 0.1 s, and only a run needs it.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
         from tensorboardX.summary import scalar
 
-        self._event, self._scalar = Event, scalar
+        proto: Any = event_pb2  # the names of its messages are made when it is imported
+        self._event, self._scalar = proto.Event, scalar
         folder.mkdir(exist_ok=True)
         self._writer, self._flushed = EventsWriter(str(folder / "events"), f".{start}"), 0.0
-        begin = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(step=start + 1, session_log=begin))
+        begin = proto.SessionLog(status=proto.SessionLog.START)
+        self._writer.write_event(proto.Event(step=start + 1, session_log=begin))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One value for each name; on disk within half a minute."""
