@@ -164,6 +164,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
                 report=seen, stop=stop, watchdog=watchdog,
             )  # fmt: skip
     checkpoints.close()
+    seen.settle()
     stopped = stop.signal and int(state.step) < steps
     if processes.is_lead() and stopped:
         print(

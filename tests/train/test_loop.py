@@ -184,48 +184,69 @@ def test_clock() -> None:
     assert [clock(s) for s in (0, 75, 3675)] == ["0:00", "1:15", "1:01:15"]
 
 
-def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
+def events(path: pathlib.Path) -> list[Any]:
+    """What TensorBoard finds in a file: length, its checksum, the event, its checksum."""
+    from tensorboardX.proto import event_pb2
+
+    message: Any = event_pb2  # its names are made when it is imported
+    data, found = path.read_bytes(), []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        found.append(message.Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    return found
+
+
+def test_a_full_disk_stops_no_run_and_loses_no_metrics(tmp_path, monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    room = [10**6]
+
     class Small:
-        """A file on a disk that has room for 500 bytes."""
+        """A file on a disk that has so many bytes left."""
 
-        size = 0
+        def __init__(self, path: str | pathlib.Path):
+            self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-        def write(self, data: bytes) -> None:
-            self.size += len(data)
-            if self.size > 500:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def write(self, data: bytes) -> int:
+            if not room[0]:
+                raise full
+            written = min(len(data), room[0])
+            room[0] -= written
+            return os.write(self.file, data[:written])
 
         def flush(self) -> None: ...
 
         def close(self) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.close(self.file)
 
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: Small())
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", Small)
     report = Report(tmp_path, start=0, steps=100, batch_size=2)
-
-    def train_long() -> None:
-        for step in range(1, 100):
-            report.train(step, np.ones(1), {"learning_rate": 0.1})
-
-    with pytest.raises(OSError, match=r"No space left on device.*Make room there and run the same"):
-        train_long()
-    assert 1 < len(read_metrics(tmp_path / "metrics.jsonl")) < 30
+    report._file.close()
+    report._file = Small(tmp_path / "metrics.jsonl")
+    for step in range(1, 31):
+        # Room for one more row, and for half of an event; then for none.
+        room[0] = {11: 160, 21: 10**6}.get(step, room[0])
+        report.train(step, np.ones(1), {"learning_rate": 0.1})
+        if step == 15:
+            with pytest.raises(OSError, match="No space left"):
+                report.settle()
+    report.settle()
     report.close()
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 31))
+    told = [line for line in capsys.readouterr().out.splitlines() if "cannot be written" in line]
+    assert len(told) == 1
+    assert "No space left on device). Training goes on" in told[0]
+    seen = {e.step for p in (tmp_path / "events").iterdir() if p.name.endswith(".20")
+            for e in events(p)}  # fmt: skip
+    assert seen == {0, *range(21, 31)}
 
 
 def test_what_tensorboard_reads(tmp_path):
-    from tensorboardX.proto import event_pb2
-
-    message: Any = event_pb2  # its names are made when it is imported
     report = Report(tmp_path, start=7, steps=100, batch_size=2)
     report.evaluation(11, {"top1": 0.5, "loss": 0.25})
     report.close()
     (path,) = (tmp_path / "events").iterdir()
-    data, events = path.read_bytes(), []
-    while data:  # length, its checksum, the event, its checksum
-        size = int.from_bytes(data[:8], "little")
-        events.append(message.Event.FromString(data[12 : 12 + size]))
-        data = data[16 + size :]
-    assert [event.step for event in events] == [0, 8, 11, 11]
-    values = {value.tag: value.simple_value for event in events for value in event.summary.value}
+    found = events(path)
+    assert [event.step for event in found] == [0, 8, 11, 11]
+    values = {value.tag: value.simple_value for event in found for value in event.summary.value}
     assert values == {"test/top1": 0.5, "test/loss": 0.25}

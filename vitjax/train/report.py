@@ -19,7 +19,8 @@ class Report:
     """Measurements of one run, kept in its work folder, by the first of its processes.
 
     A resumed run goes on in the same files: what an interrupted one wrote beyond the step from
-    which it goes on is dropped first, so that every step stands there once.
+    which it goes on is dropped first, so that every step stands there once. What a full disk has no
+    room for waits in memory.
 
     Args:
       start: step from which the run goes on; `steps`: of the whole run.
@@ -37,27 +38,26 @@ class Report:
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self.path = folder / "metrics.jsonl"
         self._file: Any = None
+        self._told = False
         self._open(start)
         self._since, self._step, self._waited = time.perf_counter(), start, 0.0
 
     def _open(self, start: int) -> None:
+        self._unwritten = b""
         if not is_lead():
             return
         rows = [row for row in read_metrics(self.path) if row["step"] <= start]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.path)
-        self._file = self.path.open("a")
+        self._file = self.path.open("ab", buffering=0)
         self._events = _Events(self.folder / "events", start)
 
     def rewind(self, step: int, bad: int, what: str, batches: int) -> None:
         """The run goes back to `step`; what was written since then is dropped, and this said."""
         self.close()
         self._open(step)
-        if self._file is not None:
-            row = {"step": step + 1, "split": "rollback", "from": bad, "skipped_batches": batches}
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        self._write(step + 1, "rollback", {"from": bad, "skipped_batches": batches})
         progress(
             f"The loss {what} at step {bad}: going back to step {step}, and leaving out the next "
             f"{batches} batches of data.",
@@ -105,25 +105,39 @@ class Report:
         self._write(step, "test", metrics)
         progress(f"step {step}/{self.steps}  test: {show(metrics)}", last=True)
 
+    def settle(self) -> None:
+        """Writes what has waited for room on the disk.
+
+        Raises:
+          OSError: there still is none.
+        """
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+
     def close(self) -> None:
-        """Closes the files; a full disk was reported when it was found."""
-        for file in (self._file, self._events) if self._file is not None else ():
+        """Closes the files; what could not be written was told when it was tried."""
+        if self._file is not None:
             with contextlib.suppress(OSError):
-                file.close()
+                self.settle()
+            self._file.close()
+            self._events.close()
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:
             return
+        self._unwritten += f"{json.dumps({'step': step, 'split': split, **metrics})}\n".encode()
         try:
-            self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-            self._file.flush()
+            self.settle()
             self._events.write(step, {f"{split}/{name}": value for name, value in metrics.items()})
+            self._told = False
         except OSError as error:
-            raise OSError(
-                f"The metrics of step {step} cannot be written to {self.folder} "
-                f"({error.strerror or error}). Make room there and run the same command again: it "
-                f"goes on from the last checkpoint."
-            ) from error
+            if not self._told:
+                progress(
+                    f"The metrics cannot be written to {self.folder} ({error.strerror or error}). "
+                    f"Training goes on, and metrics.jsonl gets them when there is room.",
+                    last=True,
+                )
+            self._told = True
 
 
 class _Events:
@@ -134,6 +148,11 @@ class _Events:
     """
 
     def __init__(self, folder: pathlib.Path, start: int) -> None:
+        self._folder, self._flushed = folder, 0.0
+        self._writer: Any = None
+        self._begin(start)
+
+    def _begin(self, start: int) -> None:
         # It takes 0.1 s, and only a run needs it.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
@@ -141,23 +160,37 @@ class _Events:
 
         proto: Any = event_pb2  # the names of its messages are made when it is imported
         self._event, self._scalar = proto.Event, scalar
-        folder.mkdir(exist_ok=True)
-        self._writer, self._flushed = EventsWriter(str(folder / "events"), f".{start}"), 0.0
+        self._folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(self._folder / "events"), f".{start}")
         begin = proto.SessionLog(status=proto.SessionLog.START)
         self._writer.write_event(proto.Event(step=start + 1, session_log=begin))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One value for each name; on disk within half a minute."""
+        """One value for each name; on disk within half a minute.
+
+        Raises:
+          OSError: there is no room. These are lost, and the next ones go into another file, for the
+            last record of this one may have been cut off.
+        """
         now = time.time()
-        for name, value in values.items():
-            event = self._event(step=step, wall_time=now, summary=self._scalar(name, value))
-            self._writer.write_event(event)
-        if now > self._flushed + 30:  # it waits for the disk
-            self._writer.flush()
-            self._flushed = now
+        try:
+            if self._writer is None:
+                self._begin(step - 1)
+            for name, value in values.items():
+                event = self._event(step=step, wall_time=now, summary=self._scalar(name, value))
+                self._writer.write_event(event)
+            if now > self._flushed + 30:  # it waits for the disk
+                self._writer.flush()
+                self._flushed = now
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                writer.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
