@@ -131,7 +131,8 @@ def _save(
     except CheckpointError as error:
         if last:
             raise
-        progress(f"{error} Training goes on; earlier checkpoints are intact.", last=True)
+        text = str(error).rstrip(".")
+        progress(f"{text}. Training goes on; earlier checkpoints are intact.", last=True)
 
 
 def _latest(checkpoints: Checkpoints) -> str:
