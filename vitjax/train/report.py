@@ -149,10 +149,9 @@ class _Events:
 
     def __init__(self, folder: pathlib.Path, start: int) -> None:
         self._folder, self._flushed = folder, 0.0
-        self._writer: Any = None
-        self._begin(start)
+        self._writer = self._begin(start)
 
-    def _begin(self, start: int) -> None:
+    def _begin(self, start: int) -> Any:
         # It takes 0.1 s, and only a run needs it.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
@@ -161,9 +160,10 @@ class _Events:
         proto: Any = event_pb2  # the names of its messages are made when it is imported
         self._event, self._scalar = proto.Event, scalar
         self._folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(self._folder / "events"), f".{start}")
+        writer = EventsWriter(str(self._folder / "events"), f".{start}")
         begin = proto.SessionLog(status=proto.SessionLog.START)
-        self._writer.write_event(proto.Event(step=start + 1, session_log=begin))
+        writer.write_event(proto.Event(step=start + 1, session_log=begin))
+        return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One value for each name; on disk within half a minute.
@@ -175,7 +175,7 @@ class _Events:
         now = time.time()
         try:
             if self._writer is None:
-                self._begin(step - 1)
+                self._writer = self._begin(step - 1)
             for name, value in values.items():
                 event = self._event(step=step, wall_time=now, summary=self._scalar(name, value))
                 self._writer.write_event(event)
