@@ -164,7 +164,6 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
                 report=seen, stop=stop, watchdog=watchdog,
             )  # fmt: skip
     checkpoints.close()
-    seen.settle()
     stopped = stop.signal and int(state.step) < steps
     if processes.is_lead() and stopped:
         print(
@@ -172,6 +171,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
             f"command goes on."
         )
     elif processes.is_lead():
+        seen.settle()
         summarise(workdir, config, begin)
     return signals.STOPPED if stopped else 0
 

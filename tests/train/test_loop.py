@@ -231,11 +231,14 @@ def test_a_full_disk_stops_no_run_and_loses_no_metrics(tmp_path, monkeypatch, ca
             with pytest.raises(OSError, match="No space left"):
                 report.settle()
     report.settle()
+    room[0] = 0
+    report.train(31, np.ones(1), {"learning_rate": 0.1})
     report.close()
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 31))
     told = [line for line in capsys.readouterr().out.splitlines() if "cannot be written" in line]
-    assert len(told) == 1
+    assert len(told) == 3, "once for each stretch, and at the end"
     assert "No space left on device). Training goes on" in told[0]
+    assert told[2].endswith("Make room there. They are lost.")
     seen = {e.step for p in (tmp_path / "events").iterdir() if p.name.endswith(".20")
             for e in events(p)}  # fmt: skip
     assert seen == {0, *range(21, 31)}

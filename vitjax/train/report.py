@@ -111,23 +111,35 @@ class Report:
         Raises:
           OSError: there still is none.
         """
-        while self._unwritten:
-            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        try:
+            self._drain()
+        except OSError as error:
+            raise OSError(
+                f"Metrics, {len(self._unwritten):,} bytes of them, cannot be written to "
+                f"{self.folder} ({error.strerror or error}). Make room there."
+            ) from error
 
     def close(self) -> None:
-        """Closes the files; what could not be written was told when it was tried."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self.settle()
-            self._file.close()
-            self._events.close()
+        """Closes the files; rows for which there is no room are lost, and this said."""
+        if self._file is None:
+            return
+        try:
+            self.settle()
+        except OSError as error:
+            progress(f"{error} They are lost.", last=True)
+        self._file.close()
+        self._events.close()
+
+    def _drain(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:
             return
         self._unwritten += f"{json.dumps({'step': step, 'split': split, **metrics})}\n".encode()
         try:
-            self.settle()
+            self._drain()
             self._events.write(step, {f"{split}/{name}": value for name, value in metrics.items()})
             self._told = False
         except OSError as error:
