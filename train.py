@@ -247,10 +247,11 @@ def main(arguments: list[str]) -> int:
     from vitjax.data import BadImage
     from vitjax.models import model_options
     from vitjax.train import processes, signals
-    from vitjax.train.checkpoint import CheckpointError
+    from vitjax.train.checkpoint import CheckpointError, without_late_failures
     from vitjax.train.config import load_config
     from vitjax.train.divergence import DivergedError
 
+    sys.unraisablehook = without_late_failures(sys.unraisablehook)
     # Orbax logs, with a traceback, what it raises besides.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -30,6 +30,20 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or used."""
 
 
+def without_late_failures(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`sys.unraisablehook` without what tensorstore prints after a save that failed.
+
+    The first write that fails ends the save, and this is reported; those that fail after it find
+    its event loop closed, and each would print a traceback.
+    """
+
+    def unraisablehook(it: Any) -> None:
+        if it.exc_type is not RuntimeError or str(it.exc_value) != "Event loop is closed":
+            hook(it)
+
+    return unraisablehook
+
+
 class SavedSteps:
     """The checkpoints in a run's folder, for reading: nothing there is created or changed."""
 
