@@ -27,7 +27,7 @@ from vitjax.attention.routing import (
 )
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.downsample import pad_to_multiple
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def bilevel_routing_attention(
@@ -110,7 +110,7 @@ class BiLevelRoutingAttention(nn.Module):
     mul_weight: str = "none"
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     def project(self, x: Float[Array, "B H W C"]) -> tuple[Array, ...]:
@@ -123,13 +123,8 @@ class BiLevelRoutingAttention(nn.Module):
             raise ValueError(
                 f"qk_dim={qk_dim} and a width of {width}: num_heads={heads} must divide both."
             )
-        project = nn.Dense(
-            2 * qk_dim + width,
-            self.qkv_bias,
-            self.dtype,
-            kernel_init=self.kernel_init,
-            name="w_qkv",
-        )
+        init = self.param_init.dense(width, 2 * qk_dim + width)
+        project = nn.Dense(2 * qk_dim + width, self.qkv_bias, self.dtype, **init, name="w_qkv")
         parts = jnp.split(project(x), [qk_dim, 2 * qk_dim], axis=-1)
         return tuple(p.reshape(*p.shape[:-1], heads, -1) for p in parts)
 
@@ -140,11 +135,13 @@ class BiLevelRoutingAttention(nn.Module):
         out = bilevel_routing_attention(
             q, k, v, n_win=self.n_win, topk=self.topk, scale=self.scale,
             mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
-            route=Router(self.param_routing, self.diff_routing, self.dtype, name="router"),
+            route=Router(
+                self.param_routing, self.diff_routing, self.param_init, self.dtype, name="router"
+            ),
             gather=gather_regions if train else take_regions,
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         if self.lepe_kernel_size:
-            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.dtype)
+            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.param_init, self.dtype)
             out += lepe(v.reshape(padded.shape)).reshape(out.shape)
         return merge_heads(self, out[:, : x.shape[1], : x.shape[2]], train, "w_o")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.full import merge_heads, project_heads
 from vitjax.layers.conv import depthwise_conv, require_map
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def balance(
@@ -41,7 +41,7 @@ class ContainerMixer(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -50,7 +50,9 @@ class ContainerMixer(nn.Module):
         q, k, v = project_heads(self, x.reshape(x.shape[0], -1, x.shape[-1]), 3, "qkv")
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         dynamic = attend(q, k, v).reshape(x.shape)
-        static = depthwise_conv(self.kernel_size, "dwconv", self.dtype)(v.reshape(x.shape))
+        static = depthwise_conv(self.kernel_size, "dwconv", self.param_init, self.dtype)(
+            v.reshape(x.shape)
+        )
         gate = self.param("gate", nn.initializers.constant(self.gate_init), ())
         mixed = balance(dynamic, static, jnp.asarray(gate))
         self.sow("intermediates", "share", nn.sigmoid(jnp.asarray(gate)))

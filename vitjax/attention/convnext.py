@@ -6,6 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.layers.conv import depthwise_conv
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm, normalize
 from vitjax.layers.spec import Spec, spec
@@ -32,10 +33,12 @@ class ConvNeXtMixer(nn.Module):
     window_size: int = 7
     mlp: Spec = spec(Mlp)
     norm: Spec = layer_norm()
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        x = depthwise_conv(self.window_size, "conv", self.dtype)(x)
+        x = depthwise_conv(self.window_size, "conv", self.param_init, self.dtype)(x)
         x = normalize(self.norm.default(dtype=self.dtype).build(name="norm"), x, train)
-        return self.mlp.default(dtype=self.dtype).build(name="mlp")(x, train)
+        mlp = self.mlp.default(param_init=self.param_init, dtype=self.dtype)
+        return mlp.build(name="mlp")(x, train)

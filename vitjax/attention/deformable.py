@@ -13,7 +13,7 @@ from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
 from vitjax.attention.sampling import sample_groups
 from vitjax.layers.conv import depthwise_conv, require_map
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def deformable_attention(
@@ -61,7 +61,7 @@ class DeformableAttention(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -73,7 +73,13 @@ class DeformableAttention(nn.Module):
         (q,) = project_heads(self, x, 1, "q")
         kind, bias = self.position_bias if self.offsets else "none", None
         if self.offsets:
-            network = OffsetNetwork(self.kernel_size, self.stride, dtype=self.dtype, name="offset")
+            network = OffsetNetwork(
+                self.kernel_size,
+                self.stride,
+                param_init=self.param_init,
+                dtype=self.dtype,
+                name="offset",
+            )
             points = sampling_points(
                 q, network, groups=self.offset_groups, inset=self.inset,
                 offset_range_factor=self.offset_range_factor,
@@ -82,7 +88,13 @@ class DeformableAttention(nn.Module):
             sampled = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
             if kind in ("table", "fixed", "log"):
                 bias = DisplacementBias(
-                    kind, self.num_heads, self.table_size, self.stride, q.dtype, name="bias"
+                    kind,
+                    self.num_heads,
+                    self.table_size,
+                    self.stride,
+                    self.param_init,
+                    q.dtype,
+                    name="bias",
                 )(points, (height, width))
         else:
             cell = (min(self.stride, height), min(self.stride, width))
@@ -92,5 +104,7 @@ class DeformableAttention(nn.Module):
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = deformable_attention(q, k, v, bias=bias, attend=attend)
         if kind == "conv":
-            out += depthwise_conv(3, "bias", self.dtype)(q.reshape(x.shape)).reshape(out.shape)
+            out += depthwise_conv(3, "bias", self.param_init, self.dtype)(
+                q.reshape(x.shape)
+            ).reshape(out.shape)
         return merge_heads(self, out, train)

@@ -22,7 +22,8 @@ from vitjax.attention.routing import Router, gather_regions, take_regions
 from vitjax.attention.sampling import sample_groups
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.downsample import pad_to_multiple
-from vitjax.layers.mlp import ConvMlp, trunc_normal
+from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 
 
@@ -95,7 +96,7 @@ class DeformableBiLevelRoutingAttention(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -104,7 +105,13 @@ class DeformableBiLevelRoutingAttention(nn.Module):
         x = pad_to_multiple(x, self.n_win)
         q, k, v = project_heads(self, x, 3, "qkv")
         network = OffsetNetwork(
-            self.kernel_size, self.stride, self.offset_channels, False, self.dtype, name="offset"
+            self.kernel_size,
+            self.stride,
+            self.offset_channels,
+            False,
+            self.param_init,
+            self.dtype,
+            name="offset",
         )
         points = sampling_points(
             q, network, groups=self.offset_groups, inset=0,
@@ -114,18 +121,26 @@ class DeformableBiLevelRoutingAttention(nn.Module):
         agents = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
         agents = pad_to_multiple(agents.reshape(x.shape[0], *points.shape[2:4], -1), self.n_win)
         bias = DisplacementBias(
-            "table", self.num_heads, self.table_size, self.stride, q.dtype, name="bias"
+            "table",
+            self.num_heads,
+            self.table_size,
+            self.stride,
+            self.param_init,
+            q.dtype,
+            name="bias",
         )(_fit(points, (*points.shape[:2], *agents.shape[1:3], 2)), (x.shape[1], x.shape[2]))
 
         def refine(gathered: Array) -> tuple[Array, Array]:
             if self.lepe_kernel_size:
-                conv = depthwise_conv(self.lepe_kernel_size, "agent_lepe", self.dtype, self.stride)
+                conv = depthwise_conv(
+                    self.lepe_kernel_size, "agent_lepe", self.param_init, self.dtype, self.stride
+                )
                 lepe = conv(v.reshape(x.shape))[:, : points.shape[2], : points.shape[3]]
                 gathered += _fit(lepe, agents.shape).reshape(gathered.shape)
             y = agents + merge_heads(self, gathered, train, "unify")
             mlp = ConvMlp(
                 self.agent_mlp_ratio, residual=True, drop_rate=self.drop_rate,
-                kernel_init=self.kernel_init, dtype=self.dtype, name="mlp",
+                param_init=self.param_init, dtype=self.dtype, name="mlp",
             )  # fmt: skip
             norm1, norm2 = (layer_norm().build(dtype=self.dtype, name=f"norm{i}") for i in (1, 2))
             y = norm2(y + mlp(norm1(y), train))
@@ -137,7 +152,9 @@ class DeformableBiLevelRoutingAttention(nn.Module):
             q, k, v, project_heads(self, agents, 1, "agent_q")[0],
             refine=refine, bias=bias, n_win=self.n_win, topk=self.topk, scale=self.scale,
             mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
-            route=Router(self.param_routing, self.diff_routing, self.dtype, name="router"),
+            route=Router(
+                self.param_routing, self.diff_routing, self.param_init, self.dtype, name="router"
+            ),
             gather=gather_regions if train else take_regions,
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
             attend_agents=DotProductAttention(self.attn_drop_rate, train, name="attend_agents"),

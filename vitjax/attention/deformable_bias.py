@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.sampling import reference_points, sample_position_bias
+from vitjax.layers.init import NORMAL, Init
 
 KINDS = ("table", "fixed", "log", "conv", "none")
-_INIT = nn.initializers.truncated_normal(0.01)
 
 
 def log_displacement(
@@ -40,6 +40,7 @@ class DisplacementBias(nn.Module):
     num_heads: int
     table_size: tuple[int, int] | None = None
     stride: int = 1
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -57,9 +58,11 @@ class DisplacementBias(nn.Module):
             made_for = (height, width, *keys)
             table = self.table((self.num_heads, height * width, made_for[2] * made_for[3]))
             return resize_fixed_bias(table, made_for, (*grid, rows, columns))
-        hidden = nn.Dense(32, dtype=self.dtype, name="fc1")(log_displacement(points, grid))
-        heads = self.num_heads // lead[1]
-        bias = nn.Dense(heads, use_bias=False, dtype=self.dtype, name="fc2")(nn.relu(hidden))
+        dense, heads = self.param_init.dense, self.num_heads // lead[1]
+        displacement = log_displacement(points, grid)
+        hidden = nn.Dense(32, **dense(2, 32), dtype=self.dtype, name="fc1")(displacement)
+        last = nn.Dense(heads, use_bias=False, **dense(32, heads), dtype=self.dtype, name="fc2")
+        bias = last(nn.relu(hidden))
         return jnp.moveaxis(bias, -1, 2).reshape(lead[0], self.num_heads, *bias.shape[2:4])
 
     def table(self, shape: tuple[int, ...]) -> Array:
@@ -67,7 +70,7 @@ class DisplacementBias(nn.Module):
         if self.table_size is None and self.has_variable("params", "table"):
             table = self.get_variable("params", "table")
         else:
-            table = self.param("table", _INIT, shape)
+            table = self.param("table", self.param_init.table, shape)
         return table if self.dtype is None else table.astype(self.dtype)
 
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.layers.conv import depthwise_conv
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 class DepthwiseConvMixer(nn.Module):
@@ -21,13 +21,16 @@ class DepthwiseConvMixer(nn.Module):
 
     kernel_size: int = 7
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         def dense(name: str) -> nn.Dense:
-            return nn.Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name=name)
+            width = x.shape[-1]
+            init = self.param_init.dense(width, width)
+            return nn.Dense(width, **init, dtype=self.dtype, name=name)
 
-        y = depthwise_conv(self.kernel_size, "dwconv", self.dtype)(dense("v")(x))
+        conv = depthwise_conv(self.kernel_size, "dwconv", self.param_init, self.dtype)
+        y = conv(dense("v")(x))
         return nn.Dropout(self.drop_rate, deterministic=not train)(dense("proj")(y))

@@ -2,7 +2,6 @@
 eq. 2, 5-8).
 """
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.windows import relative_bias_of_map
 from vitjax.layers.conv import depthwise_conv, require_map
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_grid
 from vitjax.layers.spec import Spec
@@ -46,7 +45,7 @@ class FullAttention(nn.Module):
     map_size: tuple[int, int] | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -60,7 +59,7 @@ class FullAttention(nn.Module):
         bias = self.relative_bias(x) if self.position_bias else None
         out = attend(q, k, v, scale=self.scale, bias=bias)
         if self.lepe_kernel_size:
-            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.dtype)(x)
+            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.param_init, self.dtype)(x)
             out += lepe.reshape(out.shape)
         return merge_heads(self, out, train).reshape(x.shape)
 
@@ -72,7 +71,7 @@ class FullAttention(nn.Module):
         else:
             rows, columns = self.map_size or x.shape[1:3]
             shape = (2 * rows - 1, 2 * columns - 1, self.num_heads)
-            table = self.param("position_bias", trunc_normal, shape)
+            table = self.param("position_bias", self.param_init.table, shape)
         size = (2 * x.shape[1] - 1, 2 * x.shape[2] - 1)
         return relative_bias_of_map(resize_grid(jnp.asarray(table), size))
 
@@ -95,7 +94,7 @@ def project_heads(
 ) -> tuple[Array, ...]:
     """`count` projections of x (q, k, v: 3) as `[*B, N, h, d]` each, in one matrix product.
 
-    Call it from the compact method of a mixer, which gives `num_heads`, `qkv_bias`, `kernel_init`
+    Call it from the compact method of a mixer, which gives `num_heads`, `qkv_bias`, `param_init`
     and `dtype`. The kernel is `[C, count, h, d]`, so that tensor parallelism can split it by heads.
 
     Raises:
@@ -111,14 +110,14 @@ def project_heads(
             f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
         )
     sizes = (count, heads, width // heads)
-    return Projections(sizes, bias, mixer.kernel_init, mixer.dtype, name=name)(x)
+    return Projections(sizes, bias, mixer.param_init, mixer.dtype, name=name)(x)
 
 
 class Projections(nn.Module):
     """Several linear maps of x as one product, `nn.DenseGeneral(sizes)` cut along its first axis.
 
     The biases are added after the cut: each one's gradient is then summed where that of its part is
-    computed, and not from memory. The kernel is initialised as the matrix that it is.
+    computed, and not from memory. Each map is initialised as a layer of its own.
 
     Attributes:
       sizes: (number of maps, heads, head width).
@@ -126,18 +125,17 @@ class Projections(nn.Module):
 
     sizes: tuple[int, int, int]
     use_bias: bool
-    kernel_init: Any
+    param_init: Init
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B N C"]) -> tuple[Float[Array, "*B N h d"], ...]:
-        def init(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-            return self.kernel_init(key, (shape[0], math.prod(shape[1:])), dtype).reshape(shape)
-
-        kernel = self.param("kernel", init, (x.shape[-1], *self.sizes), jnp.float32)
+        width, (_, heads, head_width) = x.shape[-1], self.sizes
+        init = self.param_init.dense(width, heads * head_width)
+        kernel = self.param("kernel", init["kernel_init"], (width, *self.sizes), jnp.float32)
         bias = None
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, self.sizes, jnp.float32)
+            bias = self.param("bias", init["bias_init"], self.sizes, jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jnp.einsum("...nc,cthd->...nthd", x, kernel)
         parts = (y[..., i, :, :] for i in range(self.sizes[0]))
@@ -149,5 +147,6 @@ def merge_heads(
 ) -> Float[Array, "*B C"]:
     """Concatenates the heads and projects them, with the mixer's `drop_rate`."""
     x = x.reshape(*x.shape[:-2], -1)
-    x = nn.Dense(x.shape[-1], kernel_init=mixer.kernel_init, dtype=mixer.dtype, name=name)(x)
+    width = x.shape[-1]
+    x = nn.Dense(width, **mixer.param_init.dense(width, width), dtype=mixer.dtype, name=name)(x)
     return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

@@ -15,7 +15,7 @@ from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.windows import window_merge, window_partition
 from vitjax.layers.conv import require_map
 from vitjax.layers.downsample import pad_to_multiple
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def neighborhood_attention(
@@ -114,6 +114,8 @@ class NeighborhoodAttention(nn.Module):
 
     Attributes:
       neighborhood_size: K, in pixels of the map.
+
+    The bias is drawn from normal(0.02) in every family, as the authors' library (NATTEN) does.
     """
 
     num_heads: int
@@ -121,7 +123,7 @@ class NeighborhoodAttention(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -135,7 +137,7 @@ class NeighborhoodAttention(nn.Module):
         if bottom or right:
             x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))
         entries = 2 * size - 1
-        table = self.param("rpb", trunc_normal, (self.num_heads, entries, entries))
+        table = self.param("rpb", nn.initializers.normal(0.02), (self.num_heads, entries, entries))
         q, k, v = project_heads(self, x, 3, "qkv")
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = neighborhood_attention(q, k, v, size=size, table=table.astype(q.dtype), attend=attend)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.sampling import reference_points
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import gelu
 from vitjax.layers.norm import layer_norm
 
@@ -81,6 +82,7 @@ class OffsetNetwork(nn.Module):
     stride: int
     outputs: int = 2
     use_bias: bool = True
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -92,9 +94,12 @@ class OffsetNetwork(nn.Module):
                 f"A map of {q.shape[1]}×{q.shape[2]} gives no sampling point with kernel_size={k} "
                 f"and stride={s}; choose smaller ones, or an odd kernel larger than the stride."
             )
+        width, init = q.shape[-1], self.param_init
         q = nn.Conv(
-            q.shape[-1], (k, k), (s, s), ((pad, pad),) * 2, feature_group_count=q.shape[-1],
-            use_bias=self.use_bias, dtype=self.dtype, name="conv",
+            width, (k, k), (s, s), ((pad, pad),) * 2, feature_group_count=width,
+            use_bias=self.use_bias, **init.conv(k * k, k * k), dtype=self.dtype, name="conv",
         )(q)  # fmt: skip
         q = gelu(layer_norm(1e-5).build(dtype=self.dtype, name="norm")(q))
-        return nn.Dense(self.outputs, use_bias=False, dtype=self.dtype, name="offset")(q)
+        # The authors' is a convolution of 1×1.
+        project = init.conv(width, self.outputs)
+        return nn.Dense(self.outputs, use_bias=False, **project, dtype=self.dtype, name="offset")(q)

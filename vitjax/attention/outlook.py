@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.full import merge_heads, project_heads
 from vitjax.layers.conv import require_map
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def outlook_attention(
@@ -121,7 +121,7 @@ class OutlookAttention(nn.Module):
     scale: float | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -131,10 +131,10 @@ class OutlookAttention(nn.Module):
         s, taps = self.stride, self.kernel_size**2
         rest: Any = ((0, -x.shape[1] % s), (0, -x.shape[2] % s))
         centres = nn.avg_pool(x, (s, s), (s, s), rest, count_include_pad=False)
+        init = self.param_init.dense(x.shape[-1], self.num_heads * taps * taps)
         predict = nn.DenseGeneral(
-            (self.num_heads, taps, taps), kernel_init=self.kernel_init, dtype=self.dtype,
-            name="attn",
-        )  # fmt: skip
+            (self.num_heads, taps, taps), **init, dtype=self.dtype, name="attn"
+        )
         scale = v.shape[-1] ** -0.5 if self.scale is None else self.scale
         logits = predict(centres)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) * scale

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 class Routing(NamedTuple):
@@ -146,6 +146,7 @@ class Router(nn.Module):
 
     learned: bool = False
     differentiable: bool = False
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -155,7 +156,9 @@ class Router(nn.Module):
         if not self.differentiable:
             q, k = jax.lax.stop_gradient((q, k))
         if self.learned:
-            emb = nn.Dense(q.shape[-1], kernel_init=trunc_normal, dtype=self.dtype, name="emb")
+            width = q.shape[-1]
+            init = self.param_init.dense(width, width)
+            emb = nn.Dense(width, **init, dtype=self.dtype, name="emb")
             q, k = emb(q), emb(k)
         routing = topk_routing(q, k, topk=topk, scale=scale)
         self.sow("intermediates", "routes", routing.routes)

@@ -13,7 +13,8 @@ from vitjax.attention.core import Attend, DotProductAttention, dot_product_atten
 from vitjax.attention.full import merge_heads, project_heads
 from vitjax.layers.conv import require_map
 from vitjax.layers.downsample import ConvNorm
-from vitjax.layers.mlp import gelu, trunc_normal
+from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.mlp import gelu
 from vitjax.layers.norm import layer_norm
 
 
@@ -77,7 +78,7 @@ class SpatialReductionAttention(nn.Module):
     scale: float | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -103,6 +104,6 @@ class SpatialReductionAttention(nn.Module):
             x, act = adaptive_average_pool(x, self.pooled_size), gelu
         conv = ConvNorm(
             x.shape[-1], ratio, ratio, keep_partial=False, norm=layer_norm(1e-5), act=act,
-            dtype=self.dtype, name="reduce",
+            param_init=self.param_init, dtype=self.dtype, name="reduce",
         )  # fmt: skip
         return conv(x, train)

@@ -18,7 +18,7 @@ from vitjax.attention.windows import (
     window_partition,
 )
 from vitjax.layers.downsample import pad_to_multiple
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 
 def window_attention(
@@ -71,7 +71,7 @@ class WindowAttention(nn.Module):
     scale: float | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -79,7 +79,9 @@ class WindowAttention(nn.Module):
         height, width = x.shape[1:3]
         shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
         entries = (2 * self.window_size - 1) ** 2
-        table = self.param("relative_position_bias", trunc_normal, (entries, self.num_heads))
+        table = self.param(
+            "relative_position_bias", self.param_init.table, (entries, self.num_heads)
+        )
         bias = relative_bias(jnp.asarray(table))
         q, k, v = project_heads(self, pad_to_multiple(x, self.window_size), 3, "qkv")
         out = window_attention(

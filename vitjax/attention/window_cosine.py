@@ -15,7 +15,7 @@ from vitjax.attention.window import window_attention, window_shift
 from vitjax.attention.windows import relative_bias
 from vitjax.layers.conv import require_map
 from vitjax.layers.downsample import pad_to_multiple
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 
 MAX_SCALE = 100.0
 """1/τ of eq. 2 is at most this: the paper's τ ≥ 0.01."""
@@ -73,7 +73,7 @@ class WindowCosineAttention(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -103,6 +103,9 @@ class WindowCosineAttention(nn.Module):
         # 16 units of bias would lose half a unit in bfloat16.
         dtype = jnp.promote_types(dtype, jnp.float32)
         coordinates = log_spaced_coordinates(self.window_size, self.pretrained_window_size)
-        hidden = nn.relu(nn.Dense(512, dtype=dtype, name="cpb_fc1")(coordinates))
-        table = nn.Dense(self.num_heads, use_bias=False, dtype=dtype, name="cpb_fc2")(hidden)
+        dense, heads = self.param_init.dense, self.num_heads
+        hidden = nn.relu(nn.Dense(512, **dense(2, 512), dtype=dtype, name="cpb_fc1")(coordinates))
+        table = nn.Dense(heads, use_bias=False, **dense(512, heads), dtype=dtype, name="cpb_fc2")(
+            hidden
+        )
         return relative_bias(16 * nn.sigmoid(table))

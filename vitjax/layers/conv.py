@@ -8,6 +8,8 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vitjax.layers.init import NORMAL, Init
+
 
 def require_map(x: Array) -> None:
     """Raises ValueError unless x is `[B, H, W, C]`.
@@ -23,7 +25,7 @@ def require_map(x: Array) -> None:
 
 
 def depthwise_conv(
-    kernel_size: int, name: str, dtype: Any = None, stride: int = 1
+    kernel_size: int, name: str, param_init: Init = NORMAL, dtype: Any = None, stride: int = 1
 ) -> Callable[[Array], Array]:
     """A depthwise convolution with bias, zero-padded to keep the side (at stride 1)."""
 
@@ -32,7 +34,14 @@ def depthwise_conv(
         k, width = kernel_size, x.shape[-1]
         pad = (((k - 1) // 2, k // 2),) * 2
         return nn.Conv(
-            width, (k, k), (stride,) * 2, pad, feature_group_count=width, dtype=dtype, name=name
+            width,
+            (k, k),
+            (stride,) * 2,
+            pad,
+            feature_group_count=width,
+            **param_init.conv(k * k, k * k),
+            dtype=dtype,
+            name=name,
         )(x)
 
     return conv

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.conv import require_map
-from vitjax.layers.mlp import gelu, trunc_normal
+from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.mlp import gelu
 from vitjax.layers.norm import batch_norm, layer_norm, normalize
 from vitjax.layers.spec import Spec
 
@@ -31,6 +32,7 @@ class ConvNorm(nn.Module):
     use_bias: bool = True
     norm: Spec | None = None
     act: Callable[[Array], Array] | None = None
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -38,9 +40,10 @@ class ConvNorm(nn.Module):
         k, s, p = self.kernel_size, self.stride, self.padding
         if k == s and not p and (self.keep_partial or min(x.shape[1:3]) < k):
             x = pad_to_multiple(x, s)
+        init = self.param_init.conv(k * k * x.shape[-1], k * k * self.width)
         conv = nn.Conv(
-            self.width, (k, k), (s, s), ((p, p), (p, p)), use_bias=self.use_bias, dtype=self.dtype,
-            name="conv"
+            self.width, (k, k), (s, s), ((p, p), (p, p)), use_bias=self.use_bias, **init,
+            dtype=self.dtype, name="conv",
         )  # fmt: skip
         x = conv(x)
         if self.norm is not None:
@@ -58,6 +61,7 @@ class ConvStem(nn.Module):
     stride: int = 2
     norm: Spec = batch_norm()
     act: Callable[[Array], Array] = gelu
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -70,6 +74,7 @@ class ConvStem(nn.Module):
                 1,
                 norm=self.norm,
                 act=act,
+                param_init=self.param_init,
                 dtype=self.dtype,
                 name=f"conv_{i}",
             )
@@ -88,6 +93,7 @@ class PatchMerging(nn.Module):
     width: int
     norm: Spec = layer_norm(1e-5)
     post_norm: bool = False
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -96,9 +102,8 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
         x = x.reshape(batch, height // 2, width // 2, 4 * channels)
         norm = self.norm.build(dtype=self.dtype, name="norm")
-        reduce = nn.Dense(
-            self.width, use_bias=False, kernel_init=trunc_normal, dtype=self.dtype, name="reduction"
-        )
+        init = self.param_init.dense(4 * channels, self.width)
+        reduce = nn.Dense(self.width, use_bias=False, **init, dtype=self.dtype, name="reduction")
         return norm(reduce(x)) if self.post_norm else reduce(norm(x))
 
 

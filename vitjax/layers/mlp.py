@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.conv import depthwise_conv
-
-trunc_normal = nn.initializers.truncated_normal(0.02)
+from vitjax.layers.init import NORMAL, Init
 
 
 def gelu(x: Array) -> Array:
@@ -80,21 +79,14 @@ class Mlp(nn.Module):
     mlp_ratio: float = 4.0
     act: Callable[[Array], Array] = gelu
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
-    bias_init: Any = nn.initializers.zeros
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
         def dense(width: int, name: str, **kwargs: Any) -> nn.Dense:
-            return nn.Dense(
-                width,
-                kernel_init=self.kernel_init,
-                bias_init=self.bias_init,
-                dtype=self.dtype,
-                name=name,
-                **kwargs,
-            )
+            init = self.param_init.of_mlp(x.shape[-1], width)
+            return nn.Dense(width, **init, dtype=self.dtype, name=name, **kwargs)
 
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
@@ -122,13 +114,14 @@ class ConvMlp(nn.Module):
     act: Callable[[Array], Array] = gelu
     pre_act: Callable[[Array], Array] | None = None
     drop_rate: float = 0.0
-    kernel_init: Any = trunc_normal
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         def dense(width: int, name: str) -> nn.Dense:
-            return nn.Dense(width, kernel_init=self.kernel_init, dtype=self.dtype, name=name)
+            init = self.param_init.of_mlp(x.shape[-1], width)
+            return nn.Dense(width, **init, dtype=self.dtype, name=name)
 
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
@@ -136,6 +129,6 @@ class ConvMlp(nn.Module):
         width = x.shape[-1]
         x = dense(hidden_width(width, self.mlp_ratio), "fc1")(x)
         x = self.pre_act(x) if self.pre_act is not None else x
-        y = depthwise_conv(3, "dwconv", self.dtype)(x)
+        y = depthwise_conv(3, "dwconv", self.param_init, self.dtype)(x)
         x = drop(self.act(x + y if self.residual else y))
         return drop(dense(width, "fc2")(x))

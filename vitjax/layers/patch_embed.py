@@ -5,6 +5,8 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vitjax.layers.init import NORMAL, Init
+
 
 class PatchEmbed(nn.Module):
     """A convolution of kernel = stride = patch size.
@@ -16,7 +18,7 @@ class PatchEmbed(nn.Module):
     width: int
     patch_size: int
     use_bias: bool = True
-    kernel_init: Any = nn.initializers.lecun_normal()
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -36,7 +38,8 @@ class PatchEmbed(nn.Module):
             )
         conv = nn.Conv(
             self.width, (p, p), (p, p), "VALID", use_bias=self.use_bias,
-            kernel_init=self.kernel_init, dtype=self.dtype, name="proj",
+            **self.param_init.conv(p * p * images.shape[-1], self.width), dtype=self.dtype,
+            name="proj",
         )  # fmt: skip
         return conv(images)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from vitjax.attention import MIXERS, parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
+from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
-from vitjax.models.pyramid import Block, Pyramid
+from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WINDOWS = "window | window(shift=4)"
 _CVPR = dict(
@@ -46,6 +47,10 @@ VARIANTS = {
                     drop_path_rate=0.6),
 }  # fmt: skip
 """Table 1 of DAT, table 2 of DAT++."""
+DECAY = ((".*/rpb", 1.0), *KERNELS)
+"""The authors' code exempts its own tables, and not those of the neighbourhood attention."""
+INIT = Init(dense=torch_default, table=normal(0.01))
+"""PyTorch's defaults: `reset_parameters` of the authors' code changes nothing (LeapLabTHU/DAT)."""
 
 
 def dat(
@@ -127,5 +132,5 @@ def dat(
         block=spec(Block, mlp=mlps, norm=norm, cpe_kernel_size=cpe_kernel_size,
                    layer_scale_init=layer_scale_init),
         norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
-        remat=remat, dtype=dtype,
+        remat=remat, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip

@@ -20,11 +20,10 @@ MLP), with the same rate of stochastic depth.
 
 from typing import Any
 
-import flax.linen as nn
-
 from vitjax.attention import parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
 from vitjax.layers.drop_path import drop_path_schedule
+from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import batch_norm
 from vitjax.layers.spec import spec
@@ -39,8 +38,8 @@ VARIANTS = {
     "base": dict(dims=(96, 192, 384, 768), depths=(4, 4, 18, 4), offset_groups=(1, 2, 3, 6)),
 }  # fmt: skip
 """Depths count our blocks, two for one of the paper's."""
-torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""The default of torch's layers: uniform within ±1/√fan_in."""
+INIT = Init(dense=torch_default, table=normal(0.01))
+"""PyTorch's defaults: the authors' code defines an initialisation that no module is given."""
 
 
 def debiformer(
@@ -89,11 +88,11 @@ def debiformer(
         offset_range_factor=offset_range_factor, agent_mlp_ratio=agent_mlp_ratio,
         lepe_kernel_size=lepe_kernel_size, table_size=tuple((side, side) for side in table_size),
         kv_downsample=kv_downsample, kv_size=kv_size, param_routing=param_routing,
-        diff_routing=diff_routing, mul_weight=mul_weight, kernel_init=torch_init,
+        diff_routing=diff_routing, mul_weight=mul_weight,
     )  # fmt: skip
     mixers = parse_mixers(mixer, len(dims))
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
-    mlps = tuple(spec(ConvMlp, mlp_ratio=r, residual=True, kernel_init=torch_init) for r in ratios)
+    mlps = tuple(spec(ConvMlp, mlp_ratio=r, residual=True) for r in ratios)
     pairs = drop_path_schedule(drop_path_rate, -(-sum(depths) // 2))
     return Pyramid(
         dims, depths, tuple(width // head_dim for width in dims),
@@ -105,5 +104,6 @@ def debiformer(
             post_norm=False if pre_norm else "sum",
         ),
         norm=batch_norm(), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat, dtype=dtype,
+        drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat,
+        param_init=INIT, dtype=dtype,
     )  # fmt: skip

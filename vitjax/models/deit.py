@@ -7,14 +7,16 @@ distillation token, whose head imitates a convolutional teacher. Undistilled, th
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vitjax.layers.init import NORMAL
 from vitjax.models.vit import VARIANTS as SIZES
 from vitjax.models.vit import ViT
 
 VARIANTS = {
-    "tiny": dict(patch_size=16, **SIZES["ti"]),
-    "small": dict(patch_size=16, **SIZES["s"]),
-    "base": dict(patch_size=16, **SIZES["b"]),
+    "tiny": dict(patch_size=16, param_init=NORMAL, **SIZES["ti"]),
+    "small": dict(patch_size=16, param_init=NORMAL, **SIZES["s"]),
+    "base": dict(patch_size=16, param_init=NORMAL, **SIZES["b"]),
 }
+"""Their first weights are those of the authors' PyTorch code, and not those of ViT."""
 
 
 class DistilledDeiT(ViT):
@@ -38,9 +40,8 @@ class DistilledDeiT(ViT):
     def setup(self) -> None:
         super().setup()
         if self.num_classes:
-            self.head_dist = nn.Dense(
-                self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype
-            )
+            init = self.param_init.of_head(self.width, self.num_classes)
+            self.head_dist = nn.Dense(self.num_classes, **init, dtype=self.dtype)
 
     def both_logits(
         self, images: Float[Array, "B H W c"], train: bool = False

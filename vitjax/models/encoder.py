@@ -12,9 +12,24 @@ from jaxtyping import Array, Float
 
 from vitjax.attention import parse_mixers
 from vitjax.layers.drop_path import drop_path_schedule
+from vitjax.layers.init import Init, all_zeros, glorot_uniform, lecun_normal
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.spec import spec
-from vitjax.models.pyramid import Block
+from vitjax.models.pyramid import KERNELS, Block, DecayRules
+
+
+def _glorot_with_bias(fan_in: int, fan_out: int) -> dict[str, Any]:
+    return {**glorot_uniform(fan_in, fan_out), "bias_init": nn.initializers.normal(1e-6)}
+
+
+VIT_INIT = Init(
+    dense=glorot_uniform,
+    mlp=_glorot_with_bias,
+    conv=lecun_normal,
+    head=all_zeros,
+    token=nn.initializers.zeros,
+)
+"""As the authors' JAX code draws them (google-research/vision_transformer, models_vit.py)."""
 
 
 class Encoder(nn.Module):
@@ -26,6 +41,7 @@ class Encoder(nn.Module):
       drop_rate: dropout in each block; `drop_path_rate`: stochastic depth of the last block.
       remat: recompute blocks in the backward pass; `scan`: one compiled block for all layers,
         parameters stacked under `blocks` (`stack_layers` and `unstack_layers` convert).
+      param_init, decay_rules: see `Pyramid`.
     """
 
     width: int = 768
@@ -41,24 +57,27 @@ class Encoder(nn.Module):
     drop_path_rate: float = 0.0
     remat: bool = False
     scan: bool = False
+    param_init: Init = VIT_INIT
+    decay_rules: DecayRules = KERNELS
     dtype: Any = None
 
     def setup(self) -> None:
-        # Glorot for each matrix, as the authors initialise. Of the square q, k, v and proj it is
-        # the variance 1/C of lecun_uniform, which, unlike Glorot's, stays right when the three
-        # stand in one kernel.
-        square, glorot = nn.initializers.lecun_uniform(), nn.initializers.xavier_uniform()
         cycle = [
             m.default(
                 num_heads=self.num_heads, qkv_bias=self.qkv_bias, qk_norm=self.qk_norm,
-                drop_rate=self.drop_rate, attn_drop_rate=self.attn_drop_rate, kernel_init=square,
+                drop_rate=self.drop_rate, attn_drop_rate=self.attn_drop_rate
             )
             for m in parse_mixers(self.mixer, 1)[0]
         ]  # fmt: skip
         self.mixers = tuple(cycle)
-        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate, kernel_init=glorot,
-                   bias_init=nn.initializers.normal(1e-6))  # fmt: skip
-        block = spec(Block, mlp=mlp, layer_scale_init=self.layer_scale_init, dtype=self.dtype)
+        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate)
+        block = spec(
+            Block,
+            mlp=mlp,
+            layer_scale_init=self.layer_scale_init,
+            param_init=self.param_init,
+            dtype=self.dtype,
+        )
         factory = (
             nn.remat(Block, static_argnums=(2,), prevent_cse=not self.scan) if self.remat else Block
         )

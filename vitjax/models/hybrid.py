@@ -14,9 +14,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.layers.downsample import pad_to_multiple
+from vitjax.layers.init import Init
 from vitjax.layers.resnet import ResNet, ResNetRoot
 from vitjax.layers.spec import spec
 from vitjax.models import vit
+from vitjax.models.encoder import VIT_INIT
 
 
 class ResNetEmbed(nn.Module):
@@ -35,6 +37,7 @@ class ResNetEmbed(nn.Module):
     patch_size: int
     depths: tuple[int, ...]
     width_factor: int = 1
+    param_init: Init = VIT_INIT
     dtype: Any = None
 
     @nn.compact
@@ -53,8 +56,9 @@ class ResNetEmbed(nn.Module):
         else:
             x = ResNetRoot(64 * self.width_factor, dtype=self.dtype, name="backbone")(images)
         x = pad_to_multiple(x, patch)
-        strides = (patch, patch)
-        return nn.Conv(self.width, strides, strides, "VALID", dtype=self.dtype, name="proj")(x)
+        strides, init = (patch, patch), self.param_init.conv(patch**2 * x.shape[-1], self.width)
+        proj = nn.Conv(self.width, strides, strides, "VALID", **init, dtype=self.dtype, name="proj")
+        return proj(x)
 
 
 VARIANTS = {

@@ -16,7 +16,7 @@ from vitjax.attention import Mixers, parse_mixers
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.spec import fields, spec
 from vitjax.models.pvt_parts import PVT, PatchPosition
-from vitjax.models.pyramid import Block, Pyramid
+from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WIDTHS = dict(dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratio=(8.0, 8.0, 4.0, 4.0))
 VARIANTS = {
@@ -25,6 +25,8 @@ VARIANTS = {
     "medium": dict(_WIDTHS, depths=(3, 4, 18, 3), drop_path_rate=0.3),
     "large": dict(_WIDTHS, depths=(3, 8, 27, 3), drop_path_rate=0.3),
 }
+DECAY = ((".*/pos_embed", 1.0), *KERNELS)
+"""The authors' code exempts positions by a name that its four tables do not have."""
 
 
 def pvt(
@@ -79,7 +81,7 @@ def pvt(
     return (PVT if token else Pyramid)(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry, downsample=entry,
         block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.downsample import ConvNorm
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.models.pyramid import Pyramid
@@ -29,16 +29,23 @@ class PatchPosition(nn.Module):
     grid: tuple[int, int]
     class_token: bool = False
     drop_rate: float = 0.0
+    param_init: Init = NORMAL
     dtype: Any = None
 
     def setup(self) -> None:
         p, rows = self.patch_size, math.prod(self.grid) + self.class_token
         self.patch = ConvNorm(
-            self.width, p, p, keep_partial=False, norm=layer_norm(1e-5), dtype=self.dtype
+            self.width,
+            p,
+            p,
+            keep_partial=False,
+            norm=layer_norm(1e-5),
+            param_init=self.param_init,
+            dtype=self.dtype,
         )
-        self.pos_embed = self.param("pos_embed", trunc_normal, (1, rows, self.width))
+        self.pos_embed = self.param("pos_embed", self.param_init.table, (1, rows, self.width))
         if self.class_token:
-            self.cls_token = self.param("cls_token", trunc_normal, (1, 1, self.width))
+            self.cls_token = self.param("cls_token", self.param_init.token, (1, 1, self.width))
         self.drop = nn.Dropout(self.drop_rate)
 
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:

@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from vitjax.attention import parse_mixers
 from vitjax.layers.downsample import ConvNorm
+from vitjax.layers.init import Init, fan_out_normal
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
@@ -32,6 +33,8 @@ VARIANTS = {
     "b4": dict(_B, depths=(3, 8, 27, 3), drop_path_rate=0.3),
     "b5": dict(_B, depths=(3, 6, 40, 3), drop_path_rate=0.3, mlp_ratio=(4.0, 4.0, 4.0, 4.0)),
 }
+INIT = Init(conv=fan_out_normal)
+"""As the authors' code draws them (whai362/PVT, classification/pvt_v2.py)."""
 
 
 def pvt_v2(
@@ -78,5 +81,5 @@ def pvt_v2(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=patches,
         downsample=patches, block=spec(Block, mlp=tuple(mlp.at(i) for i in range(len(dims)))),
         stage_norm=True, num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, dtype=dtype,
     )  # fmt: skip

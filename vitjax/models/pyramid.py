@@ -12,9 +12,14 @@ from jaxtyping import Array, Float
 from vitjax.attention import Mixers
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.drop_path import drop_path, drop_path_schedule
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm, normalize
 from vitjax.layers.spec import Spec, spec
+
+DecayRules = tuple[tuple[str, float], ...]
+KERNELS: DecayRules = ((".*/kernel", 1.0), (".*", 0.0))
+"""Weight decay of kernels alone: not of biases, norms, tokens and tables."""
 
 
 class Block(nn.Module):
@@ -41,6 +46,7 @@ class Block(nn.Module):
     cpe_kernel_size: int = 0
     layer_scale_init: float | None = None
     drop_path_rate: float = 0.0
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -64,10 +70,11 @@ class Block(nn.Module):
             return normalize(norm, x + y, train) if self.post_norm == "sum" else x + y
 
         if self.cpe_kernel_size:
-            x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.dtype)(x)
-        x = residual(x, self.mixer.default(dtype=self.dtype).build(name="mixer"), 1)
+            x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.param_init, self.dtype)(x)
+        context = dict(param_init=self.param_init, dtype=self.dtype)
+        x = residual(x, self.mixer.default(**context).build(name="mixer"), 1)
         if self.mlp is not None:
-            x = residual(x, self.mlp.default(dtype=self.dtype).build(name="mlp"), 2)
+            x = residual(x, self.mlp.default(**context).build(name="mlp"), 2)
         return x
 
 
@@ -85,6 +92,7 @@ class Stage(nn.Module):
     mixers: tuple[Spec, ...]
     drop_path_rate: tuple[float, ...]
     remat: bool = False
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -94,7 +102,12 @@ class Stage(nn.Module):
             mixer = self.mixers[i % len(self.mixers)]
             kwargs = {**dict(self.block.kwargs), **getattr(mixer.factory, "BLOCK_PARTS", {})}
             x = factory(
-                **kwargs, mixer=mixer, drop_path_rate=rate, dtype=self.dtype, name=f"block_{i}"
+                **kwargs,
+                mixer=mixer,
+                drop_path_rate=rate,
+                param_init=self.param_init,
+                dtype=self.dtype,
+                name=f"block_{i}",
             )(x, train)
         return x
 
@@ -117,6 +130,9 @@ class Pyramid(nn.Module):
       drop_path_rate: stochastic depth of the last block, linear from 0 in the first; or one rate
         for each block.
       image_size: that of the tables tied to it, if there are any; images of other sizes work too.
+      param_init: the family's first weights.
+      decay_rules: the family's share of weight decay for each parameter, (regular expression,
+        factor); see `vitjax.train.optimizer.match_rules`.
     """
 
     dims: tuple[int, ...]
@@ -132,6 +148,8 @@ class Pyramid(nn.Module):
     image_size: int | tuple[int, int] = 224
     drop_path_rate: float | tuple[float, ...] = 0.0
     remat: bool = False
+    param_init: Init = NORMAL
+    decay_rules: DecayRules = KERNELS
     dtype: Any = None
 
     def setup(self) -> None:
@@ -143,13 +161,21 @@ class Pyramid(nn.Module):
             resize = (
                 (self.stem if i == 0 else self.downsample)
                 .at(i)
-                .default(width=dim, dtype=self.dtype)
+                .default(width=dim, param_init=self.param_init, dtype=self.dtype)
             )
             downsamples.append(resize.build(name=f"downsample_{i}" if i else "stem"))
             mixers = tuple(m.at(i).default(num_heads=self.num_heads[i]) for m in self.mixers[i])
             own, rates = rates[:depth], rates[depth:]
             stages.append(
-                Stage(self.block.at(i), mixers, own, self.remat, self.dtype, name=f"stage_{i}")
+                Stage(
+                    self.block.at(i),
+                    mixers,
+                    own,
+                    self.remat,
+                    self.param_init,
+                    self.dtype,
+                    name=f"stage_{i}",
+                )
             )
         self.resizes, self.stages = downsamples, stages
         norm = self.norm.default(dtype=self.dtype)
@@ -158,9 +184,8 @@ class Pyramid(nn.Module):
         else:
             self.final_norm = norm.build(name="norm")
         if self.num_classes:
-            self.head = nn.Dense(
-                self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="head"
-            )
+            init = self.param_init.of_head(self.dims[-1], self.num_classes)
+            self.head = nn.Dense(self.num_classes, **init, dtype=self.dtype, name="head")
 
     def features(
         self, images: Float[Array, "B H W c"], train: bool = False

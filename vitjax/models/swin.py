@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 
 from vitjax.attention import Mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm, PatchMerging
-from vitjax.layers.mlp import Mlp, trunc_normal
+from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import Spec, spec
@@ -54,16 +55,26 @@ class SwinStem(nn.Module):
     norm: Spec | None = layer_norm(1e-5)
     map_size: tuple[int, int] | None = None
     drop_rate: float = 0.0
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         p = self.patch_size
-        x = ConvNorm(self.width, p, p, norm=self.norm, dtype=self.dtype, name="embed")(x, train)
+        embed = ConvNorm(
+            self.width,
+            p,
+            p,
+            norm=self.norm,
+            param_init=self.param_init,
+            dtype=self.dtype,
+            name="embed",
+        )
+        x = embed(x, train)
         if self.map_size:
             rows, columns = self.map_size
             shape = (1, rows * columns, self.width)
-            table = jnp.asarray(self.param("absolute_position", trunc_normal, shape))
+            table = jnp.asarray(self.param("absolute_position", self.param_init.table, shape))
             table = resize_positions(
                 table, (x.shape[1], x.shape[2]), num_prefix=0, source_grid=(rows, columns)
             )

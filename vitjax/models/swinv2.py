@@ -21,7 +21,7 @@ from vitjax.layers.downsample import PatchMerging
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
-from vitjax.models.pyramid import Block, Pyramid
+from vitjax.models.pyramid import KERNELS, Block, Pyramid
 from vitjax.models.swin import SIZES, SwinStem, fill_mixers, window_geometry
 
 _W24 = dict(window_size=24, image_size=384, pretrained_window_size=(12, 12, 12, 6))
@@ -30,6 +30,8 @@ VARIANTS = {
     **{f"{size}_w16": dict(kw, window_size=16) for size, kw in SIZES.items()},
     **{f"{size}_w24": dict(SIZES[size], **_W24) for size in ("base", "large")},
 }
+DECAY = ((".*/cpb_fc[12]/kernel", 0.0), *KERNELS)
+"""The MLP of the position bias does not decay (`no_weight_decay_keywords` of the authors' code)."""
 
 
 def swinv2(
@@ -80,5 +82,5 @@ def swinv2(
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, downsample=spec(PatchMerging, post_norm=True), block=block, norm=norm,
         num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
-        dtype=dtype,
+        decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip

@@ -80,25 +80,29 @@ class ViT(Encoder):
     def setup(self) -> None:
         super().setup()
         dtype, width, patch_size = self.dtype, self.width, self.patch_size
-        stem = self.stem.default(width=width, patch_size=patch_size, dtype=dtype)
+        init = self.param_init
+        stem = self.stem.default(width=width, patch_size=patch_size, param_init=init, dtype=dtype)
         self.patch_embed = stem.build()
-        normal, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
         if self.pool == "token":
-            self.cls_token = self.param("cls_token", zeros, (1, 1, width))
+            self.cls_token = self.param("cls_token", init.token, (1, 1, width))
         if self.num_registers:
-            self.reg_token = self.param("reg_token", normal, (1, self.num_registers, width))
+            self.reg_token = self.param("reg_token", init.table, (1, self.num_registers, width))
         if self.position == "learned":
             rows, columns = patch_grid(self.image_size, patch_size)
             length = self.table_prefix + rows * columns
-            self.pos_embed = self.param("pos_embed", normal, (1, length, width))
+            self.pos_embed = self.param("pos_embed", init.table, (1, length, width))
         self.drop = nn.Dropout(self.drop_rate)
         self.norm = layer_norm().build(dtype=dtype)
         if self.pool == "map":
-            self.attention_pool = AttentionPool(self.num_heads, self.mlp_ratio, dtype=dtype)
+            self.attention_pool = AttentionPool(self.num_heads, self.mlp_ratio, init, dtype)
         if self.representation_size:
-            self.representation = nn.Dense(self.representation_size, dtype=dtype)
+            hidden = init.conv(width, self.representation_size)  # flax's default in ViT's code
+            self.representation = nn.Dense(self.representation_size, **hidden, dtype=dtype)
         if self.num_classes:
-            self.head = nn.Dense(self.num_classes, kernel_init=zeros, dtype=dtype)
+            fan_in = self.representation_size or width
+            self.head = nn.Dense(
+                self.num_classes, **init.of_head(fan_in, self.num_classes), dtype=dtype
+            )
 
     @property
     def table_prefix(self) -> int:

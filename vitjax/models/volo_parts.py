@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.downsample import ConvNorm
-from vitjax.layers.mlp import trunc_normal
+from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import batch_norm
 from vitjax.layers.position import resize_grid
 from vitjax.layers.spec import Spec
@@ -23,6 +23,7 @@ class Stem(nn.Module):
     width: int
     stem_width: int = 64
     patch_size: int = 8
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
@@ -30,10 +31,19 @@ class Stem(nn.Module):
         for i, (kernel, stride) in enumerate(((7, 2), (3, 1), (3, 1))):
             x = ConvNorm(
                 self.stem_width, kernel, stride, kernel // 2, use_bias=False, norm=batch_norm(),
-                act=nn.relu, dtype=self.dtype, name=f"conv_{i}",
+                act=nn.relu, param_init=self.param_init, dtype=self.dtype, name=f"conv_{i}",
             )(x, train)  # fmt: skip
         p = self.patch_size // 2
-        return ConvNorm(self.width, p, p, keep_partial=False, dtype=self.dtype, name="proj")(x)
+        proj = ConvNorm(
+            self.width,
+            p,
+            p,
+            keep_partial=False,
+            param_init=self.param_init,
+            dtype=self.dtype,
+            name="proj",
+        )
+        return proj(x)
 
 
 class Transition(nn.Module):
@@ -47,15 +57,24 @@ class Transition(nn.Module):
     halve: bool
     grid: tuple[int, int] | None
     drop_rate: float = 0.0
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         if self.halve:
-            x = ConvNorm(self.width, 2, 2, keep_partial=False, dtype=self.dtype, name="proj")(x)
+            x = ConvNorm(
+                self.width,
+                2,
+                2,
+                keep_partial=False,
+                param_init=self.param_init,
+                dtype=self.dtype,
+                name="proj",
+            )(x)
         if self.grid is None:
             return x
-        table = self.param("pos_embed", trunc_normal, (1, *self.grid, self.width))
+        table = self.param("pos_embed", self.param_init.table, (1, *self.grid, self.width))
         x = x + resize_grid(jnp.asarray(table)[0], (x.shape[1], x.shape[2])).astype(x.dtype)
         return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
@@ -66,12 +85,13 @@ class ClassBlock(nn.Module):
     mixer: Spec
     mlp: Spec
     norm: Spec
+    param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N C"], train: bool = False) -> Float[Array, "B N C"]:
         def build(part: Spec, name: str) -> Any:
-            return part.default(dtype=self.dtype).build(name=name)
+            return part.default(param_init=self.param_init, dtype=self.dtype).build(name=name)
 
         token = x[:, :1] + build(self.mixer, "mixer")(build(self.norm, "norm1")(x), train)
         token += build(self.mlp, "mlp")(build(self.norm, "norm2")(token), train)
@@ -93,15 +113,14 @@ class VOLO(Pyramid):
 
     def setup(self) -> None:
         if self.class_blocks:
-            self.cls_token = self.param("cls_token", trunc_normal, (1, 1, self.dims[-1]))
+            self.cls_token = self.param("cls_token", self.param_init.token, (1, 1, self.dims[-1]))
         self.post = [
-            block.build(dtype=self.dtype, name=f"post_{i}")
+            block.build(param_init=self.param_init, dtype=self.dtype, name=f"post_{i}")
             for i, block in enumerate(self.class_blocks)
         ]
         if self.token_label and self.num_classes:
-            self.aux_head = nn.Dense(
-                self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype
-            )
+            init = self.param_init.of_head(self.dims[-1], self.num_classes)
+            self.aux_head = nn.Dense(self.num_classes, **init, dtype=self.dtype)
         super().setup()
 
     def tokens(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B N C"]:
