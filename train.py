@@ -36,7 +36,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.tasks import classification, distillation
     from vitjax.teacher import open_teacher
     from vitjax.train import config as configs
-    from vitjax.train import loop, optimizer, processes, report, sharding, signals
+    from vitjax.train import layer_decay, loop, optimizer, processes, report, sharding, signals
     from vitjax.train.checkpoint import Checkpoints
     from vitjax.train.divergence import ACTIONS, History
     from vitjax.train.setup import make_setup
@@ -49,6 +49,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     configs.check_choice(config, "distillation.kind", distillation.KINDS)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
+    configs.check_choice(config, "optimizer.layer_decay_style", layer_decay.STYLES)
     parse_augmentation(d.augment)
     configs.check_choice(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
     configs.check_choice(config, "model.dtype", ("float32", "bfloat16"))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.train.optimizer import make_optimizer, make_schedule, match_rules
+from vitjax.train.layer_decay import layer_factors
+from vitjax.train.optimizer import fitting_rules, make_optimizer, make_schedule, match_rules
 
 PARAMS = {"a": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}}
 GRADS = {"a": {"kernel": jnp.array([0.5, -0.25]), "bias": jnp.array([2.0])}}
@@ -43,6 +44,129 @@ def test_reciprocal_square_root_then_cooldown() -> None:
 def test_end_factor_is_where_the_decay_ends() -> None:
     s = make_schedule("cosine", learning_rate=2.0, steps=100, end_factor=0.1)
     np.testing.assert_allclose(s(100), 0.2, rtol=1e-6)
+
+
+def test_the_schedule_by_epoch_is_timms() -> None:
+    # timm's CosineLRScheduler(t_initial=30, warmup_t=5, warmup_lr_init=1e-6, lr_min=1e-5) with a
+    # rate of 1e-3, read once an epoch of 7 steps.
+    s = make_schedule(
+        "cosine", learning_rate=1e-3, steps=210, warmup_steps=35, start_factor=1e-3,
+        end_factor=0.01, warmup_prefix=False, hold_steps=7,
+    )  # fmt: skip
+    for epoch in range(30):
+        want = 1e-6 + epoch * (1e-3 - 1e-6) / 5
+        if epoch >= 5:
+            want = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + np.cos(np.pi * epoch / 30))
+        for step in (7 * epoch, 7 * epoch + 6):
+            np.testing.assert_allclose(s(jnp.int32(step)), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_without_prefix_the_decay_begins_at_step_0(name: str) -> None:
+    kwargs = dict(learning_rate=2.0, steps=110, cooldown_steps=10)
+    whole = make_schedule(name, **kwargs)
+    s = make_schedule(name, warmup_steps=10, warmup_prefix=False, **kwargs)
+    assert s(5) == 1.0
+    for step in (10, 57, 99, 105, 110):
+        np.testing.assert_allclose(s(step), whole(step), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("constant", dict(end_factor=0.1), "'constant' does not read end_factor=0.1"),
+        ("cosine", dict(timescale=7), "'cosine' does not read timescale=7"),
+        ("cosine", dict(start_factor=0.1), "need a warm-up"),
+        ("cosine", dict(hold_steps=0), "hold_steps is at least 1"),
+    ],
+)
+def test_what_a_schedule_does_not_read_is_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_schedule(name, learning_rate=1.0, steps=100, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sgd", dict(b2=0.99), "'sgd' does not read b2=0.99; of its own it reads b1, nesterov"),
+        ("adafactor", dict(eps=1e-6), "'adafactor' does not read eps=1e-06"),
+        ("lion", dict(eps=1e-6), "'lion' does not read eps=1e-06"),
+        ("adamw", dict(nesterov=True), "'adamw' does not read nesterov=True"),
+        ("sgd", dict(nesterov=True, b1=0.0), "needs a momentum"),
+        ("sgd", dict(layer_decay=1.5), "above 0 and at most at 1"),
+        ("sgd", dict(layer_decay=0.5), "needs a model of blocks; this one has the parts a"),
+    ],
+)
+def test_what_an_optimizer_does_not_read_is_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(name, lambda _: 0.1, PARAMS, **options)
+
+
+def test_nesterov_looks_ahead_as_in_pytorch() -> None:
+    tx = make_optimizer("sgd", lambda _: 1.0, PARAMS, b1=0.9, nesterov=True)
+    state, velocity = tx.init(PARAMS), 0.0
+    for _ in range(3):
+        updates, state = tx.update(GRADS, state, PARAMS)
+        velocity = 0.9 * velocity + 2.0
+        np.testing.assert_allclose(updates["a"]["bias"], [-(2.0 + 0.9 * velocity)], rtol=1e-6)
+
+
+def test_adafactor_factors_kernels_of_heads_and_its_beta2_stops() -> None:
+    params = {"qkv": {"kernel": jnp.ones((64, 3, 2, 32)), "bias": jnp.ones((64,))}}
+    tx = make_optimizer("adafactor", lambda _: 1.0, params, mu_dtype="bfloat16")
+    sizes = {leaf.shape for leaf in jax.tree.leaves(tx.init(params)) if leaf.ndim}
+    assert (64, 3, 2) in sizes and (3, 2, 32) in sizes  # the rows' and the columns' means
+    # A gradient of 1 until a late step, then of 10: its square gets the weight 1 - b2.
+    for b2 in (0.999, 0.9):
+        tx = make_optimizer("adafactor", lambda _: 1.0, {"b": jnp.ones(1)}, b1=0.0, b2=b2)
+        state = jax.tree.map(
+            lambda x: jnp.asarray(20_000, x.dtype) if x.dtype == jnp.int32 else jnp.ones_like(x),
+            tx.init({"b": jnp.ones(1)}),
+        )
+        update, _ = tx.update({"b": jnp.full(1, 10.0)}, state, {"b": jnp.ones(1)})
+        np.testing.assert_allclose(update["b"], -10 / np.sqrt(b2 + (1 - b2) * 100), rtol=1e-4)
+
+
+def tree(*paths: str) -> dict:
+    import flax.traverse_util as t
+
+    return t.unflatten_dict({p: jnp.zeros((2, 3)) for p in paths}, sep="/")
+
+
+def test_layers_before_the_head_learn_more_slowly() -> None:
+    """Depth 2: patches are layer 0, blocks 1 and 2, the head 3 (timm's and MAE's param groups)."""
+    vit = tree("pos_embed", "patch_embed/proj/kernel", "block_0/norm1/bias", "block_1/mlp/fc1/bias",
+               "norm/scale", "head/kernel")  # fmt: skip
+    for style, norm in (("timm", 0.5), ("mae", 1.0)):
+        assert layer_factors(vit, 0.5, style) == {
+            "pos_embed": 0.125, "patch_embed": {"proj": {"kernel": 0.125}},
+            "block_0": {"norm1": {"bias": 0.25}}, "block_1": {"mlp": {"fc1": {"bias": 0.5}}},
+            "norm": {"scale": norm}, "head": {"kernel": 1.0},
+        }  # fmt: skip
+
+
+def test_what_stands_before_a_stage_belongs_to_its_first_block() -> None:
+    pyramid = tree("stem/proj/kernel", "stage_0/block_0/a", "stage_0/block_1/a", "norm_0/scale",
+                   "downsample_1/reduction/kernel", "stage_1/block_0/a", "post_0/a",
+                   "aux_head/bias", "norm/scale", "head/bias")  # fmt: skip
+    f = layer_factors(pyramid, 0.5)
+    assert f["stem"]["proj"]["kernel"] == 0.5**5
+    assert [f["stage_0"][b]["a"] for b in ("block_0", "block_1")] == [0.5**4, 0.5**3]
+    assert f["norm_0"]["scale"] == 0.5**3
+    assert f["downsample_1"]["reduction"]["kernel"] == f["stage_1"]["block_0"]["a"] == 0.5**2
+    assert f["post_0"]["a"] == f["norm"]["scale"] == 0.5
+    assert f["head"]["bias"] == f["aux_head"]["bias"] == 1.0
+
+
+def test_scanned_blocks_get_a_factor_for_each_layer() -> None:
+    f = layer_factors({"blocks": {"a": jnp.zeros((3, 5, 7))}, "head": {"bias": jnp.zeros(2)}}, 0.5)
+    np.testing.assert_allclose(f["blocks"]["a"].ravel(), [0.125, 0.25, 0.5])
+    assert f["blocks"]["a"].shape == (3, 1, 1) and f["head"]["bias"] == 1.0
+
+
+def test_a_familys_rules_may_name_what_a_model_lacks() -> None:
+    rules = ((".*/rpb", 1.0), (".*/kernel", 1.0), (".*", 0.0))
+    assert fitting_rules(PARAMS, rules) == rules[1:]
 
 
 def test_a_schedule_longer_than_the_run_is_refused() -> None:

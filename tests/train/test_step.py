@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import vitjax
 from vitjax.tasks.classification import classification
 from vitjax.train.state import create_state, sha256
 from vitjax.train.step import make_eval_step, make_train_step
@@ -103,6 +104,55 @@ def test_the_average_forgets_the_start_quickly() -> None:
     want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, first.ema, late.params)
     chex.assert_trees_all_close(late.ema, want, atol=1e-6)
     assert late.variables()["params"] is late.ema
+
+
+def test_without_warmup_the_average_is_timms() -> None:
+    task, tx, state = setup(ema=True)
+    step = make_train_step(task, tx, RATE, ema_decay=0.9, ema_warmup=False)
+    first, _ = jax.jit(step)(state, batch(), KEY)
+    want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, state.params, first.params)
+    chex.assert_trees_all_close(first.ema, want, atol=1e-6)
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.BatchNorm(momentum=0.9)(images, use_running_average=not train)
+        return nn.Dense(3, name="head")(x.reshape(x.shape[0], -1))
+
+
+def test_the_average_covers_running_statistics() -> None:
+    task, tx = classification(Normed(), num_classes=3, image_size=2), optax.sgd(0.1)
+    state = create_state(task.init(jax.random.key(0)), tx, ema=True)
+    step = make_train_step(task, tx, RATE, ema_decay=0.9, ema_warmup=False)
+    first, _ = jax.jit(step)(state, batch(), KEY)
+    before, after = state.rest["batch_stats"], first.rest["batch_stats"]
+    want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, after)
+    chex.assert_trees_all_close(first.variables()["batch_stats"], want, atol=1e-6)
+    assert np.abs(after["BatchNorm_0"]["mean"]).max() > 0.01
+    plain = create_state(task.init(jax.random.key(0)), tx, ema=False)
+    assert plain.variables()["batch_stats"] is plain.rest["batch_stats"]
+
+
+def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
+    model, classes = vitjax.create_model("vit_ti2", 21_843, width=8, depth=1, num_heads=2), 21_843
+    b = batch()
+
+    def first_loss(bias: float) -> float:
+        task = classification(
+            model, num_classes=classes, image_size=2, loss="sigmoid", head_bias=bias
+        )
+        variables = task.init(KEY)
+        rest = {k: v for k, v in variables.items() if k != "params"}
+        return float(task.loss(variables["params"], rest, b, KEY)[0].mean())
+
+    np.testing.assert_allclose(first_loss(0.0), classes * np.log(2), rtol=1e-5)
+    want = classes * np.log1p(np.exp(-10.0)) + 10.0
+    np.testing.assert_allclose(first_loss(-10.0), want, rtol=1e-4)
+    assert 10 < want < 12
+    headless = vitjax.create_model("vit_ti2", 0, width=8, depth=1, num_heads=2)
+    with pytest.raises(ValueError, match=r"loss.head_bias=-10 needs a model with a layer 'head'"):
+        classification(headless, num_classes=3, image_size=2, head_bias=-10.0).init(KEY)
 
 
 def test_evaluation_sums_over_real_samples() -> None:

@@ -187,7 +187,7 @@ def make_plan(
     state = {
         "parameters": _shard_bytes(setup.state.params),
         "optimizer": _shard_bytes(setup.state.opt_state),
-        "ema": _shard_bytes(setup.state.ema),
+        "ema": _shard_bytes((setup.state.ema, setup.state.ema_rest)),
         "other_state": _shard_bytes(setup.state.rest),
     }
     lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
+from vitjax.models.pyramid import KERNELS, DecayRules
+
 
 class Task(NamedTuple):
     """What the training loop is handed.
@@ -19,6 +21,7 @@ class Task(NamedTuple):
       predict: (variables, images) → predictions.
       metrics: (predictions, batch) → name → value per sample `[B]`.
       headline: the metric by which checkpoints are compared; larger is better.
+      decay_rules: which parameters decay, (regular expression, factor), unless the config says it.
     """
 
     init: Callable[[Array], dict[str, Any]]
@@ -26,3 +29,4 @@ class Task(NamedTuple):
     predict: Callable[[Any, Array], Array]
     metrics: Callable[[Array, dict[str, Array]], dict[str, Float[Array, "B"]]]
     headline: str
+    decay_rules: DecayRules = KERNELS

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
+from vitjax.models.pyramid import KERNELS
 from vitjax.tasks import Task, mixing
 from vitjax.tasks.distillation import (
     TEACHER,
@@ -34,6 +35,7 @@ def classification(
     image_size: int,
     loss: str = "softmax",
     label_smoothing: float = 0.0,
+    head_bias: float = 0.0,
     mean: tuple[float, ...] = (0.5, 0.5, 0.5),
     std: tuple[float, ...] = (0.5, 0.5, 0.5),
     mixed: Mixing = mixing.NONE,
@@ -46,6 +48,8 @@ def classification(
       loss: "softmax" (one class an image) or "sigmoid" (each class for itself, as in JFT
         pretraining; its per-class losses are summed).
       label_smoothing: share of the target spread evenly over all classes.
+      head_bias: first value of the head's bias. At -10 a sigmoid loss begins with all classes
+        improbable, near the log of their number, as in big_vision's JFT and ImageNet-21k runs.
       mean, std: per channel, in units of the full range: pixels become (pixel / 255 - mean) / std.
       mixed: what is done to a training batch.
       distilled: a teacher, whose head is `both_logits`'s second where the model has one.
@@ -61,6 +65,8 @@ def classification(
 
     def init(key: Array) -> dict[str, Any]:
         variables = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
+        if head_bias:
+            variables["params"] = with_head_bias(variables["params"], head_bias)
         return variables | ({TEACHER: distilled.teacher.variables} if distilled else {})
 
     def weights(labels: Int[Array, "B"] | Float[Array, "B K"]) -> Float[Array, "B K"]:
@@ -130,7 +136,23 @@ def classification(
         top = {f"top{k}": (rank < k).astype(jnp.float32) for k in (1, 5) if k < num_classes}
         return {"loss": per_sample(logits, plain), **top}
 
-    return Task(init, train_loss, predict, metrics, headline="top1")
+    decay_rules = getattr(model, "decay_rules", KERNELS)
+    return Task(init, train_loss, predict, metrics, headline="top1", decay_rules=decay_rules)
+
+
+def with_head_bias(params: dict[str, Any], value: float) -> dict[str, Any]:
+    """Set every entry of the head's bias to a value.
+
+    Raises:
+      ValueError: the model has no layer `head` with a bias.
+    """
+    head = params.get("head", {})
+    if "bias" not in head:
+        raise ValueError(
+            f"loss.head_bias={value:g} needs a model with a layer 'head' that has a bias; this one "
+            f"has the parts {', '.join(sorted(params))}."
+        )
+    return {**params, "head": {**head, "bias": jnp.full_like(head["bias"], value)}}
 
 
 def _check_tokens(
@@ -173,12 +195,18 @@ def from_config(
             f"config.token_labels.maps={tokens.maps!r} is given, and with "
             f"config.token_labels.weight=0 nothing is learnt from it; the papers have 0.5."
         )
+    if config.init and config.loss.head_bias:
+        raise ValueError(
+            f"config.loss.head_bias={config.loss.head_bias:g} is a first value, and "
+            f"config.init={config.init!r} gives the first weights; set one of them alone."
+        )
     return classification(
         model,
         num_classes=num_classes,
         image_size=config.data.image_size,
         loss=config.loss.name,
         label_smoothing=config.loss.label_smoothing,
+        head_bias=config.loss.head_bias,
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
         mixed=Mixing(**config.mixing),

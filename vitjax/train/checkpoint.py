@@ -90,7 +90,7 @@ class SavedSteps:
         wanted = {
             tuple(path.split("/")): np.zeros(shape, dtype)
             for path, (dtype, shape, _) in self._seal(step)["arrays"].items()
-            if path.startswith(("params/", "ema/", "rest/"))
+            if path.startswith(("params/", "ema/", "rest/", "ema_rest/"))
         }
         target = traverse_util.unflatten_dict(wanted)
         arguments = ocp.args.PyTreeRestore(
@@ -101,7 +101,8 @@ class SavedSteps:
         with ocp.PyTreeCheckpointer() as reader:
             found = reader.restore(self.folder / str(step) / "state", args=arguments)
         self._verify(step, found)
-        return {"ema": None, "rest": {}, **found}
+        found = {"ema": None, "rest": {}, **found}
+        return {**found, "rest": {**found["rest"], **found.pop("ema_rest", {})}}
 
     def _seal(self, step: int) -> dict[str, Any]:
         path = self.folder / str(step) / "seal" / "metadata"

@@ -36,7 +36,11 @@ DEFAULTS: dict[str, Any] = {
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     },
-    "loss": {"name": "softmax", "label_smoothing": 0.0},
+    "loss": {
+        "name": "softmax",
+        "label_smoothing": 0.0,
+        "head_bias": 0.0,  # first value of the head's bias; -10 with "sigmoid" and many classes
+    },
     "mixing": {  # of training batches, on the device; see vitjax/tasks/mixing.py
         "mixup": 0.0,
         "cutmix": 0.0,
@@ -59,13 +63,17 @@ DEFAULTS: dict[str, Any] = {
         "b1": 0.9,
         "b2": 0.999,
         "eps": 1e-8,
+        "nesterov": False,  # of "sgd"
         "mu_dtype": "float32",
         "weight_decay": 0.0,
-        "weight_decay_rules": ((".*/kernel", 1.0), (".*", 0.0)),
+        "weight_decay_rules": (),  # (regex, factor); empty: those of the model's family
         "learning_rate_rules": ((".*", 1.0),),
+        "layer_decay": 1.0,  # factor of the learning rate from one layer to the one before it
+        "layer_decay_style": "timm",  # or "mae"; see vitjax/train/layer_decay.py
         "clip_norm": 0.0,
         "accumulate": 1,
-        "ema": 0.0,
+        "ema": 0.0,  # decay of the averaged weights; 0: none
+        "ema_warmup": True,  # the decay is at most (1 + t) / (10 + t): 0.9996 at step 20,000
     },
     "schedule": {
         "name": "cosine",
@@ -73,7 +81,10 @@ DEFAULTS: dict[str, Any] = {
         "warmup_steps": 0,
         "cooldown_steps": 0,
         "timescale": 10_000,
-        "end_factor": 0.0,
+        "start_factor": 0.0,  # of the learning rate, where the warm-up starts
+        "end_factor": 0.0,  # of the learning rate, where the decay ends
+        "warmup_prefix": True,  # False: the decay begins at step 0, as timm's does
+        "hold_steps": 1,  # steps between changes; those of an epoch for a schedule by epoch
     },
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "slices": 1},  # devices along each; -1: the rest
     "sharding_rules": (),  # (regex, words), before those that fit every model; train/partition.py

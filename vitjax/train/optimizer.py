@@ -1,5 +1,6 @@
 """Optimizers, schedules, and rules that single out parameters by path; all from optax."""
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +9,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vitjax.train.state import map_named
+from vitjax.train.layer_decay import layer_factors
+from vitjax.train.state import map_named, named_leaves
 
 Rules = Sequence[tuple[str, float]]
-OPTIMIZERS = ("adamw", "adam", "sgd", "adafactor", "lion")
-SCHEDULES = ("cosine", "linear", "rsqrt", "constant")
+OPTIMIZERS = {
+    "adamw": ("b1", "b2", "eps", "mu_dtype"),
+    "adam": ("b1", "b2", "eps", "mu_dtype"),
+    "sgd": ("b1", "nesterov", "mu_dtype"),
+    "adafactor": ("b1", "b2", "mu_dtype"),
+    "lion": ("b1", "b2", "mu_dtype"),
+}
+"""Optimizer → the hyperparameters of its own that it reads."""
+SCHEDULES = {
+    "cosine": ("end_factor",),
+    "linear": ("end_factor",),
+    "rsqrt": ("timescale",),
+    "constant": (),
+}
+"""Schedule → the hyperparameters of its own that it reads."""
+FACTOR_FROM = 32
+"""Adafactor factors the second moment of a kernel whose two longest sides are at least this."""
 
 
 def make_schedule(
@@ -23,40 +40,63 @@ def make_schedule(
     warmup_steps: int = 0,
     cooldown_steps: int = 0,
     timescale: int = 10_000,
+    start_factor: float = 0.0,
     end_factor: float = 0.0,
+    warmup_prefix: bool = True,
+    hold_steps: int = 1,
 ) -> Callable[[Any], Any]:
-    """Learning rate by step: linear warm-up from 0, then the named decay, then linear cooldown to
-    0.
+    """Make the learning rate by step: linear warm-up, the named decay, linear cooldown to 0.
 
     Args:
       name: "cosine" or "linear" fall to `end_factor · learning_rate`; "rsqrt" falls as
         1/√(1 + t / timescale), t counted from the end of the warm-up (Scaling Vision Transformers,
         arXiv:2106.04560, section 3.5: its cooldown makes one long run serve several budgets).
       steps: of the whole run, warm-up and cooldown included.
+      start_factor: the warm-up starts at `start_factor · learning_rate`.
+      warmup_prefix: the decay begins where the warm-up ends. False: it begins at step 0, and the
+        warm-up replaces its first steps, as timm has it unless told otherwise.
+      hold_steps: the rate changes every so many steps. With the steps of an epoch, this is the
+        schedule by epoch of timm and of the recipes that use it.
 
     Raises:
-      ValueError: warm-up and cooldown are longer than the run.
+      ValueError: the parts are longer than the run, or a value that the schedule does not read.
     """
+    _refuse_unread(make_schedule, "schedule", name, SCHEDULES,
+                   timescale=timescale, end_factor=end_factor)  # fmt: skip
     body = steps - warmup_steps - cooldown_steps
     if body < 0:
         raise ValueError(
             f"warmup_steps={warmup_steps} and cooldown_steps={cooldown_steps} exceed the run's "
             f"{steps} steps; shorten them, or train longer."
         )
+    if hold_steps < 1 or (not warmup_steps and (start_factor or not warmup_prefix)):
+        raise ValueError(
+            f"hold_steps={hold_steps}, warmup_steps={warmup_steps}, start_factor={start_factor:g}, "
+            f"warmup_prefix={warmup_prefix}: hold_steps is at least 1, and start_factor and "
+            f"warmup_prefix=False need a warm-up."
+        )
+    before = 0 if warmup_prefix else warmup_steps  # steps of the decay that the warm-up replaces
     decay = {
-        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, max(body, 1), end_factor),
-        "linear": lambda: optax.linear_schedule(learning_rate, learning_rate * end_factor, body),
+        "cosine": lambda: optax.cosine_decay_schedule(
+            learning_rate, max(body + before, 1), end_factor
+        ),
+        "linear": lambda: optax.linear_schedule(
+            learning_rate, learning_rate * end_factor, body + before
+        ),
         "rsqrt": lambda: lambda t: learning_rate / jnp.sqrt(1 + t / timescale),
         "constant": lambda: optax.constant_schedule(learning_rate),
     }[name]()
-    parts, boundaries = [decay], []
+    parts: list[Callable[[Any], Any]] = [lambda t: decay(t + before)]
+    boundaries = []
     if warmup_steps:
-        parts.insert(0, optax.linear_schedule(0.0, learning_rate, warmup_steps))
+        start = start_factor * learning_rate
+        parts.insert(0, optax.linear_schedule(start, learning_rate, warmup_steps))
         boundaries.append(warmup_steps)
     if cooldown_steps:
-        parts.append(optax.linear_schedule(float(decay(body)), 0.0, cooldown_steps))
+        parts.append(optax.linear_schedule(float(decay(body + before)), 0.0, cooldown_steps))
         boundaries.append(steps - cooldown_steps)
-    return optax.join_schedules(parts, boundaries)
+    schedule = optax.join_schedules(parts, boundaries)
+    return schedule if hold_steps == 1 else lambda step: schedule(step // hold_steps * hold_steps)
 
 
 def make_optimizer(
@@ -67,39 +107,49 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    nesterov: bool = False,
     mu_dtype: str = "float32",
     weight_decay: float = 0.0,
     weight_decay_rules: Rules = ((".*", 1.0),),
     learning_rate_rules: Rules = ((".*", 1.0),),
+    layer_decay: float = 1.0,
+    layer_decay_style: str = "timm",
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer as one optax chain: clip, precondition, decay, scale.
+    """Make the optimizer as one optax chain: clip, precondition, decay, scale.
 
-    Weight decay is decoupled, times the learning rate (AdamW, arXiv:1711.05101), except for "adam"
-    and "sgd", where it is L2 regularisation: added to the gradient.
+    docs/training.md has the formulas. Weight decay is decoupled, times the learning rate (AdamW,
+    arXiv:1711.05101), except for "adam" and "sgd", where it is L2 regularisation: added to the
+    gradient.
 
     Args:
       params: the parameters, or their shapes; rules are resolved against their paths.
-      b1: momentum of "sgd" and "adafactor" too.
+      b1: decay of the first moment, or momentum.
+      b2: decay of the second moment; of "adafactor" the largest one: 1 - t^-0.8 grows up to it.
+      nesterov: momentum looks ahead ("sgd").
       mu_dtype: dtype of the first moment.
       weight_decay_rules, learning_rate_rules: (regular expression, factor); see `match_rules`.
+      layer_decay, layer_decay_style: see `layer_decay.layer_factors`; 1 for none.
       clip_norm: largest global norm of the gradient; 0 for no clipping.
+
+    Raises:
+      ValueError: a value that this optimizer does not read, or rules that do not fit.
     """
+    _refuse_unread(make_optimizer, "optimizer", name, OPTIMIZERS, b1=b1, b2=b2, eps=eps,
+                   nesterov=nesterov, mu_dtype=mu_dtype)  # fmt: skip
     precondition = {
         "adamw": lambda: optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
         "adam": lambda: optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
-        "sgd": lambda: optax.trace(b1, accumulator_dtype=mu_dtype) if b1 else optax.identity(),
+        "sgd": lambda: _momentum(b1, nesterov, mu_dtype),
         "lion": lambda: optax.scale_by_lion(b1, b2, mu_dtype=mu_dtype),
-        # Without parameter scaling and with momentum, as arXiv:2106.04560 (appendix B) changed it.
-        "adafactor": lambda: optax.chain(
-            optax.scale_by_factored_rms(),
-            optax.clip_by_block_rms(1.0),
-            optax.ema(b1, debias=False, accumulator_dtype=mu_dtype) if b1 else optax.identity(),
-        ),
+        "adafactor": lambda: _scale_by_adafactor(b1, b2, mu_dtype),
     }[name]()
     factors = match_rules(params, weight_decay_rules, "weight_decay_rules")
     decay = _scaled_decay(weight_decay, factors) if weight_decay else optax.identity()
     rates = match_rules(params, learning_rate_rules, "learning_rate_rules")
+    if layer_decay != 1:
+        by_layer = layer_factors(params, layer_decay, layer_decay_style)
+        rates = jax.tree.map(lambda rate, factor: rate * factor, rates, by_layer)
     coupled = name in ("adam", "sgd")
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
@@ -109,11 +159,53 @@ def make_optimizer(
     )
 
 
+def _momentum(b1: float, nesterov: bool, mu_dtype: str) -> optax.GradientTransformation:
+    if nesterov and not b1:
+        raise ValueError("optimizer 'sgd': nesterov=True needs a momentum, b1 above 0.")
+    return optax.trace(b1, nesterov, mu_dtype) if b1 else optax.identity()
+
+
+def _scale_by_adafactor(b1: float, b2: float, mu_dtype: str) -> optax.GradientTransformation:
+    """Adafactor (arXiv:1804.04235) as Scaling Vision Transformers changed it (arXiv:2106.04560,
+    appendix B): no scaling by the parameters, no clipping, a first moment, a bound on beta2.
+    """
+
+    def beta2(step: Any, power: Any) -> Any:
+        return jnp.minimum(b2, 1.0 - (step + 1.0) ** -power)
+
+    second = optax.scale_by_factored_rms(min_dim_size_to_factor=FACTOR_FROM, decay_rate_fn=beta2)
+    first = optax.ema(b1, debias=False, accumulator_dtype=mu_dtype) if b1 else optax.identity()
+    return optax.chain(second, first)
+
+
+def _refuse_unread(
+    function: Any, what: str, name: str, reads: dict[str, tuple[str, ...]], **values: Any
+) -> None:
+    """Raises ValueError if a value differs from its default and `name` does not read it."""
+    parameters = inspect.signature(function).parameters
+    for key, value in values.items():
+        if key not in reads[name] and value != parameters[key].default:
+            raise ValueError(
+                f"The {what} {name!r} does not read {key}={value!r}; of its own it reads "
+                f"{', '.join(reads[name]) or 'nothing'}. Leave {key} at "
+                f"{parameters[key].default!r}, or choose another {what}."
+            )
+
+
 def _scaled_decay(weight_decay: float, factors: Any) -> optax.GradientTransformation:
     def add(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u, p, f: u + weight_decay * f * p, updates, params, factors)
 
     return optax.stateless(add)
+
+
+def fitting_rules(params: Any, rules: Rules) -> Rules:
+    """Give the rules that a parameter takes: a family's, of which a model may lack parts."""
+    taken = {
+        next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)), None)
+        for path in named_leaves(params)
+    }
+    return tuple(rule for i, rule in enumerate(rules) if i in taken)
 
 
 def match_rules(params: Any, rules: Rules, what: str) -> Any:

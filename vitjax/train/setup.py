@@ -61,10 +61,12 @@ def make_setup(
     d, o = config.data, config.optimizer
     schedule = optimizer.make_schedule(steps=steps, **config.schedule)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
+    rules = o.weight_decay_rules or optimizer.fitting_rules(shapes["params"], task.decay_rules)
     tx = optimizer.make_optimizer(
-        o.name, schedule, shapes["params"], b1=o.b1, b2=o.b2, eps=o.eps, mu_dtype=o.mu_dtype,
-        weight_decay=o.weight_decay, weight_decay_rules=o.weight_decay_rules,
-        learning_rate_rules=o.learning_rate_rules, clip_norm=o.clip_norm,
+        o.name, schedule, shapes["params"], b1=o.b1, b2=o.b2, eps=o.eps, nesterov=o.nesterov,
+        mu_dtype=o.mu_dtype, weight_decay=o.weight_decay, weight_decay_rules=rules,
+        learning_rate_rules=o.learning_rate_rules, layer_decay=o.layer_decay,
+        layer_decay_style=o.layer_decay_style, clip_norm=o.clip_norm,
     )  # fmt: skip
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
@@ -78,8 +80,9 @@ def make_setup(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
     )
     step = make_train_step(
-        task, tx, schedule, accumulate=o.accumulate, ema_decay=o.ema, gather=gather
-    )
+        task, tx, schedule, accumulate=o.accumulate, ema_decay=o.ema, ema_warmup=o.ema_warmup,
+        gather=gather,
+    )  # fmt: skip
     train_step = jax.jit(
         sharding.constrain_activations(step, mesh),
         donate_argnums=0,

@@ -10,6 +10,9 @@ import numpy as np
 import optax
 from flax import struct, traverse_util
 
+AVERAGED = ("batch_stats",)
+"""Collections besides the parameters of which a moving average is kept, as timm keeps it."""
+
 
 @struct.dataclass
 class TrainState:
@@ -21,6 +24,7 @@ class TrainState:
       rest: the model's other variables (running statistics of batch norms).
       opt_state: the optimizer's.
       ema: exponential moving average of the parameters, or None.
+      ema_rest: that of the running statistics, by collection; None without averages.
     """
 
     step: Any
@@ -28,10 +32,13 @@ class TrainState:
     rest: Any
     opt_state: Any
     ema: Any
+    ema_rest: Any = None
 
     def variables(self) -> dict[str, Any]:
-        """What to evaluate: the averaged parameters if there are any."""
-        return {"params": self.params if self.ema is None else self.ema, **self.rest}
+        """Give what to evaluate: the averages if there are any."""
+        if self.ema is None:
+            return {"params": self.params, **self.rest}
+        return {"params": self.ema, **self.rest, **(self.ema_rest or {})}
 
 
 def create_state(
@@ -40,8 +47,13 @@ def create_state(
     """The state before the first step."""
     params = variables["params"]
     rest = {k: v for k, v in variables.items() if k != "params"}
-    copy = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), copy)
+    averages = _averages(params, rest) if ema else (None, None)
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), *averages)
+
+
+def _averages(params: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
+    """First values of `ema` and `ema_rest`."""
+    return jax.tree.map(jnp.copy, (params, {k: v for k, v in rest.items() if k in AVERAGED}))
 
 
 def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
@@ -57,8 +69,8 @@ def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
 
     params = jax.tree.map(place, state.params, variables["params"])
     rest = jax.tree.map(place, state.rest, {k: variables[k] for k in state.rest})
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-    return dataclasses.replace(state, params=params, rest=rest, ema=ema)
+    ema, ema_rest = (None, None) if state.ema is None else _averages(params, rest)
+    return dataclasses.replace(state, params=params, rest=rest, ema=ema, ema_rest=ema_rest)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Task(Protocol):
     def metrics(self) -> Callable[..., dict[str, Array]]: ...
     @property
     def headline(self) -> str: ...
+    @property
+    def decay_rules(self) -> tuple[tuple[str, float], ...]: ...
 
 
 def make_train_step(
@@ -38,6 +40,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    ema_warmup: bool = True,
     gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
     """`(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
@@ -49,8 +52,9 @@ def make_train_step(
       schedule: learning rate by step, as `tx` has it; it is reported.
       accumulate: the batch is cut into as many parts whose gradients are summed, so that the
         result is that of the whole batch in less memory (batch norms see the parts).
-      ema_decay: of the averaged parameters; 0 for none. It starts at (1 + t) / (10 + t), so that
-        the first parameters are forgotten quickly.
+      ema_decay: of the averaged parameters and running statistics, where the state has them.
+      ema_warmup: the decay is at most (1 + t) / (10 + t), as TensorFlow has it, so that the first
+        parameters are forgotten quickly; 0.9999 is reached at step 90,000. False: as timm has it.
       gather: brings the parameters to where they are used; see `partition.gather_params`.
     """
 
@@ -86,19 +90,28 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema is not None:
-            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+        averages = move_averages(state, params, rest, ema_decay, ema_warmup)
         metrics = {
             "loss": loss / count,
             "learning_rate": schedule(state.step),
             "grad_norm": optax.tree.norm(grads),
             "skipped_images": batch["mask"].size - batch["mask"].sum(),
         }
-        return TrainState(state.step + 1, params, rest, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, rest, opt_state, *averages), metrics
 
     return train_step
+
+
+def move_averages(
+    state: TrainState, params: Any, rest: Any, decay: float, warmup: bool
+) -> tuple[Any, Any]:
+    """Give the next `ema` and `ema_rest`: decay · average + (1 - decay) · value."""
+    if state.ema is None:
+        return None, None
+    share = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step)) if warmup else decay
+    values = (params, {name: rest[name] for name in state.ema_rest})
+    averages = (state.ema, state.ema_rest)
+    return jax.tree.map(lambda e, p: share * e + (1 - share) * p, averages, values)
 
 
 def make_eval_step(

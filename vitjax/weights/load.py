@@ -207,14 +207,16 @@ def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
         saved = reader.metadata(folder.absolute()).item_metadata.tree
         if "params" in saved:  # the optimizer's state is not read
             params = "ema" if saved.get("ema") else "params"
-            saved = {k: saved[k] for k in (params, "batch_stats", "rest") if saved.get(k)}
+            parts = (params, "batch_stats", "rest", "ema_rest")
+            saved = {k: saved[k] for k in parts if saved.get(k)}
         # As numpy: the devices that wrote it need not be those that read it.
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         arguments = ocp.args.PyTreeRestore(saved, restore_args=how, partial_restore=True)
         tree = reader.restore(folder.absolute(), args=arguments)
     if not {"params", "ema"} & tree.keys():
         return {"params": tree}
-    return {"params": tree.pop("ema", None) or tree.pop("params"), **tree.pop("rest", {}), **tree}
+    params = tree.pop("ema", None) or tree.pop("params")
+    return {"params": params, **tree.pop("rest", {}), **tree.pop("ema_rest", {}), **tree}
 
 
 def _by_table(
