@@ -36,8 +36,7 @@ def test_reciprocal_square_root_then_cooldown() -> None:
     )
     np.testing.assert_allclose(s(100), 1.0)
     np.testing.assert_allclose(s(100 + 300), 1 / np.sqrt(2), rtol=1e-6)
-    start = 1 / np.sqrt(1 + 800 / 300)
-    np.testing.assert_allclose(s(950), start / 2, rtol=1e-5)
+    np.testing.assert_allclose(s(950), 1 / np.sqrt(1 + 850 / 300) / 2, rtol=1e-5)
     np.testing.assert_allclose(s(1000), 0.0, atol=1e-7)
 
 

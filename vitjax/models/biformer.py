@@ -18,6 +18,7 @@ from typing import Any
 
 from vitjax.attention import parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
+from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.spec import spec
@@ -33,6 +34,8 @@ VARIANTS = {
     ),
 }  # fmt: skip
 """Table 1, and the Swin-T layout."""
+INIT = NORMAL
+"""As the authors' code draws them (rayleizhu/BiFormer, models/biformer.py)."""
 MIXER = "bra(topk=1) ; bra(topk=4) ; bra(topk=16) ; full_lepe(num_heads=8, qkv_bias=False)"
 
 
@@ -95,5 +98,5 @@ def biformer(
     return Pyramid(
         dims, depths, heads, tuple(tuple(m.default(**options) for m in ms) for ms in mixers),
         stem, downsample, block, norm, num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, dtype=dtype,
     )  # fmt: skip

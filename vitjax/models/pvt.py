@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vitjax.attention import Mixers, parse_mixers
+from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.spec import fields, spec
 from vitjax.models.pvt_parts import PVT, PatchPosition
@@ -25,6 +26,8 @@ VARIANTS = {
     "medium": dict(_WIDTHS, depths=(3, 4, 18, 3), drop_path_rate=0.3),
     "large": dict(_WIDTHS, depths=(3, 8, 27, 3), drop_path_rate=0.3),
 }
+INIT = NORMAL
+"""As the authors' code draws them (whai362/PVT, classification/pvt.py)."""
 DECAY = ((".*/pos_embed", 1.0), *KERNELS)
 """The authors' code exempts positions by a name that its four tables do not have."""
 
@@ -81,7 +84,8 @@ def pvt(
     return (PVT if token else Pyramid)(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry, downsample=entry,
         block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, decay_rules=DECAY, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, decay_rules=DECAY,
+        dtype=dtype,
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ VARIANTS = {
     "base_384": dict(SIZES["base"], window_size=12, image_size=384),
     "large_384": dict(SIZES["large"], window_size=12, image_size=384),
 }
+INIT = NORMAL
+"""As the authors' code draws them (microsoft/Swin-Transformer, models/swin_transformer.py)."""
 
 
 class SwinStem(nn.Module):
@@ -126,7 +128,7 @@ def swin(
         stem=stem, downsample=spec(PatchMerging), norm=norm,
         block=spec(Block, norm=norm, mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)),
         num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
-        dtype=dtype,
+        param_init=INIT, dtype=dtype,
     )  # fmt: skip
 
 

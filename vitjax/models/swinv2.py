@@ -22,7 +22,7 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
-from vitjax.models.swin import SIZES, SwinStem, fill_mixers, window_geometry
+from vitjax.models.swin import INIT, SIZES, SwinStem, fill_mixers, window_geometry
 
 _W24 = dict(window_size=24, image_size=384, pretrained_window_size=(12, 12, 12, 6))
 VARIANTS = {
@@ -82,5 +82,5 @@ def swinv2(
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, downsample=spec(PatchMerging, post_norm=True), block=block, norm=norm,
         num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
-        decay_rules=DECAY, dtype=dtype,
+        param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from vitjax.attention import parse_mixers
 from vitjax.attention.class_attention import ClassAttention
 from vitjax.attention.outlook import OutlookAttention
 from vitjax.layers.drop_path import drop_path_schedule
+from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import Spec, spec
@@ -35,6 +36,8 @@ VARIANTS = {
     "d4": dict(_D4, depths=(8, 8, 16, 4), drop_path_rate=0.5),
     "d5": dict(_D4, depths=(12, 12, 20, 4), drop_path_rate=0.75, mlp_ratio=4.0, stem_width=128),
 }  # fmt: skip
+INIT = NORMAL
+"""As the authors' code draws them (sail-sg/volo, models/volo.py)."""
 
 
 def volo(
@@ -107,7 +110,7 @@ def volo(
         downsample=spec(Transition, halve=halve, drop_rate=drop_rate,
                         grid=position_grids(image_size, patch_size, halve)),
         block=spec(Block, mlp=mlps, norm=norm), norm=norm, num_classes=num_classes,
-        image_size=image_size, remat=remat, dtype=dtype,
+        image_size=image_size, remat=remat, param_init=INIT, dtype=dtype,
         drop_path_rate=tuple(0.0 if _outlooks(m) else r for m, r in zip(blocks, rates)),
         class_blocks=(spec(ClassBlock, mixer=attention, mlp=mlps[-1], norm=norm),)
         * len(post_layers or ()),

@@ -51,6 +51,8 @@ def make_schedule(
       name: "cosine" or "linear" fall to `end_factor · learning_rate`; "rsqrt" falls as
         1/√(1 + t / timescale), t counted from the end of the warm-up (Scaling Vision Transformers,
         arXiv:2106.04560, section 3.5: its cooldown makes one long run serve several budgets).
+      cooldown_steps: the last steps, over which a factor falls from 1 to 0; as in big_vision,
+        "rsqrt" goes on falling below it.
       steps: of the whole run, warm-up and cooldown included.
       start_factor: the warm-up starts at `start_factor · learning_rate`.
       warmup_prefix: the decay begins where the warm-up ends. False: it begins at step 0, and the
@@ -93,7 +95,8 @@ def make_schedule(
         parts.insert(0, optax.linear_schedule(start, learning_rate, warmup_steps))
         boundaries.append(warmup_steps)
     if cooldown_steps:
-        parts.append(optax.linear_schedule(float(decay(body + before)), 0.0, cooldown_steps))
+        late = body + before
+        parts.append(lambda t: decay(t + late) * (1 - t / cooldown_steps))
         boundaries.append(steps - cooldown_steps)
     schedule = optax.join_schedules(parts, boundaries)
     return schedule if hold_steps == 1 else lambda step: schedule(step // hold_steps * hold_steps)
@@ -200,7 +203,7 @@ def _scaled_decay(weight_decay: float, factors: Any) -> optax.GradientTransforma
 
 
 def fitting_rules(params: Any, rules: Rules) -> Rules:
-    """Give the rules that a parameter takes: a family's, of which a model may lack parts."""
+    """Select the rules that a parameter takes; a model may lack parts that its family's name."""
     taken = {
         next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)), None)
         for path in named_leaves(params)
