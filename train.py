@@ -47,6 +47,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     d = config.data
     configs.check_choice(config, "loss.name", classification.LOSSES)
     configs.check_choice(config, "distillation.kind", distillation.KINDS)
+    configs.check_choice(config, "token_labels.class_target", classification.CLASS_TARGETS)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
     configs.check_choice(config, "optimizer.layer_decay_style", layer_decay.STYLES)

@@ -2,8 +2,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from tests.golden.compare import FOLDER
 from tests.tasks.test_mixing import Linear, batch
 from vitjax.tasks.classification import classification
 from vitjax.tasks.distillation import TEACHER, Distillation, Teacher, distillation_loss
@@ -17,6 +19,22 @@ def test_hard_and_soft_losses():
     soft = distillation_loss(student, teacher, "soft", 3.0)
     np.testing.assert_allclose(soft, 9 * (p * np.log(p / q)).sum(), rtol=1e-5)
     np.testing.assert_allclose(distillation_loss(teacher, teacher, "soft", 3.0), 0, atol=1e-6)
+
+
+def test_losses_are_those_of_the_authors_code():
+    """DeiT's DistillationLoss with alpha ½ and τ = 3, whose soft form averages over elements."""
+    with np.load(FOLDER / "losses.npz") as file:
+        r = {name: jnp.asarray(file[name]) for name in file.files}
+    target = optax.smooth_labels(jax.nn.one_hot(r["y"], 10), 0.1)
+    own = optax.softmax_cross_entropy(r["o"], target).mean()
+    np.testing.assert_allclose(own, r["ls"], rtol=1e-6)
+
+    def loss(kind):
+        return distillation_loss(r["okd"], r["te"], kind, 3.0).mean()
+
+    np.testing.assert_allclose((own + loss("hard")) / 2, r["dist_hard"], rtol=1e-6)
+    np.testing.assert_allclose((own + loss("soft_mean")) / 2, r["dist_soft"], rtol=1e-6)
+    np.testing.assert_allclose(loss("soft"), r["kl_batchmean"], rtol=1e-6)
 
 
 class TwoHeads(nn.Module):

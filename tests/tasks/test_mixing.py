@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -11,7 +12,16 @@ from scipy import stats
 
 from vitjax.tasks import mixing
 from vitjax.tasks.classification import classification
-from vitjax.tasks.mixing import Mixing, box_mask, erase, mix, own_weight, partner, symmetric_beta
+from vitjax.tasks.mixing import (
+    Mixing,
+    box_mask,
+    erase,
+    kept_tokens,
+    mix,
+    own_weight,
+    partner,
+    symmetric_beta,
+)
 
 
 def images(count=4, side=8, seed=0):
@@ -30,10 +40,10 @@ def test_partners_are_pairs():
         partner(jnp.arange(5.0))
 
 
-@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("group_size", [0, 1])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_labels_have_the_shares_that_pixels_have(kind, per_sample):
-    settings = Mixing(**{kind: 1.0}, per_sample=per_sample)
+def test_labels_have_the_shares_that_pixels_have(kind, group_size):
+    settings = Mixing(**{kind: 1.0}, group_size=group_size)
     # Black and white partners: a mixed image's mean is its share of white.
     x = jnp.tile(jnp.array([0.0, 1.0]), 8)[:, None, None, None] * jnp.ones((16, 12, 12, 3))
     target = jax.nn.one_hot(jnp.arange(16) % 2, 2)
@@ -47,10 +57,40 @@ def test_labels_have_the_shares_that_pixels_have(kind, per_sample):
         assert kind == "mixup" or set(values) <= {0.0, 1.0}
         shares.append(np.asarray(labels[::2, 0]))
     shares = np.stack(shares)
-    assert (np.ptp(shares, axis=1) > 0.1).any() == per_sample
+    assert (np.ptp(shares, axis=1) > 0.1).any() == (group_size == 1)
     assert shares.max() - shares.min() > 0.3  # a box that is cut at the border covers less
     if kind == "mixup":
         assert abs(shares.mean() - 0.5) < 0.15  # Beta(1, 1)
+
+
+@pytest.mark.parametrize("settings", [Mixing(mixup=1.0), Mixing(cutmix=1.0)])
+def test_groups_of_neighbours_share_a_draw(settings):
+    x = jnp.tile(jnp.array([0.0, 1.0]), 6)[:, None, None, None] * jnp.ones((12, 29, 29, 3))
+    target, mask = jax.nn.one_hot(jnp.arange(12) % 2, 2), jnp.ones(12)
+    key = jax.random.key(5)
+    whole = mix(key, settings, x, target, mask)
+    one_group = mix(key, settings._replace(group_size=0), x, target, mask)
+    np.testing.assert_array_equal(whole[0], one_group[0])
+    mixed, labels = mix(key, settings._replace(group_size=4), x, target, mask)
+    own = labels.reshape(3, 2, 2, 2)[..., 0]  # groups, pairs, partners
+    np.testing.assert_array_equal(own[:, 0], own[:, 1])
+    assert len(np.unique(np.asarray(own[:, 0, 0]))) == 3
+    np.testing.assert_allclose(mixed.mean((1, 2, 3)), labels[:, 1], atol=1e-5)
+
+
+def test_mix_token_draws_a_box_for_each_group():
+    draw = functools.partial(kept_tokens, grid=(7, 7), mask=jnp.ones(12))
+    keep = draw(jax.random.key(3), Mixing(mixtoken=1.0, group_size=4)).reshape(3, 4, 49)
+    np.testing.assert_array_equal(keep, keep[:, :1].repeat(4, 1))
+    assert len(np.unique(np.asarray(keep[:, 0]), axis=0)) == 3
+    with pytest.raises(ValueError, match=r"group_size=3: MixToken .* choose an even size"):
+        draw(jax.random.key(3), Mixing(mixtoken=1.0, group_size=3))
+
+
+def test_a_group_that_does_not_divide_the_batch_is_refused():
+    with pytest.raises(ValueError, match="group_size=8 does not divide the 12 samples"):
+        mix(jax.random.key(0), Mixing(mixup=1.0, group_size=8), images(12), jnp.eye(12),
+            jnp.ones(12))  # fmt: skip
 
 
 def test_a_masked_partner_is_not_mixed_in():
@@ -172,7 +212,7 @@ split = NamedSharding(mesh, PartitionSpec("data"))
 sizes = ((16, 8, 8, 3), (16, 3), (16,))
 shapes = [jax.ShapeDtypeStruct(s, jnp.float32, sharding=split) for s in sizes]
 key = jax.eval_shape(lambda: jax.random.key(0))
-mixed = Mixing(0.8, 1.0, per_sample=True)
+mixed = Mixing(0.8, 1.0, group_size=1)
 run = lambda key, x, t, mask: mix(key, mixed, erase(key, x, 0.25), t, mask)
 text = jax.jit(run, out_shardings=(split, split)).lower(key, *shapes).compile().as_text()
 print(re.findall("all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter", text))

@@ -92,9 +92,11 @@ def with_maps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("maps", [False, True])
-def test_the_loss_of_mixed_tokens(maps):
-    options = dict(num_classes=3, image_size=4, label_smoothing=0.1)
+@pytest.mark.parametrize(
+    ("maps", "class_target"), [(False, "label"), (True, "label"), (True, "maps"), (False, "maps")]
+)
+def test_the_loss_of_mixed_tokens(maps, class_target):
+    options = dict(num_classes=3, image_size=4, label_smoothing=0.1, class_target=class_target)
     task = classification(Tokens(), **options, mixed=Mixing(mixtoken=1.0), token_weight=0.5)
     b = with_maps() if maps else batch()
     b["mask"] = jnp.array([1.0, 1.0, 1.0, 0.0])  # the third keeps its tokens
@@ -111,7 +113,9 @@ def test_the_loss_of_mixed_tokens(maps):
                     cell[classes] = np.asarray(b["map_scores"], np.float64)[i, :, y, x]
                     if cell.sum():
                         at = 3 - x if b["mirrored"][i] else x
-                        tokens[i, y, at] = cell / cell.sum()
+                        tokens[i, y, at] = 0.9 * cell / cell.sum() + 0.1 / 3
+    if class_target == "maps":
+        targets = tokens.mean((1, 2))
 
     @jax.jit
     def expected(key):

@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.golden.compare import FOLDER
 from vitjax.train.layer_decay import layer_factors
 from vitjax.train.optimizer import fitting_rules, make_optimizer, make_schedule, match_rules
 
+_WARMUP = dict(warmup_steps=100, start_factor=1e-3)
+SCHEDULES = {
+    "sch_deit": dict(_WARMUP, warmup_prefix=False, hold_steps=20),
+    "sch_noprefix": dict(_WARMUP, warmup_prefix=False),
+    "sch_swin": _WARMUP,
+}
 PARAMS = {"a": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}}
 GRADS = {"a": {"kernel": jnp.array([0.5, -0.25]), "bias": jnp.array([2.0])}}
 
@@ -58,6 +65,16 @@ def test_the_schedule_by_epoch_is_timms() -> None:
             want = 1e-5 + 0.5 * (1e-3 - 1e-5) * (1 + np.cos(np.pi * epoch / 30))
         for step in (7 * epoch, 7 * epoch + 6):
             np.testing.assert_allclose(s(jnp.int32(step)), want, rtol=1e-5)
+
+
+def test_schedules_are_timms_and_swins() -> None:
+    """600 steps of timm's CosineLRScheduler: DeiT's by epoch, by step without and with prefix."""
+    with np.load(FOLDER / "losses.npz") as file:
+        wanted = {name: file[name] for name in file.files if name.startswith("sch_")}
+    for name, options in SCHEDULES.items():
+        s = make_schedule("cosine", learning_rate=1e-3, steps=600, end_factor=0.01, **options)
+        found = [float(s(jnp.int32(step))) for step in range(0, 600, 7)]
+        np.testing.assert_allclose(found, wanted[name][::7], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

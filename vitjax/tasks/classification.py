@@ -26,6 +26,7 @@ from vitjax.tasks.mixing import Mixing
 from vitjax.tasks.token_labels import token_label_loss, token_targets
 
 LOSSES = ("softmax", "sigmoid")
+CLASS_TARGETS = ("label", "maps")
 
 
 def classification(
@@ -41,6 +42,7 @@ def classification(
     mixed: Mixing = mixing.NONE,
     distilled: Distillation | None = None,
     token_weight: float = 0.0,
+    class_target: str = "label",
 ) -> Task:
     """The task of a model `images, train → logits [B, num_classes]`.
 
@@ -55,6 +57,8 @@ def classification(
       distilled: a teacher, whose head is `both_logits`'s second where the model has one.
       token_weight: of the loss of each token's own logits (`token_logits`), whose labels are those
         of the batch's label maps, or the image's.
+      class_target: what the class token then learns: the image's "label" (arXiv:2104.10858, eq. 4),
+        or the mean over the crop's "maps", as in the authors' code (zihangJiang/TokenLabeling).
 
     Raises:
       ValueError: a part does not go with another, or with the model.
@@ -112,7 +116,9 @@ def classification(
         apply = functools.partial(model.apply, method="token_logits")
         plain: Any = jax.eval_shape(apply, variables, images)
         grid = plain[1].shape[1:3]
-        dense, mix = token_targets(batch, target, grid), None
+        dense, mix = token_targets(batch, target, grid, label_smoothing), None
+        if class_target == "maps":
+            target = dense.mean(axis=(1, 2))
         if mixed.mixtoken:
             mix_key = jax.random.fold_in(key, mixing.MIX)
             keep = mixing.kept_tokens(mix_key, mixed, grid, batch["mask"])
@@ -195,6 +201,11 @@ def from_config(
             f"config.token_labels.maps={tokens.maps!r} is given, and with "
             f"config.token_labels.weight=0 nothing is learnt from it; the papers have 0.5."
         )
+    if tokens.class_target == "maps" and not tokens.weight:
+        raise ValueError(
+            "config.token_labels.class_target='maps' needs token labels; set "
+            "config.token_labels.weight to 0.5, or class_target to 'label'."
+        )
     if config.init and config.loss.head_bias:
         raise ValueError(
             f"config.loss.head_bias={config.loss.head_bias:g} is a first value, and "
@@ -212,6 +223,7 @@ def from_config(
         mixed=Mixing(**config.mixing),
         distilled=Distillation(teacher, how.kind, how.weight, how.temperature) if teacher else None,
         token_weight=tokens.weight,
+        class_target=tokens.class_target,
     )
 
 

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 TEACHER = "teacher"
-KINDS = ("hard", "soft")
+KINDS = ("hard", "soft", "soft_mean")
 
 
 class Teacher(NamedTuple):
@@ -41,9 +41,10 @@ class Distillation(NamedTuple):
 
     Attributes:
       teacher: whom from.
-      kind: "hard": the teacher's most probable class is a second label; "soft": its probabilities.
-      weight: share of the loss that is the teacher's (½ for hard; 0.1 for soft, in DeiT).
-      temperature: of the soft probabilities (3 in DeiT).
+      kind: see `distillation_loss`.
+      weight: share of the loss that is the teacher's (½ for hard, 0.1 for soft in the paper; ½ in
+        the code).
+      temperature: of the soft probabilities (3 in the paper, 1 in the code).
     """
 
     teacher: Teacher
@@ -74,10 +75,19 @@ def teacher_logits(
 def distillation_loss(
     student: Float[Array, "B K"], teacher: Float[Array, "B K"], kind: str, temperature: float
 ) -> Float[Array, "B"]:
-    """The teacher's part of the loss: eq. 3 (hard), or eq. 2 (soft) with its factor τ²."""
+    """Compute the teacher's part of the loss.
+
+    Args:
+      kind: "hard": cross-entropy with the teacher's most probable class (eq. 3); "soft": τ² times
+        the divergence of the student from the teacher's probabilities, for each image (eq. 2);
+        "soft_mean": the same divided by the number of classes, as the authors' code averages it
+        over elements (facebookresearch/deit, losses.py): 1000 times smaller on ImageNet.
+      temperature: τ of both softmaxes.
+    """
     student = student.astype(jnp.float32)
     if kind == "hard":
         return optax.softmax_cross_entropy_with_integer_labels(student, teacher.argmax(axis=-1))
     probabilities = jax.nn.softmax(teacher / temperature)
     log = jax.nn.log_softmax(student / temperature)
-    return temperature**2 * optax.kl_divergence(log, probabilities)
+    loss = temperature**2 * optax.kl_divergence(log, probabilities)
+    return loss / student.shape[-1] if kind == "soft_mean" else loss

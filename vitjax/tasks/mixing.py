@@ -5,6 +5,7 @@ so that nothing crosses devices whose share of the batch is even, and no host ne
 (The order of the samples is random already.)
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,20 +24,21 @@ class Mixing(NamedTuple):
     Attributes:
       mixup: alpha of mixup's Beta distribution (Zhang et al., arXiv:1710.09412).
       cutmix: alpha of CutMix's (Yun et al., arXiv:1905.04899).
-      prob: probability that a batch is mixed.
+      prob: probability that a group is mixed.
       switch_prob: share of CutMix where both are on.
-      per_sample: one draw for each sample, and not one for the batch.
+      group_size: samples that share a draw of weight, box and choice; 0 for the whole batch, 1
+        for each its own (timm's "elem"). timm's "batch" is that of one process: 64 to 256.
       erase: probability that a rectangle of an image becomes noise (Zhong et al.,
         arXiv:1708.04896).
       mixtoken: alpha of MixToken's (Jiang et al., arXiv:2104.10858), for models with logits of
-        tokens; one draw for the batch.
+        tokens.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     prob: float = 1.0
     switch_prob: float = 0.5
-    per_sample: bool = False
+    group_size: int = 0
     erase: float = 0.0
     mixtoken: float = 0.0
 
@@ -119,6 +121,23 @@ def own_weight(key: Array, mixing: Mixing, height: int, width: int) -> Float[Arr
     return jnp.where(applied, weight, 1.0)
 
 
+def by_group(draw: Callable[[Array], Array], key: Array, mixing: Mixing, count: int) -> Array:
+    """Draw once for each group of `mixing.group_size` samples: `[count, …]`, or `[1, …]` for all.
+
+    Raises:
+      ValueError: the group does not divide the batch.
+    """
+    size = mixing.group_size
+    if not size:
+        return draw(key)[None]
+    if size < 0 or count % size:
+        raise ValueError(
+            f"mixing.group_size={size} does not divide the {count} samples that are mixed at once "
+            f"(the batch, or an accumulated part of it); choose a divisor, or 0 for all."
+        )
+    return jnp.repeat(jax.vmap(draw)(jax.random.split(key, count // size)), size, axis=0)
+
+
 def mix(
     key: Array,
     mixing: Mixing,
@@ -128,11 +147,7 @@ def mix(
 ) -> tuple[Float[Array, "B H W c"], Float[Array, "B K"]]:
     """Images and targets mixed with their partners'; those whose partner has mask 0 stay."""
     count, height, width, _ = images.shape
-    if mixing.per_sample:
-        keys = jax.random.split(key, count)
-        weight = jax.vmap(lambda k: own_weight(k, mixing, height, width))(keys)
-    else:
-        weight = own_weight(key, mixing, height, width)[None]
+    weight = by_group(lambda k: own_weight(k, mixing, height, width), key, mixing, count)
     weight = jnp.where(partner(mask)[:, None, None] > 0, weight, 1.0)
     label = weight.mean(axis=(1, 2))[:, None]
     pixel = weight[..., None].astype(images.dtype)
@@ -186,11 +201,22 @@ def kept_tokens(
     """MixToken's M (arXiv:2104.10858, section 3.3): which tokens stay an image's own.
 
     The box is CutMix's, on the grid of the last map. Images whose partner has mask 0 stay whole.
+
+    Raises:
+      ValueError: groups of an odd size, in which partners would have two boxes.
     """
-    apply_key, share_key, box_key = jax.random.split(key, 3)
-    keep = box_mask(box_key, 1 - symmetric_beta(share_key, mixing.mixtoken), *grid)
-    applied = jax.random.uniform(apply_key) < mixing.prob
-    return keep[None] | ~(applied & (partner(mask) > 0)[:, None, None])
+    if mixing.group_size % 2:
+        raise ValueError(
+            f"mixing.group_size={mixing.group_size}: MixToken exchanges the tokens of two images, "
+            f"which share a box; choose an even size, or 0 for the whole batch."
+        )
+
+    def keep(key: Array) -> Bool[Array, "h w"]:
+        apply_key, share_key, box_key = jax.random.split(key, 3)
+        inside = box_mask(box_key, 1 - symmetric_beta(share_key, mixing.mixtoken), *grid)
+        return inside | ~(jax.random.uniform(apply_key) < mixing.prob)
+
+    return by_group(keep, key, mixing, len(mask)) | ~(partner(mask) > 0)[:, None, None]
 
 
 def mix_token(keep: Bool[Array, "*#B h w"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -51,14 +51,18 @@ def crop_labels(
 
 
 def token_targets(
-    batch: dict[str, Array], targets: Float[Array, "B K"], grid: tuple[int, int]
+    batch: dict[str, Array],
+    targets: Float[Array, "B K"],
+    grid: tuple[int, int],
+    label_smoothing: float = 0.0,
 ) -> Float[Array, "B h w K"]:
     """A label for each token: that of the map below it, or the image's where there is none.
 
     Args:
       batch: with `map_classes`, `map_scores`, `box` and `mirrored`, or without maps.
-      targets: of the images.
+      targets: of the images, smoothed.
       grid: tokens along each axis.
+      label_smoothing: share of a map's label that is spread over all classes, as of the images'.
     """
     whole = targets[:, None, None]
     if "map_classes" not in batch:
@@ -70,7 +74,12 @@ def token_targets(
 
     names = ("map_classes", "map_scores", "box", "mirrored")
     dense = jax.vmap(of_tokens)(*(batch[name] for name in names))
-    return dense + (1 - dense.sum(axis=-1, keepdims=True)) * whole  # an empty cell has sum 0
+    seen = dense.sum(axis=-1, keepdims=True)  # 0 in an empty cell
+    return (
+        (1 - label_smoothing) * dense
+        + label_smoothing * seen / targets.shape[1]
+        + (1 - seen) * whole
+    )
 
 
 def token_label_loss(
