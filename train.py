@@ -52,6 +52,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
     configs.check_choice(config, "optimizer.layer_decay_style", layer_decay.STYLES)
     parse_augmentation(d.augment)
+    pipeline.check_view(d.eval_crop, d.interpolation)
     configs.check_choice(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
     configs.check_choice(config, "model.dtype", ("float32", "bfloat16"))
     configs.check_choice(config, "on_divergence.action", ACTIONS)

@@ -55,7 +55,12 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
         epochs=20.0,
         model={**SKELETONS[skeleton], **({"mixer": mixer} if mixer else {})},
         data=dict(
-            train="digits://", image_size=32, batch_size=64, eval_batch_size=360, augment="digits"
+            train="digits://",
+            image_size=32,
+            batch_size=64,
+            eval_batch_size=360,
+            eval_crop=1.0,
+            augment="digits",
         ),
         loss=dict(label_smoothing=0.1),
         optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),

@@ -15,7 +15,12 @@ def get_config() -> dict[str, Any]:
         epochs=150.0,
         model=dict(name="vit_ti2", width=64, depth=4, num_heads=4, pool="gap"),
         data=dict(
-            train="digits://", image_size=8, batch_size=64, eval_batch_size=360, augment="digits"
+            train="digits://",
+            image_size=8,
+            batch_size=64,
+            eval_batch_size=360,
+            eval_crop=1.0,  # of 8×8 pixels none can be spared
+            augment="digits",
         ),
         loss=dict(label_smoothing=0.1),
         optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),

@@ -224,7 +224,7 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
     import numpy as np
 
     from vitjax.data.image import read_image
-    from vitjax.data.transforms import CROP_FRACTION, resize_and_centre_crop
+    from vitjax.data.transforms import view
     from vitjax.models import from_config
     from vitjax.tasks.classification import normalize
 
@@ -241,8 +241,8 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
         pixels = normalize(image[None], tuple(d["mean"]), tuple(d["std"]))
         return squash(model.apply(variables, pixels)[0].astype(jnp.float32))
 
-    seen = (d.get("eval_crop", CROP_FRACTION), d.get("interpolation", "area"))
-    views = (resize_and_centre_crop(read_image(str(p)), size, *seen) for p in options.images)
+    seen = (d.get("eval_crop", 0.875), d.get("interpolation", "area"))
+    views = (view(read_image(str(p)), size, *seen) for p in options.images)
     scores = [np.asarray(probabilities(view), np.float64) for view in views]
     result, lines = [], []
     for path, row in zip(options.images, scores, strict=True):

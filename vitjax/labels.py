@@ -108,7 +108,7 @@ def make_labels(
         start = done = _begin(folder, about, batch_size)
         begin = told = time.perf_counter()
         batches = pipeline.eval_batches(
-            source, batch_size=batch_size, image_size=size, crop=None, num_threads=num_threads,
+            source, batch_size=batch_size, image_size=size, crop=0.0, num_threads=num_threads,
             start_step=-(-start // batch_size), interpolation=teacher.interpolation,
             on_bad_image=on_bad_image,
         )  # fmt: skip

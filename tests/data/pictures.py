@@ -17,6 +17,15 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Draw something like a photo: slow waves and fine texture, different in each channel."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(y / a) * np.cos(x / b) for a, b in ((23, 31), (47, 19), (29, 41))]
+    smooth = 127.5 + 80 * np.stack(waves, -1)
+    texture = np.random.default_rng(seed).integers(-40, 41, (height, width, 3))
+    return np.clip(smooth + texture, 0, 255).astype(np.uint8)
+
+
 def coordinates(height: int, width: int) -> np.ndarray:
     """The first channel is y and the second x, in 250ths of the image."""
     y, x = np.mgrid[:height, :width]

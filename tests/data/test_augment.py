@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -101,6 +102,76 @@ def test_magnitudes_are_cut_where_timm_cuts_them(monkeypatch):
     assert seen == [10, 15]
 
 
+MOVING = {
+    "rotate": lambda image, cubic: pixels.rotate(image, 27.0, cubic=cubic),
+    "shear_x": lambda image, cubic: pixels.affine(image, (1, 0.27, 0, 0, 1, 0), cubic=cubic),
+    "shear_y": lambda image, cubic: pixels.affine(image, (1, 0, 0, 0.27, 1, 0), cubic=cubic),
+    "translate_x": lambda image, cubic: pixels.affine(image, (1, 0, 6.885, 0, 1, 0), cubic=cubic),
+    "translate_y": lambda image, cubic: pixels.affine(image, (1, 0, 0, 0, 1, 6.885), cubic=cubic),
+}
+"""What magnitude 9 does to a square of 17 pixels, where the sign is positive."""
+
+
+class Fixed(np.random.Generator):
+    """A generator that picks operation `choice`, applies it and draws a positive sign."""
+
+    def __init__(self, choice: int, draw: float):
+        super().__init__(np.random.PCG64(0))
+        self.choice, self.draw, self.draws = choice, draw, 0
+
+    def integers(self, high, size=None):
+        return [self.choice]
+
+    def standard_normal(self):
+        return 0.0
+
+    def random(self):
+        self.draws += 1
+        return 0.9 if self.draws < 3 else self.draw  # applied; the sign; the interpolation
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_interpolation_of_rand_augment(name):
+    image, choice = noise(17, 17), list(policies.RAND_AUGMENT).index(name)
+    bilinear, bicubic = (MOVING[name](image, cubic) for cubic in (False, True))
+    assert (bilinear != bicubic).any()
+    for interpolation, draw, expected, draws in (
+        ("bilinear", 0.1, bilinear, 2),
+        ("bicubic", 0.9, bicubic, 2),
+        ("random", 0.9, bilinear, 3),
+        ("random", 0.1, bicubic, 3),
+    ):
+        fixed = Fixed(choice, draw)
+        found = policies.rand_augment(image, fixed, n=1, p=1.0, interpolation=interpolation)
+        np.testing.assert_array_equal(found, expected)
+        assert fixed.draws == draws
+
+
+def test_deit_is_bicubic_throughout():
+    """DeiT hands `train_interpolation`, bicubic, to timm, and timm to crop and RandAugment."""
+    deit = parse_augmentation("deit")
+    (change,) = [c for c in deit.changes if getattr(c, "func", None) is policies.rand_augment]
+    assert deit.interpolation == change.keywords["interpolation"] == "bicubic"
+    image = noise(17, 17)
+    for i in range(40):
+        expected = policies.rand_augment(image, rng(i), interpolation="bicubic")
+        np.testing.assert_array_equal(change(image, rng(i)), expected)
+
+
+@pytest.mark.parametrize(
+    ("policy", "following"),
+    [(policies.rand_augment, 0.5568203924988797), (policies.auto_augment, 0.4697603051476124)],
+)
+def test_random_interpolation_draws_what_it_drew_before_it_was_an_option(policy, following):
+    """What sixty generators draw next shows how many numbers each policy has drawn."""
+    image, generators = noise(17, 17, 5), [rng(i) for i in range(60)]
+    for generator in generators:
+        policy(image, generator)
+    assert np.mean([g.random() for g in generators]) == pytest.approx(following, abs=1e-12)
+    with pytest.raises(ValueError, match="Unknown interpolation 'cubic'; did you mean 'bicubic'"):
+        policy(image, rng(), interpolation="cubic")
+
+
 def test_rand_augment_applies_half_of_its_operations():
     image = noise(16, 16)
     same = [np.array_equal(policies.rand_augment(image, rng(i), n=1), image) for i in range(200)]
@@ -169,13 +240,23 @@ def test_reduced_decoding_changes_little():
         ("crop | flop", "Unknown change of an augmentation 'flop'; did you mean 'flip'"),
         ("crop | randaugment(mtd=9)", "Unknown option of randaugment 'mtd'; did you mean 'mstd'"),
         ("crop(interpolation='cubic')", "Unknown interpolation 'cubic'; did you mean 'bicubic'"),
+        (
+            "crop | randaugment(interpolation='cubic')",
+            "Unknown interpolation of randaugment 'cubic'; did you mean 'bicubic'",
+        ),
+        ("crop | autoaugment(interpolation=3)", "Unknown interpolation of autoaugment '3'"),
+        ("centre(fraction=0)", "centre(fraction=0) must be a number above 0 and at most 1"),
+        ("centre(fraction=1.15)", "centre(fraction=1.15) must be a number above 0"),
+        ("centre(fraction='all')", "centre(fraction='all') must be a number above 0"),
+        ("centre(fractio=1)", "Unknown option of centre 'fractio'; did you mean 'fraction'"),
+        ("crop(fraction=1)", "Unknown option of crop 'fraction'"),
         ("crop | flip(", "does not parse at"),
         ("crop | flip(0.5)", "does not parse at"),
         ("crop(area=__import__('os'))", "does not parse at"),
     ],
 )
 def test_lines_that_are_wrong(text, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         parse_augmentation(text)
 
 
@@ -190,7 +271,10 @@ def test_lines():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("size", "repeats"), [(1000, 3), (1001, 2), (10, 3)])
+# 3 · 127 and 2 · 64: the last image alone would be its own partner.
+@pytest.mark.parametrize(
+    ("size", "repeats"), [(1000, 3), (1001, 2), (10, 3), (3 * 127, 3), (2 * 64, 2)]
+)
 def test_repeated_augmentation(size, repeats):
     order = epoch_order(0, size, 4, repeats)
     assert len(order) == size
@@ -200,3 +284,17 @@ def test_repeated_augmentation(size, repeats):
     np.testing.assert_array_equal(values, np.unique(epoch_order(0, size, 4)[: len(values)]))
     pairs = order[: size // 2 * 2].reshape(-1, 2)
     assert (pairs[:, 0] != pairs[:, 1]).all()
+
+
+@pytest.mark.parametrize(("repeats", "fewest"), [(2, 512), (3, 321)])
+def test_repeated_images_meet_other_partners(repeats, fewest):
+    """Samples 2i and 2i + 1 of a batch mix: of the 512 pairs of 1,024 many are to be different.
+
+    DeiT's own sampler gives 321 with three visits of an image.
+    """
+    order = epoch_order(7, 20_011, 0, repeats)
+    for start in range(0, 18 * 1024, 1024):
+        pairs = order[start : start + 1024].reshape(-1, 2)
+        assert len({frozenset(pair) for pair in pairs.tolist()}) >= fewest
+        images, counts = np.unique(pairs, return_counts=True)  # most visits are in one batch
+        assert np.mean(counts == repeats) > 0.6 and len(images) < 1024 / repeats + 2 * 63

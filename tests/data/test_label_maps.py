@@ -89,7 +89,7 @@ def test_maps_of_other_images_are_refused(tmp_path):
 
 def test_an_annotator_sees_the_whole_image_from_any_batch_on():
     source = Numbered(10)
-    options = dict(batch_size=3, image_size=8, crop=None, interpolation="bilinear")
+    options = dict(batch_size=3, image_size=8, crop=0.0, interpolation="bilinear")
     everything = list(eval_batches(source, **options))
     for batch, other in zip(eval_batches(source, start_step=2, **options), everything[2:]):
         np.testing.assert_array_equal(batch["image"], other["image"])

@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.data.pictures import coordinates, noise
+from tests.data.pictures import coordinates, encoded, noise
 from vitjax.data.augment import AUGMENTATIONS, parse_augmentation
 from vitjax.data.pixels import random_affine
-from vitjax.data.transforms import (
-    random_resized_crop,
-    resize,
-    resize_and_centre_crop,
-)
+from vitjax.data.transforms import random_resized_crop, resize, view
 
 SIZES = [(1, 1), (1, 300), (300, 1), (8, 8), (5, 9), (400, 300), (31, 37), (2, 2000)]
 
@@ -35,17 +31,29 @@ def test_random_augmentations_differ(name):
     assert len(results) == 20
 
 
-def test_none_is_the_evaluation_transform():
-    image = noise(50, 70)
-    np.testing.assert_array_equal(
-        parse_augmentation("none")(image, rng(), 32), resize_and_centre_crop(image, 32)
-    )
+@pytest.mark.parametrize("kernel", ["area", "bicubic"])
+def test_centre_is_the_evaluation_transform(kernel):
+    jpeg = encoded(".jpg", noise(53, 71))
+    for options, crop in (("", 1.0), ("fraction=1, ", 1.0), ("fraction=0.8, ", 0.8)):
+        augmentation = parse_augmentation(f"centre({options}interpolation={kernel!r})")
+        shown, placed = augmentation.placed(jpeg, rng(), 31)
+        np.testing.assert_array_equal(shown, view(jpeg, 31, crop, kernel))
+        # The middle of the image, as shares of it: the short side's 31 of int(31 / crop) pixels.
+        side = 31 / int(31 / crop)
+        np.testing.assert_allclose(placed.box[2], side)
+        np.testing.assert_allclose(placed.box[3], side * 53 / 71, rtol=0.03)
+        middle = np.array(placed.box[:2]) + np.array(placed.box[2:]) / 2
+        np.testing.assert_allclose(middle, 0.5, atol=0.02)
+    for name in ("none", "centre"):
+        np.testing.assert_array_equal(parse_augmentation(name)(jpeg, rng(), 31), view(jpeg, 31))
 
 
-def test_small_squares_are_only_resized():
+def test_digits_keep_their_border():
     image = noise(8, 8)
-    np.testing.assert_array_equal(resize_and_centre_crop(image, 16), resize(image, 16))
-    np.testing.assert_array_equal(resize_and_centre_crop(image, 8), image)
+    np.testing.assert_array_equal(view(image, 16), resize(image, 16))
+    np.testing.assert_array_equal(view(image, 8), image)
+    frame = parse_augmentation("digits").frame
+    assert frame(8, 8, rng(), 32) == (0, 0, 8, 8)
 
 
 def test_shrinking_averages():
@@ -61,10 +69,16 @@ def test_enlarging_a_constant_or_a_ramp():
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "side"), [((300, 400), 224, 262), ((400, 300), 64, 262), ((30, 40), 32, 30)]
+    ("shape", "size", "crop", "side"),
+    [
+        ((300, 400), 224, 0.875, 262.5),
+        ((400, 300), 64, 0.875, 263),
+        ((30, 40), 32, 0.875, 26.7),
+        ((30, 40), 32, 1.0, 30),
+    ],
 )
-def test_evaluation_sees_the_central_square(shape, size, side):
-    image = resize_and_centre_crop(coordinates(*shape), size).astype(float)
+def test_evaluation_sees_the_central_square(shape, size, crop, side):
+    image = view(coordinates(*shape), size, crop).astype(float)
     for axis, length in enumerate(shape):
         low, high = (length - side) / 2 / length * 250, (length + side) / 2 / length * 250
         assert abs(image[..., axis].min() - low) <= 250 / size + 2
@@ -74,7 +88,7 @@ def test_evaluation_sees_the_central_square(shape, size, side):
 @pytest.mark.parametrize(("shape", "wide"), [((300, 400), True), ((300, 300), False)])
 def test_a_square_larger_than_the_image_is_black_beside_it(shape, wide):
     # VOLO-D4's 1.15 of 224: the short side becomes 194 or 195 pixels, 15 black ones on either side.
-    image = resize_and_centre_crop(np.full((*shape, 3), 250, np.uint8), 224, 1.15, "bicubic")
+    image = view(np.full((*shape, 3), 250, np.uint8), 224, 1.15, "bicubic")
     rows, columns = (image > 125).all(-1).any(1), (image > 125).all(-1).any(0)
     assert abs(rows.sum() - 224 / 1.15) <= 1
     assert not rows[:14].any()

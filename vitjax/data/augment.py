@@ -2,9 +2,9 @@
 
 The first part says which rectangle is cut out, the others change the square it becomes, in order:
 
-  centre  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')  simple_crop(pad=4)
-  flip(p=0.5)  affine(degrees=15, …)  randaugment(n=2, m=9, mstd=0.5, p=0.5)  autoaugment
-  three_augment  jitter(brightness=0.4, …)
+  centre(fraction=1.0)  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')
+  simple_crop(pad=4)  flip(p=0.5)  affine(degrees=15, …)  three_augment  jitter(brightness=0.4, …)
+  randaugment(n=2, m=9, mstd=0.5, p=0.5, interpolation='random')  autoaugment
 """
 
 import ast
@@ -20,23 +20,26 @@ import numpy as np
 from vitjax.data import policies, transforms
 from vitjax.data.image import Box, Picture
 from vitjax.data.pixels import random_affine
-from vitjax.data.transforms import Image, Square
+from vitjax.data.transforms import Image, Square, Window
 from vitjax.names import unknown
 
 AUGMENTATIONS = {
-    "none": "centre",  # as in evaluation
+    "none": "centre",  # as in evaluation with eval_crop=1.0, the default
     "digits": "centre | affine",  # for writing: neither mirrored nor cropped
     "crop_flip": "crop | flip",  # for photos
-    "deit": "crop(interpolation='bicubic') | flip | randaugment(n=2, m=9, mstd=0.5)",
+    "deit": "crop(interpolation='bicubic') | flip"
+    " | randaugment(n=2, m=9, mstd=0.5, interpolation='bicubic')",
     "deit3": "simple_crop(interpolation='bicubic') | flip | three_augment"
     " | jitter(brightness=0.3, contrast=0.3, saturation=0.3)",
 }
 """Name → what it is short for."""
 
 
-def _centre(height: int, width: int, rng: np.random.Generator, size: int) -> Box:
+def _centre(
+    height: int, width: int, rng: np.random.Generator, size: int, *, fraction: float = 1.0
+) -> Window:
     del rng
-    return transforms.centre_box(height, width, size)
+    return transforms.centre_window(height, width, size, fraction)
 
 
 def _crop(
@@ -85,12 +88,13 @@ class Augmentation:
     """A pure function of (image, generator, size): cuts a rectangle out, then changes the square.
 
     Attributes:
-      frame: (height, width, generator, size) → the rectangle.
+      frame: (height, width, generator, size) → the rectangle: a Box, which may be decoded at a
+        fraction of its size, or a Window, which is shown exactly.
       changes: (square, generator) → square, one after the other.
       interpolation: see `transforms.resize`.
     """
 
-    frame: Callable[..., Box]
+    frame: Callable[..., Box | Window]
     changes: tuple[Callable[..., Square], ...] = ()
     interpolation: str = "area"
 
@@ -102,8 +106,10 @@ class Augmentation:
         picture = image if isinstance(image, Picture) else Picture(image)
         height, width = picture.height, picture.width
         box = self.frame(height, width, rng, size)
-        exact = self.frame is _centre
-        square = transforms.cut_out(picture, box, size, self.interpolation, exact=exact)
+        if isinstance(box, Window):
+            square = transforms.show_window(picture, box, size, self.interpolation)
+        else:
+            square = transforms.cut_out(picture, box, size, self.interpolation, exact=False)
         mirrored = False
         for change in self.changes:
             before, square = square, change(square, rng)
@@ -164,4 +170,13 @@ def _bind(function: Callable[..., Any], name: str, options: dict[str, Any]) -> C
     for option in options:
         if option not in keywords:
             raise ValueError(unknown(f"option of {name}", option, keywords))
+    kind = options.get("interpolation", "random")  # a frame's is read before
+    if kind not in policies.INTERPOLATIONS:
+        raise ValueError(unknown(f"interpolation of {name}", str(kind), policies.INTERPOLATIONS))
+    fraction = options.get("fraction", 1.0)
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+        raise ValueError(
+            f"{name}(fraction={fraction!r}) must be a number above 0 and at most 1, the share of "
+            f"the short side that is shown, such as 0.875."
+        )
     return functools.partial(function, **options) if options else function

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-_APART = 64  # images between two visits of the same one: a batch that is mixed has other partners
+# Images between two visits of the same one. Mixing pairs neighbours, samples 2i and 2i + 1: an odd
+# number gives an image another neighbour at its next visit.
+_APART = 63
 
 
 def epoch_order(seed: int, size: int, epoch: int, repeats: int = 1) -> Int64[np.ndarray, "N"]:
-    """The order in which an epoch visits the images.
+    """Draw the order in which an epoch visits the images.
 
     Args:
       seed: of the order.
@@ -22,12 +24,13 @@ def epoch_order(seed: int, size: int, epoch: int, repeats: int = 1) -> Int64[np.
     if repeats == 1:
         return order
     once = order[: -(-size // repeats)]
-    runs = (once[i : i + _APART] for i in range(0, len(once), _APART))
+    whole_runs = max(len(once) // _APART, 1)  # the last has the rest, which alone would be short
+    runs = np.split(once, np.arange(1, whole_runs) * _APART)
     return np.concatenate([np.tile(run, repeats) for run in runs])[:size]
 
 
 def sample_rngs(seed: int, positions: Sequence[int]) -> Iterator[np.random.Generator]:
-    """A generator for each position in the order: a function of (seed, position).
+    """Yield a generator for each position in the order: a function of (seed, position).
 
     Each is valid until the next is asked for. They are one Philox whose counter is set to the
     position, which takes a tenth of the time that making a new one does.

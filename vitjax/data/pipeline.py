@@ -22,13 +22,7 @@ from vitjax.data.image import Picture
 from vitjax.data.label_maps import LabelMaps
 from vitjax.data.order import epoch_order, sample_rngs
 from vitjax.data.source import Source
-from vitjax.data.transforms import (
-    CROP_FRACTION,
-    INTERPOLATIONS,
-    Square,
-    resize_and_centre_crop,
-    squeeze,
-)
+from vitjax.data.transforms import INTERPOLATIONS, Square, check_crop, view
 from vitjax.data.workers import BatchAt, Take, other_processes
 from vitjax.names import unknown
 
@@ -136,12 +130,23 @@ def _training(
     return batch_at
 
 
+def check_view(crop: float, interpolation: str) -> None:
+    """Refuse options of evaluation that `eval_batches` would refuse, before any training.
+
+    Raises:
+      ValueError: the crop is out of range, or the interpolation is unknown.
+    """
+    check_crop(crop)
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
+
+
 def eval_batches(
     source: Source,
     *,
     batch_size: int,
     image_size: int,
-    crop: float | None = CROP_FRACTION,
+    crop: float = 1.0,
     interpolation: str = "area",
     start_step: int = 0,
     rows: Sequence[int] | None = None,
@@ -150,20 +155,17 @@ def eval_batches(
     max_bad_images: int = -1,
     num_processes: int = 0,
 ) -> Iterator[Batch]:
-    """All images once, in the source's order; the last batch is padded to `batch_size`.
+    """Read all images once, in the source's order; the last batch is padded to `batch_size`.
 
     Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
 
     Args:
       crop: side of the central square that is seen, as a share of the image's short side; what
-        is beyond 1 is black. None for the whole image, squeezed into a square.
+        is beyond 1 is black. 0 for the whole image, squeezed into a square. See `transforms.view`.
       interpolation: see `transforms.resize`.
     """
     _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
-    if crop is not None and not 0 < crop <= 2:
-        raise ValueError(f"crop={crop} must lie above 0 and at most at 2, as 0.875 does.")
+    check_view(crop, interpolation)
     make = functools.partial(
         _evaluation, source, batch_size, image_size, crop, interpolation,
         _own_rows(rows, batch_size),
@@ -177,14 +179,12 @@ def _evaluation(
     source: Source,
     batch_size: int,
     image_size: int,
-    crop: float | None,
+    crop: float,
     interpolation: str,
     rows: Sequence[int],
 ) -> BatchAt:
     def square(image: Picture) -> Square:
-        if crop:
-            return resize_and_centre_crop(image, image_size, crop, interpolation)
-        return squeeze(image, image_size, interpolation)
+        return view(image, image_size, crop, interpolation)
 
     def batch_at(step: int, take: Take) -> Batch:
         # Rows ascend, so that those beyond the last image, the padding, stand at the end.

@@ -10,8 +10,11 @@ import numpy as np
 
 from vitjax.data import pixels
 from vitjax.data.pixels import Square
+from vitjax.names import unknown
 
 _LEVELS = 10.0  # the magnitude at which an operation's range ends
+INTERPOLATIONS = ("random", "bilinear", "bicubic")
+"""Of turns, shears and shifts; "random" draws one of the others each time."""
 Applied = Callable[[Square, float, np.random.Generator], Square]
 
 
@@ -33,29 +36,40 @@ def _enhance_over(function: Callable[[Square, float], Square]) -> Applied:
     return lambda image, level, rng: function(image, 0.1 + 1.8 * level / _LEVELS)
 
 
-def _geometry(unit: float, matrix: Callable[[float, int], tuple[float, ...]]) -> Applied:
-    def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
-        amount = _sign(rng) * unit * level / _LEVELS
-        cubic = bool(rng.random() < 0.5)
-        return pixels.affine(image, matrix(amount, image.shape[0]), cubic=cubic)
+def _geometric(interpolation: str) -> dict[str, Applied]:
+    """Make the operations that move pixels."""
 
-    return apply
+    def cubic(rng: np.random.Generator) -> bool:
+        if interpolation == "random":
+            return bool(rng.random() < 0.5)
+        return interpolation == "bicubic"
+
+    def rotate(image: Square, level: float, rng: np.random.Generator) -> Square:
+        degrees = _sign(rng) * 30.0 * level / _LEVELS
+        return pixels.rotate(image, degrees, cubic=cubic(rng))
+
+    def affine(unit: float, matrix: Callable[[float, int], tuple[float, ...]]) -> Applied:
+        def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
+            amount = _sign(rng) * unit * level / _LEVELS
+            return pixels.affine(image, matrix(amount, image.shape[0]), cubic=cubic(rng))
+
+        return apply
+
+    return {
+        "rotate": rotate,
+        "shear_x": affine(0.3, lambda s, size: (1, s, 0, 0, 1, 0)),
+        "shear_y": affine(0.3, lambda s, size: (1, 0, 0, s, 1, 0)),
+        "translate_x": affine(0.45, lambda s, size: (1, 0, s * size, 0, 1, 0)),
+        "translate_y": affine(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size)),
+    }
 
 
-def _rotate(image: Square, level: float, rng: np.random.Generator) -> Square:
-    degrees = _sign(rng) * 30.0 * level / _LEVELS
-    return pixels.rotate(image, degrees, cubic=bool(rng.random() < 0.5))
-
-
+_GEOMETRIC = {interpolation: _geometric(interpolation) for interpolation in INTERPOLATIONS}
 _SHARED: dict[str, Applied] = {
     "auto_contrast": lambda image, level, rng: pixels.auto_contrast(image),
     "equalize": lambda image, level, rng: pixels.equalize(image),
     "invert": lambda image, level, rng: pixels.invert(image),
-    "rotate": _rotate,
-    "shear_x": _geometry(0.3, lambda s, size: (1, s, 0, 0, 1, 0)),
-    "shear_y": _geometry(0.3, lambda s, size: (1, 0, 0, s, 1, 0)),
-    "translate_x": _geometry(0.45, lambda s, size: (1, 0, s * size, 0, 1, 0)),
-    "translate_y": _geometry(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size)),
+    **_GEOMETRIC["random"],
 }
 RAND_AUGMENT: dict[str, Applied] = _SHARED | {
     "posterize": lambda im, level, rng: pixels.posterize(im, max(0, 4 - int(4 * level / _LEVELS))),
@@ -94,6 +108,13 @@ IMAGENET_POLICY = tuple(
 """The 25 pairs of (operation, probability, magnitude) of arXiv:1805.09501, table 9."""
 
 
+def _with(operations: dict[str, Applied], interpolation: str) -> dict[str, Applied]:
+    """Choose the interpolation of the operations that move pixels; the order stays."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
+    return operations | _GEOMETRIC[interpolation]
+
+
 def rand_augment(
     image: Square,
     rng: np.random.Generator,
@@ -103,8 +124,9 @@ def rand_augment(
     mstd: float = 0.5,
     mmax: float = _LEVELS,
     p: float = 0.5,
+    interpolation: str = "random",
 ) -> Square:
-    """RandAugment (arXiv:1909.13719) as DeiT has it: timm's `rand-m9-mstd0.5-inc1`.
+    """Apply RandAugment (arXiv:1909.13719) as timm has it: `rand-m9-mstd0.5-inc1`.
 
     Args:
       image: a square.
@@ -114,20 +136,38 @@ def rand_augment(
       mstd: standard deviation of each operation's magnitude around it.
       mmax: where magnitudes are cut, as timm's `mmax`; beyond 10 the ranges go on.
       p: probability that an operation is applied.
+      interpolation: of turns, shears and shifts: "bicubic" in the training of DeiT and Swin, whose
+        interpolation timm hands on to RandAugment; "bilinear", or one of both at "random", as timm
+        does where it is told none.
+
+    Raises:
+      ValueError: an unknown interpolation.
     """
-    names = list(RAND_AUGMENT)
+    names, operations = list(RAND_AUGMENT), _with(RAND_AUGMENT, interpolation)
     for choice in rng.integers(len(names), size=n):
         level = min(max(m + mstd * rng.standard_normal(), 0.0), mmax)
         if rng.random() < p:
-            image = RAND_AUGMENT[names[choice]](image, level, rng)
+            image = operations[names[choice]](image, level, rng)
     return image
 
 
-def auto_augment(image: Square, rng: np.random.Generator) -> Square:
-    """AutoAugment's policy for ImageNet (arXiv:1805.09501): one of 25 pairs of operations."""
+def auto_augment(
+    image: Square, rng: np.random.Generator, *, interpolation: str = "random"
+) -> Square:
+    """Apply AutoAugment's policy for ImageNet (arXiv:1805.09501): one of 25 pairs of operations.
+
+    Args:
+      image: a square.
+      rng: draws all.
+      interpolation: of turns and shears, see `rand_augment`.
+
+    Raises:
+      ValueError: an unknown interpolation.
+    """
+    operations = _with(AUTO_AUGMENT, interpolation)
     for name, probability, level in IMAGENET_POLICY[rng.integers(len(IMAGENET_POLICY))]:
         if rng.random() < probability:
-            image = AUTO_AUGMENT[name](image, level, rng)
+            image = operations[name](image, level, rng)
     return image
 
 

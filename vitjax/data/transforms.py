@@ -5,25 +5,40 @@ more is decoded than the rectangle needs. Random ones take a numpy Generator.
 """
 
 import math
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from vitjax.data.image import Box, Picture
-from vitjax.data.resample import KERNELS, resize_like_pillow
+from vitjax.data.resample import (
+    KERNELS,
+    PILLOW,
+    apply_weights,
+    resize_like_pillow,
+    resize_weights,
+)
 
 Image: TypeAlias = UInt8[np.ndarray, "H W 3"] | bytes | Picture
 Square: TypeAlias = UInt8[np.ndarray, "S S 3"]
 
-CROP_FRACTION = 0.875  # of the short side: 224 of 256, the usual centre crop of ImageNet
 ATTEMPTS = 10
-INTERPOLATIONS = ("area", "bilinear", *KERNELS)
+INTERPOLATIONS = tuple(KERNELS)
+LARGEST_CROP = 2.0
+
+
+class Window(NamedTuple):
+    """A rectangle of an image in pixels, whose edges may lie between pixels or outside of it."""
+
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], size: int, interpolation: str = "area") -> Square:
-    """Resizes to a square.
+    """Resize an image to a square.
 
     Args:
       image: any size.
@@ -32,7 +47,7 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: int, interpolation: str = "a
         "bilinear" mixes the four nearest pixels at any scale, as `tf.image.resize` does; "bicubic"
         and "antialias" are Pillow's bicubic and bilinear, which widen when shrinking.
     """
-    if interpolation in KERNELS:
+    if interpolation in PILLOW:
         return resize_like_pillow(image, size, interpolation)
     if interpolation == "area" and size < min(image.shape[:2]):
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
@@ -48,12 +63,16 @@ def cut_out(
     interpolation: str = "area",
     *,
     exact: bool = True,
-    border: int = cv2.BORDER_REFLECT_101,
 ) -> Square:
-    """The rectangle `box` of an image, resized.
+    """Cut a rectangle out of an image and resize it; outside of the image lies its mirror image.
+
+    Pixels beside the rectangle do not count, as in training crops elsewhere.
 
     Args:
-      border: what lies outside of the image: its mirror, or with cv2.BORDER_CONSTANT black.
+      image: any size.
+      box: the rectangle.
+      size: side of the result.
+      interpolation: see `resize`.
       exact: False lets a JPEG file be decoded at ½, ¼ or ⅛ of its size where the rectangle shrinks
         by as much: for training, where the kernel matters less than the time.
     """
@@ -69,18 +88,47 @@ def cut_out(
     if inner != box:
         above, below = (top - box.top) // reduce, (box.top + box.height - bottom) // reduce
         before, after = (left - box.left) // reduce, (box.left + box.width - right) // reduce
-        part = cv2.copyMakeBorder(part, above, below, before, after, border)
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REFLECT_101)
     return resize(part, size, interpolation)
 
 
-def centre_box(height: int, width: int, size: int, fraction: float = CROP_FRACTION) -> Box:
-    """The central square, of side `fraction` of the image's short side; beyond 1 it is larger.
+def centre_window(height: int, width: int, size: int, fraction: float = 1.0) -> Window:
+    """Find what a centre crop of the resized image shows.
 
-    Small images, whose short side is at most `size`, lose nothing but what does not fit the square.
+    The window is that of torchvision's Resize(int(size / fraction)) and CenterCrop(size) for every
+    size of image: the short side is resized to int(size / fraction) pixels, the long side in
+    proportion and rounded down, and `size` of the pixels of each are kept.
+
+    Args:
+      height, width: of the image.
+      size: side of the square.
+      fraction: share of the short side that is seen; beyond 1 the window is larger than the image.
     """
-    short = min(height, width)
-    side = short if short <= size and fraction < 1 else max(round(fraction * short), 1)
-    return Box((height - side) // 2, (width - side) // 2, side, side)
+    short, resized = min(height, width), max(int(size / fraction), 1)
+
+    def along(old: int) -> tuple[float, float]:
+        new = int(resized * old / short)
+        first = round((new - size) / 2) if new >= size else -((size - new) // 2)
+        return first * old / new, size * old / new
+
+    (top, rows), (left, columns) = along(height), along(width)
+    return Window(top, left, rows, columns)
+
+
+def show_window(image: Image, window: Window, size: int, interpolation: str = "area") -> Square:
+    """Resize a window of an image to a square; what lies outside of the image is black.
+
+    Pixels beside the window count where the kernel reaches them, as if the image had been resized
+    before it was cropped. No more of a JPEG file is decoded than those.
+    """
+    picture = image if isinstance(image, Picture) else Picture(image)
+    height, width = picture.height, picture.width
+    if window == (0, 0, height, width):
+        return resize(picture.part(Box(0, 0, height, width)), size, interpolation)
+    rows = resize_weights(interpolation, height, size, window.top, window.height)
+    columns = resize_weights(interpolation, width, size, window.left, window.width)
+    box = Box(rows.first, columns.first, rows.end - rows.first, columns.end - columns.first)
+    return apply_weights(picture.part(box), rows, columns)
 
 
 def random_box(
@@ -124,19 +172,39 @@ def shifted_box(height: int, width: int, rng: np.random.Generator, size: int, pa
     return Box(int(top), int(left), short, short)
 
 
-def resize_and_centre_crop(
-    image: Image, size: int, fraction: float = CROP_FRACTION, interpolation: str = "area"
-) -> Square:
-    """What evaluation sees: the central square (see `centre_box`), resized; black beside it."""
-    picture = image if isinstance(image, Picture) else Picture(image)
-    box = centre_box(picture.height, picture.width, size, fraction)
-    return cut_out(picture, box, size, interpolation, border=cv2.BORDER_CONSTANT)
+def check_crop(crop: float) -> None:
+    """Refuse a crop of evaluation that is out of range.
+
+    Raises:
+      ValueError: it is negative or larger than LARGEST_CROP.
+    """
+    if not 0 <= crop <= LARGEST_CROP:
+        raise ValueError(
+            f"Evaluation cannot crop {crop:g} of the short side (data.eval_crop); give a number "
+            f"above 0 and at most {LARGEST_CROP:g}, such as 0.875, or 0 to squeeze the whole image "
+            f"into a square."
+        )
 
 
-def squeeze(image: Image, size: int, interpolation: str = "area") -> Square:
-    """The whole image, whatever its proportions, resized to a square."""
+def view(image: Image, size: int, crop: float = 1.0, interpolation: str = "area") -> Square:
+    """Resize an image as evaluation sees it.
+
+    Args:
+      image: any size.
+      size: side of the square.
+      crop: share of the short side that is seen (see `centre_window`); beyond 1 the image stands in
+        black; 0 squeezes the whole image into the square, whatever its proportions.
+      interpolation: see `resize`.
+
+    Raises:
+      ValueError: see `check_crop`.
+    """
+    check_crop(crop)
     picture = image if isinstance(image, Picture) else Picture(image)
-    return cut_out(picture, Box(0, 0, picture.height, picture.width), size, interpolation)
+    height, width = picture.height, picture.width
+    whole = Window(0, 0, height, width)
+    window = centre_window(height, width, size, crop) if crop else whole
+    return show_window(picture, window, size, interpolation)
 
 
 def random_resized_crop(
@@ -148,7 +216,7 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: str = "area",
 ) -> Square:
-    """Crops a random rectangle (see `random_box`) and resizes it."""
+    """Crop a random rectangle (see `random_box`) and resize it to a square."""
     picture = image if isinstance(image, Picture) else Picture(image)
     box = random_box(picture.height, picture.width, rng, area, ratio)
     return cut_out(picture, box, size, interpolation, exact=False)

@@ -27,8 +27,11 @@ DEFAULTS: dict[str, Any] = {
         "eval_batch_size": 256,
         "augment": "none",  # a name or a line such as "crop | flip | randaugment(m=9)"
         "repeats": 1,  # visits of an image in an epoch (repeated augmentation)
-        "eval_crop": 0.875,  # side of the square that evaluation sees, of the short side
-        "interpolation": "area",  # of evaluation; training's is said in `augment`
+        # Side of the central square that evaluation sees, of the short side: 0.875 is usual for
+        # ImageNet; beyond 1 the image stands in black; 0 squeezes the whole image into the square.
+        "eval_crop": 1.0,
+        # Of evaluation: area, bilinear, bicubic or antialias; training's is said in `augment`.
+        "interpolation": "area",
         "num_threads": 4,
         "num_processes": 0,  # that decode, instead of threads: for hosts of many cores
         "on_bad_image": "fail",
@@ -46,12 +49,13 @@ DEFAULTS: dict[str, Any] = {
         "cutmix": 0.0,
         "prob": 1.0,
         "switch_prob": 0.5,
-        "per_sample": False,
+        "group_size": 0,  # samples that share a draw; 0: the whole batch
         "erase": 0.0,
         "mixtoken": 0.0,
     },
     # Of each token (VOLO): the folder of `vitjax labels`, or the image's label where it is empty.
-    "token_labels": {"maps": "", "weight": 0.0},
+    # The class token learns the image's label ("label"), or the mean of its tokens' ("maps").
+    "token_labels": {"maps": "", "weight": 0.0, "class_target": "label"},
     "distillation": {
         "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
         "kind": "hard",
