@@ -28,7 +28,7 @@ these runs has been made with this code yet.
 from typing import Any
 
 AUGMENT = "crop(area=(0.05, 1.0), interpolation='bilinear') | flip{more}"
-RAND_AUGMENT = " | randaugment(n=2, m={m}, mmax={m}, p=1.0)"  # magnitudes beyond 10 go on
+RAND_AUGMENT = " | randaugment(n=2, m={m}, mstd=0.0, mmax={m}, p=1.0)"  # magnitudes beyond 10 go on
 
 
 def _config(name: str, batch: int, epochs: float, **parts: Any) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def _augreg(name: str, magnitude: int, mixup: float, weight_decay: float) -> dic
 
 def _scaling() -> dict[str, Any]:
     rules = (("head/kernel", 100.0), (".*/kernel", 1.0), (".*", 0.0))
-    return _config(
-        "vit_g14", 4096, 300.0,
+    config = _config(
+        "vit_g14", 16_384, 0.0,
         model=dict(pool="map", scan=True, remat=True),
         data=dict(IMAGENET_21K, augment=AUGMENT.format(more="")),
         loss=SIGMOID,
@@ -108,6 +108,7 @@ def _scaling() -> dict[str, Any]:
         schedule=dict(name="rsqrt", learning_rate=8e-4, warmup_steps=10_000, timescale=10_000,
                       cooldown_steps=50_000),
     )  # fmt: skip
+    return config | dict(steps=1_000_000)
 
 
 RUNS = {
