@@ -33,7 +33,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.data.augment import parse_augmentation
     from vitjax.data.label_maps import open_label_maps
     from vitjax.models import from_config, read_config
-    from vitjax.tasks import classification, distillation
+    from vitjax.tasks import classification, distillation, token_labels
     from vitjax.teacher import open_teacher
     from vitjax.train import config as configs
     from vitjax.train import layer_decay, loop, optimizer, processes, report, sharding, signals
@@ -47,7 +47,8 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     d = config.data
     configs.check_choice(config, "loss.name", classification.LOSSES)
     configs.check_choice(config, "distillation.kind", distillation.KINDS)
-    configs.check_choice(config, "token_labels.class_target", classification.CLASS_TARGETS)
+    configs.check_choice(config, "token_labels.class_target", token_labels.CLASS_TARGETS)
+    configs.check_choice(config, "token_labels.scores", token_labels.SCORES)
     configs.check_choice(config, "optimizer.name", optimizer.OPTIMIZERS)
     configs.check_choice(config, "schedule.name", optimizer.SCHEDULES)
     configs.check_choice(config, "optimizer.layer_decay_style", layer_decay.STYLES)

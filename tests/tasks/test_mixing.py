@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.golden.compare import FOLDER
 from vitjax.tasks import mixing
 from vitjax.tasks.classification import classification
 from vitjax.tasks.mixing import (
     Mixing,
+    box_around,
     box_mask,
     erase,
     kept_tokens,
@@ -124,6 +126,16 @@ def test_the_box_has_the_asked_area_where_it_is_not_cut():
     assert areas.min() > 0.05
     rows = (~masks).any(2).sum(1)
     assert rows.max() == 16
+
+
+def test_the_box_is_timms():
+    with np.load(FOLDER / "losses.npz") as file:
+        lam, y, x, box = (file[f"cm_{name}"] for name in ("lam", "cy", "cx", "box"))
+    for share, row, column, (top, bottom, left, right) in zip(1 - lam, y, x, box):
+        expected = np.ones((224, 224), bool)
+        expected[top:bottom, left:right] = False
+        found = box_around(*map(jnp.float32, (row, column, share)), 224, 224)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

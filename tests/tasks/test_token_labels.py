@@ -6,12 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.golden.compare import FOLDER
 from tests.tasks.test_mixing import batch
 from vitjax.models import create_model
 from vitjax.tasks import mixing
 from vitjax.tasks.classification import classification
 from vitjax.tasks.mixing import Mixing, mix_token
-from vitjax.tasks.token_labels import crop_labels, dense_labels, token_label_loss
+from vitjax.tasks.token_labels import (
+    class_targets,
+    crop_labels,
+    dense_labels,
+    token_label_loss,
+    token_targets,
+)
 
 
 def test_label_maps():
@@ -27,6 +34,81 @@ def test_label_maps():
     np.testing.assert_allclose(corner[0, 0], dense[1, 1], atol=1e-6)
     middle = crop_labels(dense, whole, (1, 1))
     np.testing.assert_allclose(middle[0, 0], dense.mean((0, 1)), atol=1e-6)
+
+
+def roi_align(feature, box, grid):
+    """Average bilinear samples as arXiv:1703.06870 describes: a plain loop of one axis each."""
+    k, cells = feature.shape[-1], feature.shape[:2]
+    out = np.zeros((*grid, k))
+    size = [box[2 + a] * cells[a] / grid[a] for a in (0, 1)]
+    counts = [int(np.ceil(s)) for s in size]
+    for y, x in np.ndindex(*grid):
+        for j, i in np.ndindex(*counts):
+            at = [
+                box[a] * cells[a] + size[a] * (cell + (sample + 0.5) / counts[a]) - 0.5
+                for a, cell, sample in ((0, y, j), (1, x, i))
+            ]
+            at = [min(max(value, 0), n - 1) for value, n in zip(at, cells)]
+            low = [min(int(value), n - 2) for value, n in zip(at, cells)]
+            for dy, dx in np.ndindex(2, 2):
+                weight = abs(1 - dy - (at[0] - low[0])) * abs(1 - dx - (at[1] - low[1]))
+                out[y, x] += weight * feature[low[0] + dy, low[1] + dx] / (counts[0] * counts[1])
+    return out
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (0.13, 0.41, 0.37, 0.53), (0.9, 0.0, 0.1, 0.07)])
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (14, 14)])
+def test_crops_are_read_as_roi_align_does(box, grid):
+    feature = np.random.default_rng(0).normal(size=(13, 11, 2))
+    found = crop_labels(jnp.asarray(feature, jnp.float32), jnp.array(box, jnp.float32), grid)
+    np.testing.assert_allclose(found, roi_align(feature, box, grid), atol=1e-5)
+
+
+def test_losses_are_those_of_the_authors_code():
+    """TokenLabelCrossEntropy with and without label maps and a box of MixToken."""
+    with np.load(FOLDER / "losses.npz") as file:
+        r = {name: jnp.asarray(file[name]) for name in file.files}
+    maps, logits = r["tgt"][:, :, 1], r["aux"].reshape(8, 7, 7, 10)
+    dense = r["tgt"][:, :, 2:].transpose(0, 2, 1).reshape(8, 7, 7, 10)
+    _, without = token_targets({}, maps, (7, 7))
+    for box, share in (("whole", 1.0), ("box", 1 - 16 / 49)):
+        target = share * maps + (1 - share) * maps[::-1]
+        for name, tokens in (("tl", dense), ("tl2", without)):
+            loss = token_label_loss(r["o"], logits, target, tokens, 0.5).mean()
+            np.testing.assert_allclose(loss, r[f"{name}_{box}"], rtol=2e-6, err_msg=name + box)
+
+
+def test_class_targets():
+    label, maps = jnp.eye(3)[jnp.array([0, 1])], jnp.array([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2]])
+    both = class_targets("both", label, maps)
+    np.testing.assert_allclose(both, [[0.8, 0.15, 0.05], [0.45, 0.37, 0.18]], atol=1e-6)
+    np.testing.assert_array_equal(class_targets("maps", label, maps), maps)
+    np.testing.assert_array_equal(class_targets("label", label, maps), label)
+
+
+def test_maps_of_logits_become_probabilities_after_pooling():
+    rng = np.random.default_rng(3)
+    classes = jnp.asarray(rng.permuted(np.tile(np.arange(7), (2, 4, 4, 1)), axis=3)[..., :5])
+    values = jnp.asarray(rng.uniform(0, 9, (2, 4, 4, 5)), jnp.float32).at[1].set(0.0)
+    targets = jnp.full((2, 7), 1 / 7).at[1, 2].set(5.0)
+    given = {
+        "map_classes": classes.transpose(0, 3, 1, 2),
+        "map_scores": values.transpose(0, 3, 1, 2),
+        "box": jnp.tile(jnp.array([0.25, 0.5, 0.5, 0.5]), (2, 1)),
+        "mirrored": jnp.array([False, False]),
+    }
+    logits = np.zeros((4, 4, 7))
+    np.put_along_axis(logits, np.asarray(classes[0]), np.asarray(values[0]), axis=2)
+    part = logits[1:3, 2:]
+
+    def smooth(z):
+        return 0.9 * np.exp(z) / np.exp(z).sum(-1, keepdims=True) + 0.1 / 7
+
+    whole, tokens = token_targets(given, targets, (2, 2), 0.1, "logits")
+    np.testing.assert_allclose(tokens[0], smooth(part), atol=1e-6)
+    np.testing.assert_allclose(whole[0], smooth(part.mean((0, 1))), atol=1e-6)
+    np.testing.assert_allclose(whole[1], targets[1])  # no scores at all: the image's own label
+    np.testing.assert_allclose(tokens[1], np.broadcast_to(targets[1], (2, 2, 7)))
 
 
 @pytest.mark.slow
@@ -93,7 +175,7 @@ def with_maps():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("maps", "class_target"), [(False, "label"), (True, "label"), (True, "maps"), (False, "maps")]
+    ("maps", "class_target"), [(False, "label"), (True, "label"), (True, "maps"), (False, "both")]
 )
 def test_the_loss_of_mixed_tokens(maps, class_target):
     options = dict(num_classes=3, image_size=4, label_smoothing=0.1, class_target=class_target)
@@ -114,7 +196,7 @@ def test_the_loss_of_mixed_tokens(maps, class_target):
                     if cell.sum():
                         at = 3 - x if b["mirrored"][i] else x
                         tokens[i, y, at] = 0.9 * cell / cell.sum() + 0.1 / 3
-    if class_target == "maps":
+    if class_target != "label":
         targets = tokens.mean((1, 2))
 
     @jax.jit
@@ -143,6 +225,8 @@ def test_the_loss_of_mixed_tokens(maps, class_target):
         (nn.Dense(3), {}, "need a model with logits of its tokens, a VOLO"),
         (Tokens(), {"loss": "sigmoid"}, "do not go with loss 'sigmoid'"),
         (Tokens(), {"mixed": Mixing(mixup=0.2)}, "do not go with mixup or cutmix"),
+        (Tokens(), {"class_target": "map"}, "did you mean 'maps'.*Choose from: label, maps, both"),
+        (Tokens(), {"map_scores": "odds"}, "Choose from: probabilities, logits"),
     ],
 )
 def test_parts_that_do_not_go_together(model, options, message):

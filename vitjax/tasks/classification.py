@@ -4,7 +4,7 @@ Mixed images (`mixing`), a teacher (`distillation`) and token labels are parts o
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from vitjax.models.pyramid import KERNELS
+from vitjax.names import check_choice
 from vitjax.tasks import Task, mixing
 from vitjax.tasks.distillation import (
     TEACHER,
@@ -23,10 +24,16 @@ from vitjax.tasks.distillation import (
     teacher_logits,
 )
 from vitjax.tasks.mixing import Mixing
-from vitjax.tasks.token_labels import token_label_loss, token_targets
+from vitjax.tasks.token_labels import (
+    CLASS_TARGETS,
+    SCORES,
+    TokenLabels,
+    class_targets,
+    token_label_loss,
+    token_targets,
+)
 
 LOSSES = ("softmax", "sigmoid")
-CLASS_TARGETS = ("label", "maps")
 
 
 def classification(
@@ -43,6 +50,7 @@ def classification(
     distilled: Distillation | None = None,
     token_weight: float = 0.0,
     class_target: str = "label",
+    map_scores: str = "probabilities",
 ) -> Task:
     """The task of a model `images, train → logits [B, num_classes]`.
 
@@ -57,13 +65,17 @@ def classification(
       distilled: a teacher, whose head is `both_logits`'s second where the model has one.
       token_weight: of the loss of each token's own logits (`token_logits`), whose labels are those
         of the batch's label maps, or the image's.
-      class_target: what the class token then learns: the image's "label" (arXiv:2104.10858, eq. 4),
-        or the mean over the crop's "maps", as in the authors' code (zihangJiang/TokenLabeling).
+      class_target: what the class token then learns: the image's "label", what the label "maps" say
+        of the crop, or "both"; see `token_labels.class_targets`.
+      map_scores: what the maps hold, "probabilities" or "logits".
 
     Raises:
       ValueError: a part does not go with another, or with the model.
     """
+    check_choice("class target of token labels", class_target, CLASS_TARGETS)
+    check_choice("kind of scores of label maps", map_scores, SCORES)
     by_token = token_weight > 0 or mixed.mixtoken > 0
+    tokens = TokenLabels(token_weight, class_target, map_scores)
     if by_token:
         _check_tokens(model, loss, mixed, distilled)
 
@@ -94,7 +106,8 @@ def classification(
             images, target = mixing.mix(mix_key, mixed, images, target, batch["mask"])
         own = {name: value for name, value in rest.items() if name != TEACHER}
         if by_token:
-            return token_loss({"params": params, **own}, images, target, batch, key)
+            labelled = TokenBatch(images, target, label_smoothing, batch)
+            return token_loss(model, tokens, mixed, {"params": params, **own}, labelled, key)
         both = distilled is not None and hasattr(model, "both_logits")
         logits, own = model.apply(
             {"params": params, **own}, images, True, rngs={"dropout": key}, mutable=list(own),
@@ -108,27 +121,6 @@ def classification(
         share = distilled.weight
         losses = (1 - share) * per_sample(logits, target) + share * imitated
         return losses, {**own, TEACHER: rest[TEACHER]}
-
-    def token_loss(
-        variables: Any, images: Array, target: Array, batch: dict[str, Array], key: Array
-    ) -> tuple[Float[Array, "B"], Any]:
-        """Token labels (arXiv:2104.10858, eq. 4) of an image whose tokens are mixed (eq. 6-8)."""
-        apply = functools.partial(model.apply, method="token_logits")
-        plain: Any = jax.eval_shape(apply, variables, images)
-        grid = plain[1].shape[1:3]
-        dense, mix = token_targets(batch, target, grid, label_smoothing), None
-        if class_target == "maps":
-            target = dense.mean(axis=(1, 2))
-        if mixed.mixtoken:
-            mix_key = jax.random.fold_in(key, mixing.MIX)
-            keep = mixing.kept_tokens(mix_key, mixed, grid, batch["mask"])
-            mix = functools.partial(mixing.mix_token, keep)
-            share = keep.mean(axis=(1, 2))[:, None]
-            target = share * target + (1 - share) * mixing.partner(target)
-        given = (images, True) if mix is None else (images, True, mix)
-        state = [name for name in variables if name != "params"]
-        (whole, tokens), own = apply(variables, *given, rngs={"dropout": key}, mutable=state)
-        return token_label_loss(whole, tokens, target, dense, token_weight), own
 
     def predict(variables: Any, images: Array) -> Float[Array, "B K"]:
         own = {name: value for name, value in variables.items() if name != TEACHER}
@@ -144,6 +136,59 @@ def classification(
 
     decay_rules = getattr(model, "decay_rules", KERNELS)
     return Task(init, train_loss, predict, metrics, headline="top1", decay_rules=decay_rules)
+
+
+class TokenBatch(NamedTuple):
+    """A training batch of which tokens are learnt.
+
+    Attributes:
+      images: normalised, perhaps erased; not mixed.
+      target: of each image, smoothed.
+      label_smoothing: what it was smoothed with.
+      batch: `mask` and perhaps label maps.
+    """
+
+    images: Float[Array, "B H W c"]
+    target: Float[Array, "B K"]
+    label_smoothing: float
+    batch: dict[str, Array]
+
+
+def token_loss(
+    model: nn.Module,
+    tokens: TokenLabels,
+    mixed: Mixing,
+    variables: Any,
+    given: TokenBatch,
+    key: Array,
+) -> tuple[Float[Array, "B"], Any]:
+    """Compute the loss of token labels and MixToken.
+
+    The class token's cross-entropy plus `tokens.weight` times the mean of the tokens' (Jiang et
+    al., arXiv:2104.10858, eq. 4). MixToken (eq. 6-8 there) exchanges a box of tokens with the
+    partner's and gives the tokens' logits back; the class target becomes
+    share · own + (1 - share) · partner's, with the share of the tokens outside of the box.
+
+    Returns:
+      Loss per sample `[B]`, and the variables besides the parameters.
+    """
+    apply = functools.partial(model.apply, method="token_logits")
+    plain: Any = jax.eval_shape(apply, variables, given.images)
+    grid = plain[1].shape[1:3]
+    maps, dense = token_targets(
+        given.batch, given.target, grid, given.label_smoothing, tokens.scores
+    )
+    target = class_targets(tokens.class_target, given.target, maps)
+    inputs: tuple[Any, ...] = (given.images, True)
+    if mixed.mixtoken:
+        mix_key = jax.random.fold_in(key, mixing.MIX)
+        keep = mixing.kept_tokens(mix_key, mixed, grid, given.batch["mask"])
+        share = keep.mean(axis=(1, 2))[:, None]
+        target = share * target + (1 - share) * mixing.partner(target)
+        inputs += (functools.partial(mixing.mix_token, keep),)
+    state = [name for name in variables if name != "params"]
+    (whole, logits), own = apply(variables, *inputs, rngs={"dropout": key}, mutable=state)
+    return token_label_loss(whole, logits, target, dense, tokens.weight), own
 
 
 def with_head_bias(params: dict[str, Any], value: float) -> dict[str, Any]:
@@ -201,10 +246,10 @@ def from_config(
             f"config.token_labels.maps={tokens.maps!r} is given, and with "
             f"config.token_labels.weight=0 nothing is learnt from it; the papers have 0.5."
         )
-    if tokens.class_target == "maps" and not tokens.weight:
+    if tokens.class_target != "label" and not tokens.weight:
         raise ValueError(
-            "config.token_labels.class_target='maps' needs token labels; set "
-            "config.token_labels.weight to 0.5, or class_target to 'label'."
+            f"config.token_labels.class_target={tokens.class_target!r} needs token labels; set "
+            f"config.token_labels.weight to 0.5, or class_target to 'label'."
         )
     if config.init and config.loss.head_bias:
         raise ValueError(
@@ -224,6 +269,7 @@ def from_config(
         distilled=Distillation(teacher, how.kind, how.weight, how.temperature) if teacher else None,
         token_weight=tokens.weight,
         class_target=tokens.class_target,
+        map_scores=tokens.scores,
     )
 
 

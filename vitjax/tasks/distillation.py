@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from vitjax.names import check_choice
+
 TEACHER = "teacher"
 KINDS = ("hard", "soft", "soft_mean")
 
@@ -77,13 +79,22 @@ def distillation_loss(
 ) -> Float[Array, "B"]:
     """Compute the teacher's part of the loss.
 
+    The whole loss of an image is (1 - a) times its own plus a times this, a = `weight`. With the
+    student's logits z, the teacher's u and K classes:
+
+    - "hard": cross-entropy of z with argmax u (eq. 3; a = ½, in paper and code).
+    - "soft": τ² Σ p log(p / q), p = softmax(u / τ), q = softmax(z / τ) (eq. 2; τ = 3, a = 0.1).
+    - "soft_mean": the same divided by K, since the authors' code averages over elements
+      (facebookresearch/deit, `losses.py`; defaults τ = 1, a = ½): 1000 times less on ImageNet.
+
     Args:
-      kind: "hard": cross-entropy with the teacher's most probable class (eq. 3); "soft": τ² times
-        the divergence of the student from the teacher's probabilities, for each image (eq. 2);
-        "soft_mean": the same divided by the number of classes, as the authors' code averages it
-        over elements (facebookresearch/deit, losses.py): 1000 times smaller on ImageNet.
+      kind: one of KINDS.
       temperature: τ of both softmaxes.
+
+    Raises:
+      ValueError: another kind.
     """
+    check_choice("kind of distillation", kind, KINDS)
     student = student.astype(jnp.float32)
     if kind == "hard":
         return optax.softmax_cross_entropy_with_integer_labels(student, teacher.argmax(axis=-1))

@@ -66,20 +66,36 @@ def partner(x: Float[Array, "B ..."] | Bool[Array, "B ..."]) -> Array:
 
 
 def box_mask(key: Array, share: Float[Array, ""], height: int, width: int) -> Bool[Array, "H W"]:
-    """True outside of a rectangle with the image's proportions whose centre is anywhere.
+    """Draw a CutMix box (arXiv:1905.04899, eq. 2): its centre is anywhere.
 
     Args:
       key: draws the centre.
-      share: of the area that the rectangle covers before it is cut at the border.
+      share: of the area that the box covers before it is cut at the border, 1 - λ.
       height, width: of the map.
+
+    Returns:
+      True outside of the box.
     """
-    y, x = jax.random.uniform(key, (2,)) * jnp.array([height, width])
-    half = jnp.sqrt(share) / 2
+    y, x = jnp.floor(jax.random.uniform(key, (2,)) * jnp.array([height, width]))
+    return box_around(y, x, share, height, width)
+
+
+def box_around(
+    y: Float[Array, ""], x: Float[Array, ""], share: Float[Array, ""], height: int, width: int
+) -> Bool[Array, "H W"]:
+    """Make the mask of a box with the map's proportions, True outside of it.
+
+    Along an axis of n cells it has s = ⌊n √share⌋ from c - ⌊s / 2⌋ on, cut at the border: timm
+    1.0.31's (`rand_bbox`, timm/data/mixup.py); before, one less where s is odd.
+
+    Args:
+      y, x: the centre, whole numbers.
+    """
 
     def inside(centre: Array, side: int) -> Array:
-        low, high = jnp.floor(centre) - jnp.floor(half * side), jnp.floor(centre) + half * side
-        at = jnp.arange(side)
-        return (at >= low) & (at < jnp.floor(high))
+        length, at = jnp.floor(jnp.sqrt(share) * side), jnp.arange(side)
+        low = centre - jnp.floor(length / 2)
+        return (at >= low) & (at < low + length)
 
     return ~(inside(y, height)[:, None] & inside(x, width)[None])
 

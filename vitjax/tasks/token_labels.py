@@ -2,24 +2,48 @@
 
 A label map holds, for each cell of a coarse grid over the whole image, the few classes that an
 annotator found most probable there. A training crop reads the part of the map below its rectangle.
+The authors' code is zihangJiang/TokenLabeling (`tlt/data/mixup.py`, `tlt/loss/cross_entropy.py`).
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
+
+CLASS_TARGETS = ("label", "maps", "both")
+SCORES = ("probabilities", "logits")
+
+
+class TokenLabels(NamedTuple):
+    """How tokens and the class token learn.
+
+    Attributes:
+      weight: of the tokens' loss, beside the class token's 1.
+      class_target: what the class token learns, one of CLASS_TARGETS; see `class_targets`.
+      scores: what the label maps hold, one of SCORES; see `token_targets`.
+    """
+
+    weight: float = 0.0
+    class_target: str = "label"
+    scores: str = "probabilities"
 
 
 def dense_labels(
-    classes: Integer[Array, "k h w"], scores: Float[Array, "k h w"], num_classes: int
+    classes: Integer[Array, "k h w"],
+    scores: Float[Array, "k h w"],
+    num_classes: int,
+    normalised: bool = True,
 ) -> Float[Array, "h w K"]:
-    """A stored map, the k best classes of each cell with their scores, as a weight for each class.
+    """Spread a stored map, the k best classes of each cell with their scores, over all classes.
 
-    The scores are normalised to sum to one.
+    Args:
+      normalised: the scores of a cell are divided by their sum; not for logits.
     """
-    scores = scores / jnp.maximum(scores.sum(axis=0), 1e-9)
+    if normalised:
+        scores = scores / jnp.maximum(scores.sum(axis=0), 1e-9)
     shares = (s[..., None] * jax.nn.one_hot(c, num_classes) for c, s in zip(classes, scores))
     return functools.reduce(jnp.add, shares)  # no array [k, h, w, K]: elementwise, it fuses
 
@@ -30,24 +54,33 @@ def crop_labels(
     grid: tuple[int, int],
     mirrored: Array | bool = False,
 ) -> Float[Array, "H W K"]:
-    """The label map of a crop on the tokens' grid, bilinear between the map's cells.
+    """Read the label map of a crop on the tokens' grid, as RoI align does (arXiv:1703.06870).
+
+    A token is the mean of bilinear samples of the map: along an axis as many as the cells that the
+    token covers, rounded up, at equal distances. That is `torchvision.ops.roi_align` with its
+    automatic `sampling_ratio`, which the authors of token labels use.
 
     Args:
       labels: of the whole image.
       box: top, left, height, width of the crop as shares of the image.
-      grid: tokens along each axis.
+      grid: tokens along each axis; (1, 1) is the mean over the crop.
       mirrored: whether the crop was flipped left and right.
     """
 
-    def tent(start: Array, length: Array, cells: int, tokens: int) -> Float[Array, "t n"]:
-        at = (start + length * (jnp.arange(tokens) + 0.5) / tokens) * cells - 0.5
-        at = jnp.clip(at, 0, cells - 1)
-        return jnp.maximum(0.0, 1.0 - jnp.abs(at[:, None] - jnp.arange(cells)))
+    def samples(start: Array, length: Array, cells: int, tokens: int) -> Float[Array, "t n"]:
+        most = -(-cells // tokens)
+        count = jnp.clip(jnp.ceil(length * cells / tokens), 1, most)
+        steps = (jnp.arange(most) + 0.5) / count
+        at = (start + length * (jnp.arange(tokens)[:, None] + steps) / tokens) * cells - 0.5
+        at = jnp.clip(at, 0, cells - 1)[..., None]
+        tents = jnp.maximum(0.0, 1.0 - jnp.abs(at - jnp.arange(cells)))
+        return jnp.where(steps[:, None] < 1, tents, 0.0).sum(axis=1) / count
 
-    rows = tent(box[0], box[2], labels.shape[0], grid[0])
-    columns = tent(box[1], box[3], labels.shape[1], grid[1])
+    rows = samples(box[0], box[2], labels.shape[0], grid[0])
+    columns = samples(box[1], box[3], labels.shape[1], grid[1])
     columns = jnp.where(mirrored, columns[::-1], columns)
-    return jnp.einsum("yh,xw,hwk->yxk", rows, columns, labels)
+    # Rounded to bfloat16 or TF32, logits of 10 would be off by 0.03.
+    return jnp.einsum("yh,xw,hwk->yxk", rows, columns, labels, precision="highest")
 
 
 def token_targets(
@@ -55,31 +88,70 @@ def token_targets(
     targets: Float[Array, "B K"],
     grid: tuple[int, int],
     label_smoothing: float = 0.0,
-) -> Float[Array, "B h w K"]:
-    """A label for each token: that of the map below it, or the image's where there is none.
+    scores: str = "probabilities",
+) -> tuple[Float[Array, "B K"], Float[Array, "B h w K"]]:
+    """Compute what the maps say of each image's crop and of each token, or the label without maps.
+
+    With s = `label_smoothing` and K classes a target is (1 - s) p + s / K. Of "probabilities" p is
+    their mean over the token, normalised over the stored classes. Of "logits" p is the softmax over
+    all K of their mean, where a class that is not stored has logit 0: `get_label` of the authors'
+    code, whose targets sum to 1 + s / K, and ours to 1.
 
     Args:
       batch: with `map_classes`, `map_scores`, `box` and `mirrored`, or without maps.
-      targets: of the images, smoothed.
+      targets: of the images, smoothed; a cell (of logits: an image) without scores has them.
       grid: tokens along each axis.
       label_smoothing: share of a map's label that is spread over all classes, as of the images'.
+      scores: what the maps hold, one of SCORES.
+
+    Returns:
+      The target of the whole crop, and those of its tokens.
     """
-    whole = targets[:, None, None]
     if "map_classes" not in batch:
-        return jnp.broadcast_to(whole, (len(targets), *grid, targets.shape[1]))
+        tokens = jnp.broadcast_to(targets[:, None, None], (len(targets), *grid, targets.shape[1]))
+        return targets, tokens
+    logits, sizes = scores == "logits", ((1, 1), grid)
 
-    def of_tokens(classes: Array, scores: Array, box: Array, mirrored: Array) -> Array:
-        scores = scores.astype(targets.dtype)
-        return crop_labels(dense_labels(classes, scores, targets.shape[1]), box, grid, mirrored)
+    def look(classes: Array, values: Array, box: Array, mirrored: Array, whole: Array) -> Any:
+        values = values.astype(whole.dtype)
+        labels = dense_labels(classes, values, len(whole), normalised=not logits)
+        return tuple(of_grid(labels, box, g, mirrored, whole, values.any()) for g in sizes)
 
-    names = ("map_classes", "map_scores", "box", "mirrored")
-    dense = jax.vmap(of_tokens)(*(batch[name] for name in names))
-    seen = dense.sum(axis=-1, keepdims=True)  # 0 in an empty cell
-    return (
-        (1 - label_smoothing) * dense
-        + label_smoothing * seen / targets.shape[1]
-        + (1 - seen) * whole
-    )
+    def of_grid(
+        labels: Array, box: Array, grid: Any, mirrored: Array, whole: Array, known: Bool[Array, ""]
+    ) -> Float[Array, "h w K"]:
+        found = crop_labels(labels, box, grid, mirrored)
+        if logits:
+            found = jax.nn.softmax(found) * known
+        seen = found.sum(axis=-1, keepdims=True)  # 0 in an empty cell
+        smooth = (1 - label_smoothing) * found + label_smoothing * seen / len(whole)
+        return smooth + (1 - seen) * whole
+
+    maps = batch["map_classes"], batch["map_scores"]
+    crop, tokens = jax.vmap(look)(*maps, batch["box"], batch["mirrored"], targets)
+    return crop[:, 0, 0], tokens
+
+
+def class_targets(
+    kind: str, labels: Float[Array, "B K"], maps: Float[Array, "B K"]
+) -> Float[Array, "B K"]:
+    """Choose what the class token learns.
+
+    Args:
+      kind: "label": the image's label (y_cls of arXiv:2104.10858, eq. 4); "maps": what the maps say
+        of the crop, as the authors' code has it in pretraining (`TokenLabelCrossEntropy`); "both":
+        r maps + (1 - r) label, with r ½ where their best classes agree and 0.9 elsewhere, as in
+        VOLO's fine-tuning (`TokenLabelGTCrossEntropy` of sail-sg/volo, `--ground-truth`).
+      labels: of the images.
+      maps: of their crops.
+    """
+    if kind == "label":
+        return labels
+    if kind == "maps":
+        return maps
+    agree = labels.argmax(axis=-1, keepdims=True) == maps.argmax(axis=-1, keepdims=True)
+    ratio = jnp.where(agree, 0.5, 0.9)
+    return ratio * maps + (1 - ratio) * labels
 
 
 def token_label_loss(
@@ -89,7 +161,11 @@ def token_label_loss(
     token_targets: Float[Array, "B h w K"],
     weight: float = 0.5,
 ) -> Float[Array, "B"]:
-    """Cross-entropy of the class token, plus `weight` times the mean of the patches' (eq. 4)."""
+    """Compute the class token's cross-entropy plus `weight` times the tokens' mean (eq. 4).
+
+    The weight is β = 0.5 in the paper and in VOLO's code (`--dense-weight`); TokenLabeling's own
+    code has 1.
+    """
     own = optax.softmax_cross_entropy(class_logits.astype(jnp.float32), class_targets)
     dense = optax.softmax_cross_entropy(token_logits.astype(jnp.float32), token_targets)
     return own + weight * dense.mean(axis=(1, 2))

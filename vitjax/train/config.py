@@ -53,12 +53,15 @@ DEFAULTS: dict[str, Any] = {
         "erase": 0.0,
         "mixtoken": 0.0,
     },
-    # Of each token (VOLO): the folder of `vitjax labels`, or the image's label where it is empty.
-    # The class token learns the image's label ("label"), or the mean of its tokens' ("maps").
-    "token_labels": {"maps": "", "weight": 0.0, "class_target": "label"},
+    "token_labels": {  # of each token (VOLO); see vitjax/tasks/token_labels.py
+        "maps": "",  # the folder of `vitjax labels`; empty: every token has its image's label
+        "weight": 0.0,
+        "class_target": "label",  # of the class token: "label", "maps" of the crop, or "both"
+        "scores": "probabilities",  # what the maps hold; or "logits"
+    },
     "distillation": {
         "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
-        "kind": "hard",
+        "kind": "hard",  # "soft" (arXiv:2012.12877, eq. 2) or "soft_mean" (DeiT's code)
         "weight": 0.5,
         "temperature": 3.0,
     },
