@@ -32,6 +32,24 @@ def test_another_model_brings_its_own_hyperparameters(
     assert "sets width for vit_s16; swin_tiny keeps its own values." in caplog.text
 
 
+def test_another_optimizer_and_schedule_leave_out_what_they_do_not_read(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.py"
+    path.write_text(
+        "def get_config():\n"
+        "    return dict(optimizer=dict(b1=0.5, b2=0.99, weight_decay=0.1),"
+        " schedule=dict(end_factor=0.1, warmup_steps=3))\n"
+    )
+    c = load(str(path), optimizer__name="sgd", schedule__name="rsqrt")
+    assert (c.optimizer.b1, c.optimizer.b2, c.optimizer.weight_decay) == (0.5, 0.999, 0.1)
+    assert (c.schedule.end_factor, c.schedule.warmup_steps) == (0.0, 3)
+    assert "sets b2 for adamw; sgd keeps its own values." in caplog.text
+    assert "sets end_factor for cosine; rsqrt keeps its own values." in caplog.text
+    assert load(str(path)).optimizer.b2 == 0.99
+    assert load(str(path), optimizer__name="sgd", optimizer__b2="0.5").optimizer.b2 == 0.5
+
+
 def test_values_take_the_type_of_their_field(file: str) -> None:
     c = load(
         file,

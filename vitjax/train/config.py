@@ -11,6 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vitjax.train.optimizer import OPTIMIZERS, SCHEDULES
+
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "epochs": 0.0,  # length of the run, in passes over the training images …
@@ -132,7 +134,8 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
       path: a Python file; what follows a colon is given to its `get_config`.
       overrides: "optimizer.weight_decay" → the text given on the command line. Another
         "model.name" than the file's takes that model as it is on the menu: the file's
-        hyperparameters are its own model's, and dropped, aloud.
+        hyperparameters are its own model's, and dropped with a warning. So are those of the file's
+        optimizer and schedule that another "optimizer.name" or "schedule.name" does not read.
       model_options: model name → its hyperparameters with their defaults; they are fields of
         `config.model` too.
 
@@ -147,16 +150,27 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
     options = model_options(name)
     if name != own:  # the file's hyperparameters were chosen for its own model
         kept = {k: v for k, v in section.items() if k in DEFAULTS["model"]}
-        if dropped := sorted(section.keys() - kept.keys()):
-            log.warning(
-                "%s sets %s for %s; %s keeps its own values.", path, ", ".join(dropped), own, name
-            )
+        _warn_dropped(path, section.keys() - kept.keys(), own, name)
         file["model"] = kept
+    for menu, reads in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        section = file.get(menu, {})
+        own = section.get("name", DEFAULTS[menu]["name"])
+        name = overrides.get(f"{menu}.name", own)
+        if name != own and name in reads:
+            of_others = {key for keys in reads.values() for key in keys} - set(reads[name])
+            _warn_dropped(path, section.keys() & of_others, own, name)
+            file[menu] = {k: v for k, v in section.items() if k not in of_others}
     for key, value in _flatten(file).items():
         _set(config, key, value, options, where=path)
     for key, text in overrides.items():
         _set(config, key, _literal(text), options, where="the command line", text=text)
     return config.lock()
+
+
+def _warn_dropped(path: str, keys: Collection[str], own: str, name: str) -> None:
+    if keys:
+        listed = ", ".join(sorted(keys))
+        log.warning("%s sets %s for %s; %s keeps its own values.", path, listed, own, name)
 
 
 def _run_file(path: str) -> dict[str, Any]:
