@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from vitjax.kernels import cpu
 from vitjax.kernels.attention import attention_16
 
 
@@ -33,9 +34,8 @@ def attention_weights(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype = jnp.promote_types(q.dtype, jnp.float32)
-    logits = jnp.einsum(
-        "...nhd,...mhd->...hnm", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=dtype
-    )
+    q, k = cpu.heads_first(q * jnp.asarray(scale, q.dtype)), cpu.heads_first(k)
+    logits = jnp.einsum("...nhd,...mhd->...hnm", q, k, preferred_element_type=dtype)
     if bias is not None:
         logits += bias.astype(dtype)
     if mask is not None:
@@ -47,7 +47,7 @@ def weighted_sum(
     weights: Float[Array, "*B h N M"], v: Float[Array, "*B M h e"]
 ) -> Float[Array, "*B N h e"]:
     """Each query's values, mixed by its weights."""
-    return jnp.einsum("...hnm,...mhe->...nhe", weights, v)
+    return cpu.heads_first(jnp.einsum("...hnm,...mhe->...nhe", weights, cpu.heads_first(v)))
 
 
 def dot_product_attention(

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.windows import relative_bias_of_map
+from vitjax.kernels import cpu
 from vitjax.layers.conv import depthwise_conv, require_map
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import layer_norm
@@ -138,8 +139,8 @@ class Projections(nn.Module):
             bias = self.param("bias", init["bias_init"], self.sizes, jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jnp.einsum("...nc,cthd->...nthd", x, kernel)
-        parts = (y[..., i, :, :] for i in range(self.sizes[0]))
-        return tuple(part if bias is None else part + bias[i] for i, part in enumerate(parts))
+        parts = enumerate(cpu.cut(y))
+        return tuple(part if bias is None else part + bias[i] for i, part in parts)
 
 
 def merge_heads(

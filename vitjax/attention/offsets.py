@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.sampling import reference_points
+from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import gelu
 from vitjax.layers.norm import layer_norm
@@ -97,6 +98,7 @@ class OffsetNetwork(nn.Module):
         width, init = q.shape[-1], self.param_init
         q = nn.Conv(
             width, (k, k), (s, s), ((pad, pad),) * 2, feature_group_count=width,
+            conv_general_dilated=depthwise_conv_general_dilated,
             use_bias=self.use_bias, **init.conv(k * k, k * k), dtype=self.dtype, name="conv",
         )(q)  # fmt: skip
         q = gelu(layer_norm(1e-5).build(dtype=self.dtype, name="norm")(q))

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.init import NORMAL, Init
 
 
@@ -39,6 +40,7 @@ def depthwise_conv(
             (stride,) * 2,
             pad,
             feature_group_count=width,
+            conv_general_dilated=depthwise_conv_general_dilated,
             **param_init.conv(k * k, k * k),
             dtype=dtype,
             name=name,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,10 @@ from vitjax.layers.init import NORMAL, Init
 
 def gelu(x: Array) -> Array:
     """The exact GELU (with erf): the tanh form moves logits by up to 7e-3."""
-    return gelu_16(x) if x.dtype.itemsize == 2 else jax.nn.gelu(x, approximate=False)
+    if x.dtype.itemsize == 2:
+        return gelu_16(x)
+    exact = partial(jax.nn.gelu, approximate=False)
+    return jax.lax.platform_dependent(x, cpu=gelu_16, default=exact)
 
 
 @jax.custom_vjp
@@ -26,13 +30,14 @@ def gelu_16(x: Array) -> Array:
 
 def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
     # The barrier keeps XLA from keeping the forward pass's erf, as large as x.
-    x = jax.lax.optimization_barrier(x).astype(jnp.float32)
+    x = jax.lax.optimization_barrier(x)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     density = jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
     return ((grad * (_normal_cdf(x) + x * density)).astype(grad.dtype),)
 
 
 def _normal_cdf(x: Array) -> Array:
-    return 0.5 + 0.5 * jax.lax.erf(x.astype(jnp.float32) * 0.5**0.5)
+    return 0.5 + 0.5 * jax.lax.erf(x.astype(jnp.promote_types(x.dtype, jnp.float32)) * 0.5**0.5)
 
 
 gelu_16.defvjp(lambda x: (gelu_16(x), x), _gelu_backward)

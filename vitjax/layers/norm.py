@@ -1,11 +1,15 @@
 """The normalisations as specs; their variance is two-pass, as E[x²] - E[x]² loses digits."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
+from flax.linen.dtypes import promote_dtype
+from jax.lax import platform_dependent
+from jaxtyping import Array, Float
 
+from vitjax.kernels.norm import layer_norm as cpu_layer_norm
 from vitjax.layers.spec import Spec, spec
 
 
@@ -14,10 +18,29 @@ def layer_norm(epsilon: float = 1e-6) -> Spec:
     return spec(_layer_norm, epsilon=epsilon)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Flax's LayerNorm; in 32 bits on CPUs, `vitjax.kernels.norm.layer_norm`."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:  # type: ignore[override]
+        if self.use_fast_variance or not (self.use_scale and self.use_bias):
+            return super().__call__(x)
+        width = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, width, self.param_dtype)
+        bias = self.param("bias", self.bias_init, width, self.param_dtype)
+        x, scale, bias = promote_dtype(x, scale, bias, dtype=self.dtype)
+
+        def flax(x: Array, scale: Array, bias: Array) -> Array:
+            params = {"params": {"scale": scale, "bias": bias}}
+            return nn.LayerNorm(self.epsilon, use_fast_variance=False, parent=None).apply(params, x)
+
+        return platform_dependent(x, scale, bias, cpu=partial(cpu_layer_norm, epsilon=self.epsilon), default=flax)
+
+
 def _layer_norm(epsilon: float, dtype: Any = None, **options: Any) -> nn.LayerNorm:
     """Of 16-bit numbers the one-pass variance, in float32, loses nothing that they have."""
     one_pass = dtype is not None and jnp.dtype(dtype).itemsize == 2
-    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, **options)
+    return LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, **options)
 
 
 def batch_norm(epsilon: float = 1e-5) -> Spec:

@@ -1,0 +1,195 @@
+"""How fast models run and train on this machine's CPU, beside timm on PyTorch and ONNX Runtime.
+
+  python benchmarks/cpu.py                         # prints the table of docs/performance.md
+  --models=deit_tiny,swin_tiny --directions=forward,train --contestants=vitjax,timm
+  --rounds=5 --json=FILE
+  --profile=swin_tiny:train                        # instead: operations by their time, as text
+
+Each contestant is a process of its own, and all of a row take turns, one step each, so that what
+else the machine does falls on all alike. A ratio is the median over rounds of a contestant's time
+over ours; above 1 we are faster. Where other programs already use the processors, only times are
+printed, and no ratios. `torch`, `timm` and `onnxruntime` may live in another environment
+(`--torch-python=PATH`). Needs the extra `torch`, timm, and onnx and onnxruntime for their column.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from cpu_worker import CONTESTANTS, TIMM
+
+ROOT = pathlib.Path(__file__).parent.parent
+BATCH = {"forward": 8, "train": 16}
+
+
+class Worker:
+    """A contestant's process; `failed` holds its last line where it ended early."""
+
+    def __init__(self, python: str, contestant: str, direction: str, model: str) -> None:
+        worker = [python, str(ROOT / "benchmarks/cpu_worker.py"), contestant, direction, model]
+        self.process = subprocess.Popen(
+            [*worker, str(BATCH[direction])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        )
+        self.times: list[float] = []
+        self.ready = self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            _, error = self.process.communicate()
+            raise RuntimeError((error.strip().splitlines() or ["it ended without a word"])[-1])
+        return json.loads(line)
+
+    def step(self) -> None:
+        """Run one step, and keep its seconds."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        self.times.append(self._answer())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one model in one direction: median seconds, ratios to ours, seconds to begin."""
+    workers: dict[str, Worker] = {}
+    failed: dict[str, str] = {}
+    for name in args.contestants:
+        if direction not in CONTESTANTS[name]:
+            continue
+        python = sys.executable if name == "vitjax" else args.torch_python
+        try:
+            workers[name] = Worker(python, name, direction, model)
+        except RuntimeError as error:
+            failed[name] = str(error)
+            print(f"{model} {direction}: {name} does not run: {error}", file=sys.stderr)
+    for _ in range(args.rounds + 1):
+        for worker in list(workers.values()):
+            worker.step()
+    for worker in workers.values():
+        worker.close()
+        del worker.times[0]  # of the first round, in which each wakes up
+    ours = workers["vitjax"].times if "vitjax" in workers else None
+    return {
+        "model": model,
+        "direction": direction,
+        "seconds": {n: statistics.median(w.times) for n, w in workers.items()},
+        "first_step": {n: w.ready["first"] for n, w in workers.items()},
+        "versions": {n: w.ready["version"] for n, w in workers.items()},
+        "failed": failed,
+        "ratios": ours
+        and {
+            n: statistics.median(theirs / own for theirs, own in zip(w.times, ours))
+            for n, w in workers.items()
+            if n != "vitjax"
+        },
+    }
+
+
+def table(rows: list[dict[str, Any]], contestants: list[str], quiet: bool) -> str:
+    """Markdown: ours in ms, each other's ratio to it, and seconds to the first step."""
+    others = [c for c in contestants if c != "vitjax"]
+    head = ["model", "direction", "ours (ms)", *others, "first step: ours (s)", "timm (s)"]
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for r in rows:
+        cells = [r["model"], r["direction"], f"{1e3 * r['seconds'].get('vitjax', 0):,.0f}"]
+        for other in others:
+            seconds, ratio = r["seconds"].get(other), (r["ratios"] or {}).get(other)
+            shown = "" if seconds is None else f"{1e3 * seconds:,.0f} ms"
+            cells.append(f"{ratio:.2f} ({shown})" if quiet and ratio else shown)
+        cells += [f"{r['first_step'][n]:.1f}" if n in r["first_step"] else ""
+                  for n in ("vitjax", "timm")]  # fmt: skip
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def profile(model: str, direction: str, rows: int = 30) -> str:
+    """Text of where a step's time goes: by place in the model, and by compiled operation.
+
+    A place is the operation's path without the numbers of layers. An operation that the compiler
+    fused is at the place of its root.
+    """
+    import jax
+
+    step, _, program = CONTESTANTS["vitjax"][direction](model, BATCH[direction])
+    step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(3):
+                step()
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        data = jax.profiler.ProfileData.from_file(str(path))
+    named = re.findall(r"%(\S+) = .*op_name=\"([^\"]*)\"", program.as_text())
+    paths = {name: re.sub(r"jit\(\w+\)/|_\d+|\d+", "", path) for name, path in named}
+    places, operations = collections.Counter(), collections.Counter()
+    for event in (e for plane in data.planes for line in plane.lines for e in line.events):
+        if "hlo_op" in dict(event.stats):
+            ms = event.duration_ns / 3e6
+            places[paths.get(event.name, "?"), re.sub(r"[.\d]+$", "", event.name)] += ms
+            operations[event.name] += ms
+    total = sum(operations.values())
+    lines = [f"{total:,.1f} ms of processor time a step, in {len(operations)} operations"]
+    lines += [f"{ms:9.2f} ms {ms / total:6.1%}  {place}  ({kind})"
+              for (place, kind), ms in places.most_common(rows)]  # fmt: skip
+    lines += [f"{ms:9.2f} ms {ms / total:6.1%}  {name}  {paths.get(name, '')}"
+              for name, ms in operations.most_common(rows // 2)]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table, or the profile."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", default=",".join(TIMM))
+    parser.add_argument("--directions", default="forward,train")
+    parser.add_argument("--contestants", default=",".join(CONTESTANTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--profile")
+    args = parser.parse_args()
+    if args.profile:
+        model, _, direction = args.profile.partition(":")
+        print(profile(model, direction or "train"))
+        return 0
+    args.contestants = args.contestants.split(",")
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
+    quiet = load <= cores
+    if not quiet:
+        print(
+            f"The load average is {load:.1f} on {cores} cores: other programs run, and ratios would "
+            "mislead; times follow without them. Wait until it is quiet.",
+            file=sys.stderr,
+        )
+    rows, begin = [], time.perf_counter()
+    pairs = [(m, d) for m in args.models.split(",") for d in args.directions.split(",")]
+    for i, (model, direction) in enumerate(pairs):
+        rows.append(row(model, direction, args))
+        left = (time.perf_counter() - begin) / (i + 1) * (len(pairs) - i - 1)
+        print(f"{model} {direction}: {rows[-1]['seconds']}, ETA {left:.0f} s", file=sys.stderr)
+    print(table(rows, args.contestants, quiet))
+    versions = sorted({v for r in rows for v in r["versions"].values()})
+    print(f"\n{cores} cores, Python {sys.version.split()[0]}, {', '.join(versions)}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""One contestant of `benchmarks/cpu.py`, in a process of its own: it compiles, then does one step
+for each line that it reads, and answers with its seconds.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CLASSES = 1000
+TIMM = {
+    "deit_tiny": "deit_tiny_patch16_224",
+    "vit_s16": "vit_small_patch16_224",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "pvt_v2_b2": "pvt_v2_b2",
+    "volo_d1": "volo_d1_224",
+}
+"""Model → its name in timm."""
+
+
+class Contestant(NamedTuple):
+    """One step and the versions that it runs with; `program` is the compiled one, of ours."""
+
+    step: Callable[[], Any]
+    version: str
+    program: Any = None
+
+
+def images(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
+
+
+def vitjax_forward(name: str, batch: int) -> Contestant:
+    import jax
+
+    import vitjax
+    from vitjax.train.compiler import compiler_options
+
+    model, x = vitjax.create_model(name), jax.numpy.asarray(images(batch))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    options = compiler_options(jax.devices())
+    step = jax.jit(model.apply, compiler_options=options).lower(variables, x).compile()
+    run = lambda: jax.block_until_ready(step(variables, x))  # noqa: E731
+    return Contestant(run, f"jax {jax.__version__}", step)
+
+
+def vitjax_train(name: str, batch: int) -> Contestant:
+    """The training step that `train.py` runs, with AdamW."""
+    import jax
+
+    from vitjax.models import from_config, model_options
+    from vitjax.tasks import classification
+    from vitjax.train import config as configs
+    from vitjax.train import sharding
+    from vitjax.train.setup import make_setup
+
+    flags = {
+        **{"model.name": name, "data.image_size": "224", "data.batch_size": str(batch)},
+        **{"data.eval_crop": "1.0", "optimizer.b2": "0.999"},
+    }
+    digits = os.path.join(os.path.dirname(__file__), "../configs/digits.py")
+    config = configs.load_config(digits, flags, model_options)
+    model = from_config(config.model.to_dict(), CLASSES, 224)
+    task = classification.from_config(config, model, CLASSES, None)
+    setup = make_setup(config, task, sharding.make_mesh(config.mesh), 1000)
+    key = jax.random.key(0)
+    held = [setup.init(key)]
+    data = {
+        "image": np.clip(128 + 64 * images(batch), 0, 255).astype(np.uint8),
+        "label": np.arange(batch, dtype=np.int32),
+        "mask": np.ones(batch, np.float32),
+    }
+    data = jax.device_put(data, setup.batch_sharding)
+    step = setup.train_step.lower(held[0], data, key).compile()
+
+    def run() -> None:
+        held[0], metrics = step(held[0], data, key)
+        jax.block_until_ready((held[0], metrics))
+
+    return Contestant(run, f"jax {jax.__version__}", step)
+
+
+def _timm(name: str) -> Any:
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)
+    return timm.create_model(TIMM[name], num_classes=CLASSES)
+
+
+def _nchw(batch: int) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(images(batch).transpose(0, 3, 1, 2)))
+
+
+def timm_forward(name: str, batch: int, compiled: bool = False) -> Contestant:
+    import torch
+
+    model, x = _timm(name).eval(), _nchw(batch)
+    run = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        with torch.inference_mode():
+            run(x)
+
+    return Contestant(step, f"torch {torch.__version__}")
+
+
+def timm_compiled(name: str, batch: int) -> Contestant:
+    return timm_forward(name, batch, compiled=True)
+
+
+def timm_train(name: str, batch: int) -> Contestant:
+    import timm
+    import torch
+
+    model, x, labels = _timm(name).train(), _nchw(batch), torch.arange(batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(x), labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return Contestant(step, f"torch {torch.__version__}, timm {timm.__version__}")
+
+
+def onnx_forward(name: str, batch: int) -> Contestant:
+    """timm's model, exported by PyTorch's tracing exporter."""
+    import io
+    import warnings
+
+    import onnxruntime
+    import torch
+
+    model, x, file = _timm(name).eval(), _nchw(batch), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), file, input_names=["x"], opset_version=18, dynamo=False)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    feed = {"x": x.numpy()}
+    return Contestant(
+        lambda: session.run(None, feed), f"onnxruntime {onnxruntime.__version__}"
+    )
+
+
+CONTESTANTS = {
+    "vitjax": {"forward": vitjax_forward, "train": vitjax_train},
+    "timm": {"forward": timm_forward, "train": timm_train},
+    "compiled": {"forward": timm_compiled},
+    "onnx": {"forward": onnx_forward},
+}
+
+
+def main() -> None:
+    """Answer `ready` with the seconds to the end of the first step, then time steps."""
+    contestant, direction, name, batch = sys.argv[1:5]
+    begin = time.perf_counter()
+    step, version, _ = CONTESTANTS[contestant][direction](name, int(batch))
+    step()
+    print(json.dumps({"first": time.perf_counter() - begin, "version": version}), flush=True)
+    for _ in sys.stdin:
+        begin = time.perf_counter()
+        step()
+        print(json.dumps(time.perf_counter() - begin), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Depthwise convolution on CPUs, where XLA has no good form of it.
+
+The plain form is `jax.lax.conv_general_dilated`, which every other platform keeps; a test compares
+values and gradients. On CPUs the output is a sum of k² shifted products, the input's gradient
+likewise, and the kernel's gradient one sum for each shift, image by image. Training PVT v2-B2 spent
+nine tenths of its time in the plain form's gradients (`benchmarks/cpu.py`).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def depthwise_conv_general_dilated(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k l 1 C"],
+    strides: Sequence[int],
+    padding: Sequence[Pair],
+    *,
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
+    feature_group_count: int,
+    **layout: Any,
+) -> Float[Array, "B h w C"]:
+    """Convolve each channel with its own kernel, for `nn.Conv(conv_general_dilated=…)`.
+
+    Differentiable in reverse, any number of times.
+
+    Raises:
+      ValueError: dilations, or several outputs for a channel; the plain form has them.
+    """
+    if {*lhs_dilation, *rhs_dilation} != {1} or not (
+        feature_group_count == x.shape[-1] == kernel.shape[-1]
+    ):
+        raise ValueError(
+            f"A depthwise convolution has one output for each channel and no dilation; got "
+            f"{feature_group_count} groups for {x.shape[-1]} channels, a kernel of shape "
+            f"{kernel.shape}, and dilations {lhs_dilation} and {rhs_dilation}. Use "
+            f"jax.lax.conv_general_dilated."
+        )
+    layout.pop("dimension_numbers", None)
+    return _depthwise(x, kernel, tuple(strides), tuple(padding))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    shifts = partial(_shifts, strides=strides, padding=padding)
+    plain = partial(_plain, strides=strides, padding=padding)
+    return jax.lax.platform_dependent(x, kernel, cpu=shifts, default=plain)
+
+
+def _forward(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Any:
+    return _depthwise(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(strides: Pair, padding: tuple[Pair, Pair], kept: Any, grad: Array) -> Any:
+    shifts = partial(_shifts_gradients, strides=strides, padding=padding)
+    plain = partial(_plain_gradients, strides=strides, padding=padding)
+    return jax.lax.platform_dependent(*kept, grad, cpu=shifts, default=plain)
+
+
+_depthwise.defvjp(_forward, _backward)
+
+
+def _plain(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, feature_group_count=x.shape[-1], dimension_numbers=LAYOUT
+    )
+
+
+def _plain_gradients(
+    x: Array, kernel: Array, grad: Array, strides: Pair, padding: tuple[Pair, Pair]
+) -> tuple[Array, Array]:
+    return jax.vjp(partial(_plain, strides=strides, padding=padding), x, kernel)[1](grad)
+
+
+def _shifts(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    """Sum the shifted maps, each times its row of the kernel."""
+    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    views = _views(x, kernel.shape[:2], strides, padding)
+    return sum(view * kernel[i, j, 0] for (i, j), view in views).astype(x.dtype)  # type: ignore
+
+
+def _shifts_gradients(
+    x: Array, kernel: Array, grad: Array, strides: Pair, padding: tuple[Pair, Pair]
+) -> tuple[Array, Array]:
+    """The input's: a convolution of the gradient with the flipped kernel, which undoes strides by
+    zeros in between. The kernel's: sums over positions, accumulated image by image, as a map and
+    its gradient then stay in the cache.
+    """
+    size = kernel.shape[:2]
+    spread = [(0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)]
+    spread = jax.lax.pad(grad, jnp.zeros((), grad.dtype), spread)
+    before = [k - 1 - low for k, (low, _) in zip(size, padding, strict=True)]
+    sides = zip(x.shape[1:3], spread.shape[1:3], size, before, strict=True)
+    around = [(b, n - (m + b - k + 1)) for n, m, k, b in sides]
+    dx = _shifts(spread, kernel[::-1, ::-1], (1, 1), tuple(around))
+
+    def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
+        one, g = (a[None].astype(total.dtype) for a in image)
+        views = _views(one, size, strides, padding)
+        sums = [jnp.sum(view * g, axis=(0, 1, 2)) for _, view in views]
+        return total + jnp.stack(sums).reshape(kernel.shape), None
+
+    dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+    dk, _ = jax.lax.scan(add, jnp.zeros(kernel.shape, dtype), (x, grad))
+    return dx, dk.astype(kernel.dtype)
+
+
+def _views(x: Array, size: Sequence[int], strides: Pair, padding: tuple[Pair, Pair]) -> Any:
+    """Give the map as each element of the kernel sees it: ((i, j), `[B, h, w, C]`)."""
+    margins = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # negative margins crop
+    batch, height, width, channels = x.shape
+    rows, columns = ((n - k) // s * s + 1 for n, k, s in zip((height, width), size, strides))
+    for i in range(size[0]):
+        for j in range(size[1]):
+            end = (batch, i + rows, j + columns, channels)
+            yield (i, j), jax.lax.slice(x, (0, i, j, 0), end, (1, *strides, 1))
