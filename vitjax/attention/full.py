@@ -138,7 +138,7 @@ class Projections(nn.Module):
         if self.use_bias:
             bias = self.param("bias", init["bias_init"], self.sizes, jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = jnp.einsum("...nc,cthd->...nthd", x, kernel)
+        y = cpu.keep(jnp.einsum("...nc,cthd->...nthd", cpu.keep(x), kernel))
         parts = enumerate(cpu.cut(y))
         return tuple(part if bias is None else part + bias[i] for i, part in parts)
 
@@ -149,5 +149,7 @@ def merge_heads(
     """Concatenates the heads and projects them, with the mixer's `drop_rate`."""
     x = x.reshape(*x.shape[:-2], -1)
     width = x.shape[-1]
-    x = nn.Dense(width, **mixer.param_init.dense(width, width), dtype=mixer.dtype, name=name)(x)
+    init = mixer.param_init.dense(width, width)
+    options = dict(dtype=mixer.dtype, dot_general=cpu.dot_general)
+    x = nn.Dense(width, **init, **options, name=name)(x)
     return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

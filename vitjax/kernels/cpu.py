@@ -41,6 +41,15 @@ def cut(x: Float[Array, "*B n h d"]) -> tuple[Float[Array, "*B h d"], ...]:
     return platform_dependent(x, cpu=_split, default=_index)
 
 
+def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Array:
+    """Multiply as `jax.lax.dot_general`, for `nn.Dense(dot_general=…)`, between kept values.
+
+    The kernel's gradient reads its operands transposed; XLA's CPU backend would compute what they
+    depend on in that order, element by element with strides.
+    """
+    return keep(jax.lax.dot_general(keep(x), kernel, dims, precision=precision))
+
+
 def _same(x: Array) -> Array:
     return x
 

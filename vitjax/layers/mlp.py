@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.kernels import cpu
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 
@@ -91,6 +92,7 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
         def dense(width: int, name: str, **kwargs: Any) -> nn.Dense:
             init = self.param_init.of_mlp(x.shape[-1], width)
+            kwargs = {"dot_general": cpu.dot_general, **kwargs}
             return nn.Dense(width, **init, dtype=self.dtype, name=name, **kwargs)
 
         def drop(x: Array) -> Array:
@@ -126,7 +128,8 @@ class ConvMlp(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         def dense(width: int, name: str) -> nn.Dense:
             init = self.param_init.of_mlp(x.shape[-1], width)
-            return nn.Dense(width, **init, dtype=self.dtype, name=name)
+            options = dict(dtype=self.dtype, dot_general=cpu.dot_general)
+            return nn.Dense(width, **init, **options, name=name)
 
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
