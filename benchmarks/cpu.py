@@ -155,7 +155,9 @@ def profile(model: str, direction: str, rows: int = 30) -> str:
 
 def main() -> int:
     """Print the table, or the profile."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--models", default=",".join(TIMM))
     parser.add_argument("--directions", default="forward,train")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS))

@@ -147,9 +147,7 @@ def onnx_forward(name: str, batch: int) -> Contestant:
         torch.onnx.export(model, (x,), file, input_names=["x"], opset_version=18, dynamo=False)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     feed = {"x": x.numpy()}
-    return Contestant(
-        lambda: session.run(None, feed), f"onnxruntime {onnxruntime.__version__}"
-    )
+    return Contestant(lambda: session.run(None, feed), f"onnxruntime {onnxruntime.__version__}")
 
 
 CONTESTANTS = {

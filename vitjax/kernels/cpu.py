@@ -1,16 +1,17 @@
 """Where values lie in memory on CPUs: hints to XLA's CPU backend, which are no operation elsewhere.
 
-Each is linear and the identity, so that values and gradients are those of the plain form, which is
-no call at all. What each is for was read off `benchmarks/cpu.py --profile`; its gain is in
-docs/performance.md.
+Each is linear and changes no number. What each is for was read off `benchmarks/cpu.py --profile`;
+its gain is in docs/performance.md.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.lax import optimization_barrier, platform_dependent
+from jax.lax import optimization_barrier
 from jaxtyping import Array, Float
+
+from vitjax.kernels.platform import linear_on_cpu
 
 
 def keep(x: Array) -> Array:
@@ -20,7 +21,7 @@ def keep(x: Array) -> Array:
     fusion holds one, the value is computed anew for each, and so is what it was computed from: in
     the gradient of a residual network, the whole chain of additions behind it.
     """
-    return platform_dependent(x, cpu=optimization_barrier, default=_same)
+    return _keep(x)[0]
 
 
 def heads_first(x: Float[Array, "*B N h d"]) -> Float[Array, "*B N h d"]:
@@ -29,16 +30,16 @@ def heads_first(x: Float[Array, "*B N h d"]) -> Float[Array, "*B N h d"]:
     Left to itself, the product over heads that are not leading is computed without blocks, at a
     fourth of the speed.
     """
-    return platform_dependent(x, cpu=_heads_first, default=_same)
+    return _heads_first(x)[0]
 
 
 def cut(x: Float[Array, "*B n h d"]) -> tuple[Float[Array, "*B h d"], ...]:
     """Return the n parts along the third last axis.
 
-    The gradient of indexing is a sum of padded arrays, which CPUs compute as such; that of a split
-    is a concatenation.
+    The gradient of indexing is a sum of padded arrays, which CPUs compute as such; here it is a
+    concatenation.
     """
-    return platform_dependent(x, cpu=_split, default=_index)
+    return _cut(x)
 
 
 def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Array:
@@ -50,18 +51,32 @@ def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Ar
     return keep(jax.lax.dot_general(keep(x), kernel, dims, precision=precision))
 
 
-def _same(x: Array) -> Array:
-    return x
+def _same(x: Array) -> tuple[Array]:
+    return (x,)
 
 
-def _heads_first(x: Array) -> Array:
-    return jnp.swapaxes(optimization_barrier(jnp.swapaxes(x, -3, -2)), -3, -2)
+def _barrier(x: Array) -> tuple[Array]:
+    return (optimization_barrier(x),)
+
+
+def _swapped_barrier(x: Array) -> tuple[Array]:
+    return (jnp.swapaxes(optimization_barrier(jnp.swapaxes(x, -3, -2)), -3, -2),)
 
 
 def _index(x: Array) -> tuple[Array, ...]:
     return tuple(x[..., i, :, :] for i in range(x.shape[-3]))
 
 
-def _split(x: Array) -> tuple[Any, ...]:
-    parts = jax.lax.split(x, (1,) * x.shape[-3], axis=x.ndim - 3)
-    return tuple(jnp.squeeze(part, -3) for part in parts)
+def _padded_sum(*parts: Array) -> tuple[Array]:
+    shape = (*parts[0].shape[:-2], len(parts), *parts[0].shape[-2:])
+    return jax.linear_transpose(_index, jax.ShapeDtypeStruct(shape, parts[0].dtype))(parts)
+
+
+def _stack(*parts: Array) -> tuple[Array]:
+    return (jnp.stack(parts, axis=-3),)
+
+
+_keep = linear_on_cpu(_same, _barrier, lambda grad: _keep(grad))
+_heads_first = linear_on_cpu(_same, _swapped_barrier, lambda grad: _heads_first(grad))
+_cut = linear_on_cpu(_index, _index, lambda *grads: _join(*grads))
+_join = linear_on_cpu(_padded_sum, _stack, lambda grad: _cut(grad))

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.kernels.platform import on_cpu
+
 Pair = tuple[int, int]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -51,9 +53,7 @@ def depthwise_conv_general_dilated(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
-    shifts = partial(_shifts, strides=strides, padding=padding)
-    plain = partial(_plain, strides=strides, padding=padding)
-    return jax.lax.platform_dependent(x, kernel, cpu=shifts, default=plain)
+    return _output(x, kernel, strides=strides, padding=padding)[0]
 
 
 def _forward(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Any:
@@ -61,31 +61,32 @@ def _forward(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair])
 
 
 def _backward(strides: Pair, padding: tuple[Pair, Pair], kept: Any, grad: Array) -> Any:
-    shifts = partial(_shifts_gradients, strides=strides, padding=padding)
-    plain = partial(_plain_gradients, strides=strides, padding=padding)
-    return jax.lax.platform_dependent(*kept, grad, cpu=shifts, default=plain)
+    return _gradients(*kept, grad, strides=strides, padding=padding)
 
 
 _depthwise.defvjp(_forward, _backward)
 
 
-def _plain(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, feature_group_count=x.shape[-1], dimension_numbers=LAYOUT
+def _plain(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> tuple[Array]:
+    groups = x.shape[-1]
+    y = jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, feature_group_count=groups, dimension_numbers=LAYOUT
     )
+    return (y,)
 
 
 def _plain_gradients(
     x: Array, kernel: Array, grad: Array, strides: Pair, padding: tuple[Pair, Pair]
 ) -> tuple[Array, Array]:
-    return jax.vjp(partial(_plain, strides=strides, padding=padding), x, kernel)[1](grad)
+    return jax.vjp(partial(_plain, strides=strides, padding=padding), x, kernel)[1]((grad,))
 
 
-def _shifts(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+def _shifts(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> tuple[Array]:
     """Sum the shifted maps, each times its row of the kernel."""
     kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     views = _views(x, kernel.shape[:2], strides, padding)
-    return sum(view * kernel[i, j, 0] for (i, j), view in views).astype(x.dtype)  # type: ignore
+    terms = [view * kernel[i, j, 0] for (i, j), view in views]
+    return (sum(terms[1:], terms[0]).astype(x.dtype),)
 
 
 def _shifts_gradients(
@@ -101,7 +102,7 @@ def _shifts_gradients(
     before = [k - 1 - low for k, (low, _) in zip(size, padding, strict=True)]
     sides = zip(x.shape[1:3], spread.shape[1:3], size, before, strict=True)
     around = [(b, n - (m + b - k + 1)) for n, m, k, b in sides]
-    dx = _shifts(spread, kernel[::-1, ::-1], (1, 1), tuple(around))
+    (dx,) = _shifts(spread, kernel[::-1, ::-1], (1, 1), tuple(around))
 
     def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
         one, g = (a[None].astype(total.dtype) for a in image)
@@ -124,3 +125,7 @@ def _views(x: Array, size: Sequence[int], strides: Pair, padding: tuple[Pair, Pa
         for j in range(size[1]):
             end = (batch, i + rows, j + columns, channels)
             yield (i, j), jax.lax.slice(x, (0, i, j, 0), end, (1, *strides, 1))
+
+
+_output = on_cpu(_plain, _shifts)
+_gradients = on_cpu(_plain_gradients, _shifts_gradients)

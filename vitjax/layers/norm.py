@@ -1,15 +1,12 @@
 """The normalisations as specs; their variance is two-pass, as E[x²] - E[x]² loses digits."""
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
-from jax.lax import platform_dependent
 from jaxtyping import Array, Float
 
-from vitjax.kernels.norm import layer_norm as cpu_layer_norm
+from vitjax.kernels import cpu
 from vitjax.layers.spec import Spec, spec
 
 
@@ -19,22 +16,12 @@ def layer_norm(epsilon: float = 1e-6) -> Spec:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Flax's LayerNorm; in 32 bits on CPUs, `vitjax.kernels.norm.layer_norm`."""
+    """Flax's LayerNorm between kept values: its gradient is three sums, and XLA's CPU backend would
+    compute what stands behind it for each (`vitjax.kernels.cpu.keep`).
+    """
 
-    @nn.compact
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:  # type: ignore[override]
-        if self.use_fast_variance or not (self.use_scale and self.use_bias):
-            return super().__call__(x)
-        width = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, width, self.param_dtype)
-        bias = self.param("bias", self.bias_init, width, self.param_dtype)
-        x, scale, bias = promote_dtype(x, scale, bias, dtype=self.dtype)
-
-        def flax(x: Array, scale: Array, bias: Array) -> Array:
-            params = {"params": {"scale": scale, "bias": bias}}
-            return nn.LayerNorm(self.epsilon, use_fast_variance=False, parent=None).apply(params, x)
-
-        return platform_dependent(x, scale, bias, cpu=partial(cpu_layer_norm, epsilon=self.epsilon), default=flax)
+        return cpu.keep(super().__call__(cpu.keep(x)))
 
 
 def _layer_norm(epsilon: float, dtype: Any = None, **options: Any) -> nn.LayerNorm:

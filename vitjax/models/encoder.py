@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from vitjax.attention import parse_mixers
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, all_zeros, glorot_uniform, lecun_normal
-from vitjax.layers.mlp import Mlp
+from vitjax.layers.mlp import Mlp, gelu, plain_gelu
 from vitjax.layers.spec import spec
 from vitjax.models.pyramid import KERNELS, Block, DecayRules
 
@@ -70,7 +70,8 @@ class Encoder(nn.Module):
             for m in parse_mixers(self.mixer, 1)[0]
         ]  # fmt: skip
         self.mixers = tuple(cycle)
-        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate)
+        act = plain_gelu if self.scan else gelu
+        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, act=act, drop_rate=self.drop_rate)
         block = spec(
             Block,
             mlp=mlp,

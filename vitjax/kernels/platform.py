@@ -1,0 +1,80 @@
+"""Operations with a form for CPUs, chosen when a program is lowered.
+
+`jax.lax.platform_dependent` chooses by a number in the program. `jax.lax.scan` moves that number
+out of a loop that is differentiated, and what is left inside is a conditional at run time, with the
+residuals of all forms. A primitive with a lowering for each platform leaves no trace on the others.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+def on_cpu(plain: Callable[..., Any], cpu: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of arrays, and of static keywords, that is `cpu` on CPUs, else `plain`.
+
+    Its derivatives and batches are those of `plain`, on all platforms: to have others, use it in
+    the forward and backward pass of a `jax.custom_vjp`, or see `linear_on_cpu`.
+
+    Args:
+      plain, cpu: equal up to rounding, from arrays to a tuple of arrays.
+    """
+    return _make(plain, cpu)[1]
+
+
+def linear_on_cpu(
+    plain: Callable[..., Any], cpu: Callable[..., Any], transpose: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Make what `on_cpu` does, of a linear function; its gradient is `transpose`.
+
+    Args:
+      transpose: cotangents, and the static keywords → a tuple of the arguments' cotangents.
+    """
+    primitive, bind = _make(plain, cpu)
+
+    def jvp(primals: Any, tangents: Any, **static: Any) -> Any:
+        tangents = [ad.instantiate_zeros(t) for t in tangents]
+        return bind(*primals, **static), bind(*tangents, **static)
+
+    def transposed(cotangents: Any, *arguments: Any, **static: Any) -> Any:
+        return transpose(*(ad.instantiate_zeros(c) for c in cotangents), **static)
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transposed
+    return bind
+
+
+def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+    primitive = Primitive(plain.__name__.strip("_"))
+    primitive.multiple_results = True
+
+    def bind(*arrays: Any, **static: Any) -> Any:
+        return tuple(primitive.bind(*arrays, **static))
+
+    def evaluate(*arrays: Any, **static: Any) -> Any:
+        return jax.jit(partial(bind, **static))(*arrays)
+
+    def shapes(*arrays: Any, **static: Any) -> Any:
+        out = jax.eval_shape(partial(plain, **static), *arrays)
+        return [jax.core.ShapedArray(x.shape, x.dtype) for x in out]
+
+    def jvp(primals: Any, tangents: Any, **static: Any) -> Any:
+        tangents = tuple(ad.instantiate_zeros(t) for t in tangents)
+        return jax.jvp(partial(plain, **static), tuple(primals), tangents)
+
+    def batch(arrays: Any, axes: Any, **static: Any) -> Any:
+        axes = tuple(None if axis is batching.not_mapped else axis for axis in axes)
+        out = jax.vmap(partial(plain, **static), in_axes=axes)(*arrays)
+        return out, (0,) * len(out)
+
+    primitive.def_impl(evaluate)
+    primitive.def_abstract_eval(shapes)
+    ad.primitive_jvps[primitive] = jvp
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=True))
+    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=True), platform="cpu")
+    return primitive, bind
