@@ -175,8 +175,8 @@ def main() -> int:
     quiet = load <= cores
     if not quiet:
         print(
-            f"The load average is {load:.1f} on {cores} cores: other programs run, and ratios would "
-            "mislead; times follow without them. Wait until it is quiet.",
+            f"The load average is {load:.1f} on {cores} cores: other programs run, and ratios "
+            "would mislead; times follow without them. Wait until it is quiet.",
             file=sys.stderr,
         )
     rows, begin = [], time.perf_counter()

@@ -31,10 +31,12 @@ class Contestant(NamedTuple):
 
 
 def images(batch: int) -> np.ndarray:
+    """Draw `[batch, 224, 224, 3]`."""
     return np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
 
 
 def vitjax_forward(name: str, batch: int) -> Contestant:
+    """Our model, compiled."""
     import jax
 
     import vitjax
@@ -59,8 +61,9 @@ def vitjax_train(name: str, batch: int) -> Contestant:
     from vitjax.train.setup import make_setup
 
     flags = {
-        **{"model.name": name, "data.image_size": "224", "data.batch_size": str(batch)},
-        **{"data.eval_crop": "1.0", "optimizer.b2": "0.999"},
+        "model.name": name,
+        "data.image_size": "224",
+        "data.batch_size": str(batch),
     }
     digits = os.path.join(os.path.dirname(__file__), "../configs/digits.py")
     config = configs.load_config(digits, flags, model_options)
@@ -100,6 +103,7 @@ def _nchw(batch: int) -> Any:
 
 
 def timm_forward(name: str, batch: int, compiled: bool = False) -> Contestant:
+    """The model of timm, eager."""
     import torch
 
     model, x = _timm(name).eval(), _nchw(batch)
@@ -113,10 +117,12 @@ def timm_forward(name: str, batch: int, compiled: bool = False) -> Contestant:
 
 
 def timm_compiled(name: str, batch: int) -> Contestant:
+    """The model of timm, compiled by `torch.compile`."""
     return timm_forward(name, batch, compiled=True)
 
 
 def timm_train(name: str, batch: int) -> Contestant:
+    """The model of timm, eager, with the loss, clipping and AdamW of ours."""
     import timm
     import torch
 
@@ -134,7 +140,7 @@ def timm_train(name: str, batch: int) -> Contestant:
 
 
 def onnx_forward(name: str, batch: int) -> Contestant:
-    """timm's model, exported by PyTorch's tracing exporter."""
+    """The model of timm, exported by PyTorch's tracing exporter."""
     import io
     import warnings
 

@@ -6,7 +6,7 @@ residuals of all forms. A primitive with a lowering for each platform leaves no 
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -55,8 +55,12 @@ def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Call
     def bind(*arrays: Any, **static: Any) -> Any:
         return tuple(primitive.bind(*arrays, **static))
 
+    @cache
+    def jitted(**static: Any) -> Any:
+        return jax.jit(partial(bind, **static))
+
     def evaluate(*arrays: Any, **static: Any) -> Any:
-        return jax.jit(partial(bind, **static))(*arrays)
+        return jitted(**static)(*arrays)
 
     def shapes(*arrays: Any, **static: Any) -> Any:
         out = jax.eval_shape(partial(plain, **static), *arrays)
@@ -67,8 +71,7 @@ def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Call
         return jax.jvp(partial(plain, **static), tuple(primals), tangents)
 
     def batch(arrays: Any, axes: Any, **static: Any) -> Any:
-        axes = tuple(None if axis is batching.not_mapped else axis for axis in axes)
-        out = jax.vmap(partial(plain, **static), in_axes=axes)(*arrays)
+        out = jax.vmap(partial(plain, **static), in_axes=tuple(axes))(*arrays)
         return out, (0,) * len(out)
 
     primitive.def_impl(evaluate)
