@@ -37,7 +37,9 @@ SMALL = dict(
 
 
 @pytest.mark.golden
-def test_volo_is_the_official_one() -> None:
+def test_volo_is_the_official_one(optimized: None) -> None:
+    # The logits hold a maximum over tokens. In this case two come so close that rounding, which the
+    # compiler's options change, decides through which one the gradient goes.
     check_case("volo_d1_224", "volo_d1", STAGES)
 
 
