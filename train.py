@@ -28,7 +28,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     """Trains as the config says; returns the exit code. `held` closes what it is given."""
     import jax
 
-    from vitjax.analysis.cost import count
+    from vitjax.analysis.cost import trace
     from vitjax.data import open_source, pipeline
     from vitjax.data.augment import parse_augmentation
     from vitjax.data.label_maps import open_label_maps
@@ -38,12 +38,14 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     from vitjax.train import config as configs
     from vitjax.train import layer_decay, loop, optimizer, processes, report, sharding, signals
     from vitjax.train.checkpoint import Checkpoints
+    from vitjax.train.compiler import keep_compiled
     from vitjax.train.divergence import ACTIONS, History
     from vitjax.train.setup import make_setup
     from vitjax.train.state import with_variables
     from vitjax.train.workdir import claim_workdir
 
     begin = time.perf_counter()
+    kept = keep_compiled()
     d = config.data
     configs.check_choice(config, "loss.name", classification.LOSSES)
     configs.check_choice(config, "distillation.kind", distillation.KINDS)
@@ -78,7 +80,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     map_shape = maps.shape if maps else ()
     samples = classification.samples(config, len(names), train_source.multi_label, map_shape)
     setup = make_setup(config, task, mesh, steps, samples)
-    cost = count(model, (1, d.image_size, d.image_size, 3))
+    parameters, macs, _ = trace(model, (1, d.image_size, d.image_size, 3))
     sources: dict[str, Any] = {"training": train_source, "test": test_source}
     sources |= {"label maps": maps} if maps else {}
     data = {k: {"fingerprint": s.fingerprint, "images": len(s)} for k, s in sources.items()}
@@ -112,14 +114,14 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
     rate = f"{config.optimizer.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
     epochs = steps * d.batch_size / len(train_source)
     summary = {
-        "model": f"{config.model.name}, {cost.parameters:,} parameters, {config.model.dtype}",
-        "compute": f"{cost.flops / 1e6:,.1f} MFLOP per image, {cost.macs / 1e6:,.1f} M "
-        "multiply-adds",
+        "model": f"{config.model.name}, {parameters:,} parameters, {config.model.dtype}",
+        "compute": f"{macs / 1e6:,.1f} M multiply-adds per image",
         "devices": sharding.describe(mesh),
         "data": f"{d.train}: {len(train_source):,} training and {len(test_source):,} test images, "
         f"{len(names)} classes, {d.image_size}×{d.image_size} pixels",
         "schedule": f"{steps:,} steps of {d.batch_size} images ({epochs:.1f} epochs), {rate}",
         "folder": f"{workdir}" + (f", going on from step {start:,}" if start else ""),
+        "compiled": f"programs are kept in {kept}",
     }
     if processes.is_lead():
         print(report.table(summary.items()), flush=True)

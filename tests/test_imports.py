@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 ALLOWED = {  # folder of vitjax/ → the other folders of vitjax that it may import
     "kernels": set(),
-    "layers": set(),
+    "layers": {"kernels"},
     "data": set(),
     "attention": {"layers", "kernels"},
     "models": {"attention", "layers"},

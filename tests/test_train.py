@@ -69,7 +69,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Pat
 @pytest.mark.slow
 def test_a_run_leaves_what_it_promises(uninterrupted, capsys: pytest.CaptureFixture) -> None:
     workdir, output = uninterrupted
-    for text in ("parameters", "MFLOP per image", "40 steps of 67 images", "ETA", "vitjax predict"):
+    for text in (
+        "parameters",
+        "multiply-adds per image",
+        "programs are kept in",
+        "40 steps of 67 images",
+        "ETA",
+        "vitjax predict",
+    ):
         assert text in output
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((workdir / "events").iterdir())

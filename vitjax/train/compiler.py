@@ -1,7 +1,11 @@
-"""Options of the compiler that a run sets for its training step."""
+"""What a run asks of the compiler: options for its training step, and to keep what it compiled."""
 
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 VMEM = {"TPU v5 lite": 65_536}
 """Kind of device → KiB of its vector memory (v5e: 131,072) that one fusion may use, instead of
@@ -14,3 +18,23 @@ def compiler_options(devices: Sequence[Any]) -> dict[str, str] | None:
     """For `jax.jit(compiler_options=…)`; None where nothing is set."""
     limit = VMEM.get(devices[0].device_kind)
     return None if limit is None else {"xla_tpu_scoped_vmem_limit_kib": str(limit)}
+
+
+def keep_compiled() -> str:
+    """Keep compiled programs for later processes, and return where.
+
+    The folder is jax's own where it is set (JAX_COMPILATION_CACHE_DIR), else `vitjax/jax` in the
+    user's cache folder (XDG_CACHE_HOME, or ~/.cache). JAX_ENABLE_COMPILATION_CACHE=false keeps
+    none. A program is found again by its text, the compiler's version and options, and the devices.
+    """
+    if not jax.config.jax_enable_compilation_cache:
+        return "none"
+    if not jax.config.jax_compilation_cache_dir:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(cache) / "vitjax" / "jax"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return f"none, as {folder} cannot be made ({error.strerror})"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    return jax.config.jax_compilation_cache_dir
