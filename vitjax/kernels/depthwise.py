@@ -7,7 +7,7 @@ nine tenths of its time in the plain form's gradients (`benchmarks/cpu.py`).
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from vitjax.kernels.platform import on_cpu
 
 Pair = tuple[int, int]
+Padding = tuple[Pair, ...]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -52,22 +53,22 @@ def depthwise_conv_general_dilated(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+def _depthwise(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
     return _output(x, kernel, strides=strides, padding=padding)[0]
 
 
-def _forward(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Any:
+def _forward(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Any:
     return _depthwise(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides: Pair, padding: tuple[Pair, Pair], kept: Any, grad: Array) -> Any:
+def _backward(strides: Pair, padding: Padding, kept: Any, grad: Array) -> Any:
     return _gradients(*kept, grad, strides=strides, padding=padding)
 
 
 _depthwise.defvjp(_forward, _backward)
 
 
-def _plain(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> tuple[Array]:
+def _plain(x: Array, kernel: Array, strides: Pair, padding: Padding) -> tuple[Array]:
     groups = x.shape[-1]
     y = jax.lax.conv_general_dilated(
         x, kernel, strides, padding, feature_group_count=groups, dimension_numbers=LAYOUT
@@ -76,21 +77,21 @@ def _plain(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -
 
 
 def _plain_gradients(
-    x: Array, kernel: Array, grad: Array, strides: Pair, padding: tuple[Pair, Pair]
+    x: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding
 ) -> tuple[Array, Array]:
     return jax.vjp(partial(_plain, strides=strides, padding=padding), x, kernel)[1]((grad,))
 
 
-def _shifts(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> tuple[Array]:
+def _shifts(x: Array, kernel: Array, strides: Pair, padding: Padding) -> tuple[Array]:
     """Sum the shifted maps, each times its row of the kernel."""
     kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     views = _views(x, kernel.shape[:2], strides, padding)
-    terms = [view * kernel[i, j, 0] for (i, j), view in views]
-    return (sum(terms[1:], terms[0]).astype(x.dtype),)
+    terms = (view * kernel[i, j, 0] for (i, j), view in views)
+    return (reduce(jnp.add, terms).astype(x.dtype),)
 
 
 def _shifts_gradients(
-    x: Array, kernel: Array, grad: Array, strides: Pair, padding: tuple[Pair, Pair]
+    x: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding
 ) -> tuple[Array, Array]:
     """The input's: a convolution of the gradient with the flipped kernel, which undoes strides by
     zeros in between. The kernel's: sums over positions, accumulated image by image, as a map and
@@ -115,7 +116,7 @@ def _shifts_gradients(
     return dx, dk.astype(kernel.dtype)
 
 
-def _views(x: Array, size: Sequence[int], strides: Pair, padding: tuple[Pair, Pair]) -> Any:
+def _views(x: Array, size: Sequence[int], strides: Pair, padding: Padding) -> Any:
     """Give the map as each element of the kernel sees it: ((i, j), `[B, h, w, C]`)."""
     margins = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # negative margins crop

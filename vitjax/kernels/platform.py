@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -64,7 +65,7 @@ def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Call
 
     def shapes(*arrays: Any, **static: Any) -> Any:
         out = jax.eval_shape(partial(plain, **static), *arrays)
-        return [jax.core.ShapedArray(x.shape, x.dtype) for x in out]
+        return [ShapedArray(x.shape, x.dtype) for x in out]
 
     def jvp(primals: Any, tangents: Any, **static: Any) -> Any:
         tangents = tuple(ad.instantiate_zeros(t) for t in tangents)

@@ -27,14 +27,15 @@ def keep_compiled() -> str:
     user's cache folder (XDG_CACHE_HOME, or ~/.cache). JAX_ENABLE_COMPILATION_CACHE=false keeps
     none. A program is found again by its text, the compiler's version and options, and the devices.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config  # its fields are made when it is imported
+    if not settings.jax_enable_compilation_cache:
         return "none"
-    if not jax.config.jax_compilation_cache_dir:
+    if not settings.jax_compilation_cache_dir:
         cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(cache) / "vitjax" / "jax"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             return f"none, as {folder} cannot be made ({error.strerror})"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    return jax.config.jax_compilation_cache_dir
+        settings.update("jax_compilation_cache_dir", str(folder))
+    return settings.jax_compilation_cache_dir
