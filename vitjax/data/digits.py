@@ -8,6 +8,9 @@ scans; the first 360 (20 %) are "test", the other 1,437 are "train", each in the
 Classes are not balanced by hand; they are nearly equal.
 """
 
+import importlib.util
+import pathlib
+
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -53,9 +56,12 @@ def open_digits(path: str, split: str) -> Digits:
     """One split, "train" or "test"; the URI `digits://` has no path."""
     if path:
         raise ValueError(f"'digits://' takes no path, and {path!r} was given; write 'digits://'.")
-    from sklearn.datasets import load_digits  # a second of imports that nothing else needs
-
-    values, labels = load_digits(return_X_y=True)
+    # The file of `sklearn.datasets.load_digits`, whose import takes a second for all else in it.
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    file = pathlib.Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    values, labels = np.split(np.loadtxt(file, delimiter=","), [64], axis=1)
+    labels = labels[:, 0].astype(np.int64)
     images = np.rint(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     chosen = split_indices(split)
-    return Digits(images[chosen], np.asarray(labels)[chosen], chosen)
+    return Digits(images[chosen], labels[chosen], chosen)
