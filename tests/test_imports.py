@@ -17,7 +17,7 @@ ALLOWED = {  # folder of vitjax/ → the other folders of vitjax that it may imp
     "heads": {"layers"},
     "tasks": {"models", "heads"},
     "weights": {"models", "layers", "attention"},
-    "analysis": {"models", "weights"},
+    "analysis": {"models", "weights", "kernels"},
     "train": set(),
     "plan": {"train", "tasks", "models", "analysis"},
 }

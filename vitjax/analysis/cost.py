@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from vitjax.kernels.platform import plain_form
+
 LOOKUP = "lookup"
 """Scope of the products that stand for a lookup, as vitjax.attention.sampling marks them."""
 SHARE = re.compile(r"\b(\d+)_of_(\d+)\b")
@@ -82,6 +84,10 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
 def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
     for equation in jaxpr.eqns:
         if LOOKUP in str(equation.source_info.name_stack):
+            continue
+        plain = plain_form(equation)
+        if plain is not None:
+            yield from _equations(plain, times)
             continue
         yield equation, times
         length = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1

@@ -14,6 +14,19 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+_PLAIN: dict[Any, Callable[..., Any]] = {}
+
+
+def plain_form(equation: Any) -> Any:
+    """The program of the plain form, where an equation of a program is an operation of this module;
+    None where it is none.
+    """
+    plain = _PLAIN.get(equation.primitive)
+    if plain is None:
+        return None
+    arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    return jax.make_jaxpr(partial(plain, **equation.params))(*arguments).jaxpr
+
 
 def on_cpu(plain: Callable[..., Any], cpu: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of arrays, and of static keywords, that is `cpu` on CPUs, else `plain`.
@@ -52,6 +65,7 @@ def linear_on_cpu(
 def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
     primitive = Primitive(plain.__name__.strip("_"))
     primitive.multiple_results = True
+    _PLAIN[primitive] = plain
 
     def bind(*arrays: Any, **static: Any) -> Any:
         return tuple(primitive.bind(*arrays, **static))
