@@ -1,4 +1,4 @@
-"""The default run: a small ViT on 1,797 scanned digits, in two minutes on two CPU cores.
+"""The default run: a small ViT on 1,797 scanned digits, in a minute and a half on two CPU cores.
 
 Data: scikit-learn's copy of the UCI optical digits (Alpaydin and Kaynak, 1998), 8×8 pixels; 1,437
 images to train on, 360 held out (see vitjax/data/digits.py).
