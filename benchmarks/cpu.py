@@ -32,15 +32,17 @@ BATCH = {"forward": 8, "train": 16}
 
 
 class Worker:
-    """A contestant's process; `failed` holds its last line where it ended early."""
+    """A contestant's process, which answers one line for each step."""
 
     def __init__(self, python: str, contestant: str, direction: str, model: str) -> None:
         worker = [python, str(ROOT / "benchmarks/cpu_worker.py"), contestant, direction, model]
+        # A pipe that nobody reads fills up.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
         self.process = subprocess.Popen(
             [*worker, str(BATCH[direction])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         )
@@ -51,8 +53,10 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            _, error = self.process.communicate()
-            raise RuntimeError((error.strip().splitlines() or ["it ended without a word"])[-1])
+            self.process.wait()
+            self.errors.seek(0)
+            lines = self.errors.read().strip().splitlines() or ["it ended without a word"]
+            raise RuntimeError(lines[-1])
         return json.loads(line)
 
     def step(self) -> None:

@@ -100,6 +100,21 @@ def test_a_convolution_that_is_not_depthwise_is_refused(given: Any) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dimension_numbers": ("NCHW", "OIHW", "NCHW")}, "The layout .* is not"),
+        ({"precision": "highest"}, "precision=highest cannot be set here"),
+    ],
+)
+def test_what_the_convolution_does_not_read_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        depthwise_conv_general_dilated(
+            draw(1, 5, 7, 3), draw(3, 3, 1, 3), (1, 1), ((1, 1), (1, 1)),
+            feature_group_count=3, **given,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("f", [cpu.keep, cpu.heads_first])
 def test_hints_are_the_identity(f: Callable[..., Any]) -> None:
     x, grad = draw(2, 5, 3, 7), draw(2, 5, 3, 7, seed=1, dtype=jnp.bfloat16)

@@ -30,15 +30,22 @@ def depthwise_conv_general_dilated(
     lhs_dilation: Sequence[int] = (1, 1),
     rhs_dilation: Sequence[int] = (1, 1),
     feature_group_count: int,
-    **layout: Any,
+    dimension_numbers: Any = LAYOUT,
+    precision: Any = None,
 ) -> Float[Array, "B h w C"]:
     """Convolve each channel with its own kernel, for `nn.Conv(conv_general_dilated=…)`.
 
     Differentiable in reverse, any number of times.
 
     Raises:
-      ValueError: dilations, or several outputs for a channel; the plain form has them.
+      ValueError: dilations, several outputs for a channel, another layout than NHWC, or a
+        precision; the plain form has them.
     """
+    dims = jax.lax.conv_dimension_numbers
+    if dims(x.shape, kernel.shape, dimension_numbers) != dims(x.shape, kernel.shape, LAYOUT):
+        raise ValueError(f"The layout {dimension_numbers} is not {LAYOUT}, the only one here.")
+    if precision is not None:
+        raise ValueError(f"precision={precision} cannot be set here; leave it None.")
     if {*lhs_dilation, *rhs_dilation} != {1} or not (
         feature_group_count == x.shape[-1] == kernel.shape[-1]
     ):
@@ -48,7 +55,6 @@ def depthwise_conv_general_dilated(
             f"{kernel.shape}, and dilations {lhs_dilation} and {rhs_dilation}. Use "
             f"jax.lax.conv_general_dilated."
         )
-    layout.pop("dimension_numbers", None)
     return _depthwise(x, kernel, tuple(strides), tuple(padding))
 
 
