@@ -5,7 +5,9 @@ out of a loop that is differentiated, and what is left inside is a conditional a
 residuals of all forms. A primitive with a lowering for each platform leaves no trace on the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -15,6 +17,24 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 _PLAIN: dict[Any, Callable[..., Any]] = {}
+_INSIDE_SCAN: ContextVar[bool] = ContextVar("inside_scan", default=False)
+
+
+@contextmanager
+def inside_scan() -> Iterator[None]:
+    """Mark what is traced here as the body of a scan."""
+    token = _INSIDE_SCAN.set(True)
+    try:
+        yield
+    finally:
+        _INSIDE_SCAN.reset(token)
+
+
+def platform_dependent(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """`jax.lax.platform_dependent`, but `default` alone where the body of a scan is traced."""
+    if _INSIDE_SCAN.get():
+        return default(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def plain_form(equation: Any) -> Any:

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.lax import platform_dependent
 from jaxtyping import Array, Float
 
 from vitjax.kernels import cpu
+from vitjax.kernels.platform import platform_dependent
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 
@@ -18,17 +19,11 @@ from vitjax.layers.init import NORMAL, Init
 def gelu(x: Array) -> Array:
     """The exact GELU (with erf): the tanh form moves logits by up to 7e-3.
 
-    In 32 bits on CPUs too it is computed with one erf, and only x is kept. Not inside a scan, which
-    would keep the residuals of every platform: there, `plain_gelu`.
+    In 32 bits on CPUs too it is computed with one erf, and only x is kept, outside of scans.
     """
     if x.dtype.itemsize == 2:
         return gelu_once(x)
-    return platform_dependent(x, cpu=gelu_once, default=plain_gelu)
-
-
-def plain_gelu(x: Array) -> Array:
-    """The exact GELU, in 32 bits the same on all platforms."""
-    return gelu_once(x) if x.dtype.itemsize == 2 else jax.nn.gelu(x, approximate=False)
+    return platform_dependent(x, cpu=gelu_once, default=partial(jax.nn.gelu, approximate=False))
 
 
 @jax.custom_vjp

@@ -64,6 +64,7 @@ def biformer(
     num_classes: int = 1000,
     image_size: int | tuple[int, int] = 224,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A BiFormer: position convolution, bi-level routing attention and MLP in each block.
@@ -98,5 +99,5 @@ def biformer(
     return Pyramid(
         dims, depths, heads, tuple(tuple(m.default(**options) for m in ms) for ms in mixers),
         stem, downsample, block, norm, num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip

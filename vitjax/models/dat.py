@@ -81,6 +81,7 @@ def dat(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.2,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A DAT or DAT++; `mixer` is the pattern of its stages.
@@ -132,5 +133,5 @@ def dat(
         block=spec(Block, mlp=mlps, norm=norm, cpe_kernel_size=cpe_kernel_size,
                    layer_scale_init=layer_scale_init),
         norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
-        remat=remat, param_init=INIT, decay_rules=DECAY, dtype=dtype,
+        remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip

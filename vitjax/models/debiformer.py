@@ -69,6 +69,7 @@ def debiformer(
     num_classes: int = 1000,
     image_size: int | tuple[int, int] = 224,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A DeBiFormer: blocks of bi-level routing attention alternate with deformable ones.
@@ -104,6 +105,6 @@ def debiformer(
             post_norm=False if pre_norm else "sum",
         ),
         norm=batch_norm(), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat,
+        drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat, scan=scan,
         param_init=INIT, dtype=dtype,
     )  # fmt: skip

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention import parse_mixers
+from vitjax.kernels.platform import inside_scan
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, all_zeros, glorot_uniform, lecun_normal
-from vitjax.layers.mlp import Mlp, gelu, plain_gelu
+from vitjax.layers.mlp import Mlp
 from vitjax.layers.spec import spec
 from vitjax.models.pyramid import KERNELS, Block, DecayRules
 
@@ -70,8 +71,7 @@ class Encoder(nn.Module):
             for m in parse_mixers(self.mixer, 1)[0]
         ]  # fmt: skip
         self.mixers = tuple(cycle)
-        act = plain_gelu if self.scan else gelu
-        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, act=act, drop_rate=self.drop_rate)
+        mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate)
         block = spec(
             Block,
             mlp=mlp,
@@ -113,7 +113,8 @@ class Encoder(nn.Module):
             split_rngs={"params": True, "dropout": True},
             length=self.depth,
         )
-        return scan(self.blocks, x, rates)[0]
+        with inside_scan():
+            return scan(self.blocks, x, rates)[0]
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def pvt(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.1,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A PVT: patches, positions and blocks of spatial-reduction attention in each stage.
@@ -84,7 +85,7 @@ def pvt(
     return (PVT if token else Pyramid)(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry, downsample=entry,
         block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, decay_rules=DECAY,
+        drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
         dtype=dtype,
     )  # fmt: skip
 

@@ -54,6 +54,7 @@ def pvt_v2(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.1,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A PVT v2: a norm after each stage, no positions, no class token.
@@ -81,5 +82,5 @@ def pvt_v2(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=patches,
         downsample=patches, block=spec(Block, mlp=tuple(mlp.at(i) for i in range(len(dims)))),
         stage_norm=True, num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, param_init=INIT, dtype=dtype,
+        drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention import Mixers
+from vitjax.kernels.platform import inside_scan
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.drop_path import drop_path, drop_path_schedule
 from vitjax.layers.init import NORMAL, Init
@@ -86,29 +88,87 @@ class Stage(nn.Module):
         (norm or MLP included) replaces parts of it by its own BLOCK_PARTS.
       drop_path_rate: one rate per block.
       remat: recompute each block in the backward pass instead of storing its activations.
+      scan: compile one turn of the cycle and loop over it, if there are at least two. Parameters
+        keep their names and shapes; the program stacks them. Blocks after the last whole turn
+        follow unrolled.
     """
 
     block: Spec
     mixers: tuple[Spec, ...]
     drop_path_rate: tuple[float, ...]
     remat: bool = False
+    scan: bool = False
     param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        depth, cycle = len(self.drop_path_rate), len(self.mixers)
+        turns = depth // cycle if self.scan and not self.is_initializing() else 0
+        begin = turns * cycle if turns > 1 else 0
+        if begin:
+            x = self._scan(x, train, turns)
         factory = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        for i, rate in enumerate(self.drop_path_rate):
-            mixer = self.mixers[i % len(self.mixers)]
-            kwargs = {**dict(self.block.kwargs), **getattr(mixer.factory, "BLOCK_PARTS", {})}
-            x = factory(
-                **kwargs,
-                mixer=mixer,
-                drop_path_rate=rate,
-                param_init=self.param_init,
-                dtype=self.dtype,
-                name=f"block_{i}",
-            )(x, train)
+        for i in range(begin, depth):
+            x = factory(**self._options(i), name=f"block_{i}")(x, train)
+        return x
+
+    def _options(self, i: int) -> dict[str, Any]:
+        mixer = self.mixers[i % len(self.mixers)]
+        return {
+            **dict(self.block.kwargs),
+            **getattr(mixer.factory, "BLOCK_PARTS", {}),
+            "mixer": mixer,
+            "drop_path_rate": self.drop_path_rate[i],
+            "param_init": self.param_init,
+            "dtype": self.dtype,
+        }
+
+    def _scan(self, x: Array, train: bool, turns: int) -> Array:
+        """The first `turns` cycles, as one loop over their stacked variables."""
+        cycle = len(self.mixers)
+        length = turns * cycle
+        blocks = [Block(**self._options(k), parent=None) for k in range(cycle)]
+        # Each block reads its own variables; what it sows and its new statistics go back to it.
+        kept = {c: v for c, v in self.variables.items() if c != "intermediates" and "block_0" in v}
+        written = [
+            c for c in ("intermediates", *kept) if c != "params" and self.is_mutable_collection(c)
+        ]
+        variables = [
+            jax.tree.map(
+                lambda *leaves: jnp.stack(leaves),
+                *({c: v[f"block_{i}"] for c, v in kept.items()} for i in range(k, length, cycle)),
+            )
+            for k in range(cycle)
+        ]
+        rates, keys = None, None
+        if train and any(self.drop_path_rate):
+            rates = jnp.asarray(self.drop_path_rate[:length]).reshape(turns, cycle)
+        if train and self.has_rng("dropout"):
+            keys = jax.random.split(self.make_rng("dropout"), (turns, cycle))
+
+        def turn(x: Array, given: Any) -> tuple[Array, list[Any]]:
+            own, rate, key = given
+            news = []
+            for k, block in enumerate(blocks):
+
+                def run(x: Array, own: Any, rate: Any, key: Any, block: Block = block) -> Any:
+                    rngs = {} if key is None else {"dropout": key}
+                    return block.apply(own, x, train, rate, rngs=rngs, mutable=written)
+
+                run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
+                pick = [None if t is None else t[k] for t in (rate, key)]
+                x, new = run(x, own[k], *pick)
+                news.append(new)
+            return x, news
+
+        with inside_scan():
+            x, news = jax.lax.scan(turn, x, (variables, rates, keys), length=turns)
+        for k, new in enumerate(news):
+            for t in range(turns):
+                for c, tree in new.items():
+                    value = jax.tree.map(lambda leaf, t=t: leaf[t], tree)
+                    self.put_variable(c, f"block_{t * cycle + k}", value)
         return x
 
 
@@ -129,6 +189,7 @@ class Pyramid(nn.Module):
       stage_norm: the norm follows each stage, as a part of its map, `norm_{i}` (PVT v2, MiT).
       drop_path_rate: stochastic depth of the last block, linear from 0 in the first; or one rate
         for each block.
+      remat, scan: see `Stage`.
       image_size: that of the tables tied to it, if there are any; images of other sizes work too.
       param_init: the family's first weights.
       decay_rules: the family's share of weight decay for each parameter, (regular expression,
@@ -148,6 +209,7 @@ class Pyramid(nn.Module):
     image_size: int | tuple[int, int] = 224
     drop_path_rate: float | tuple[float, ...] = 0.0
     remat: bool = False
+    scan: bool = False
     param_init: Init = NORMAL
     decay_rules: DecayRules = KERNELS
     dtype: Any = None
@@ -172,6 +234,7 @@ class Pyramid(nn.Module):
                     mixers,
                     own,
                     self.remat,
+                    self.scan,
                     self.param_init,
                     self.dtype,
                     name=f"stage_{i}",

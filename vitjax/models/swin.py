@@ -103,6 +103,7 @@ def swin(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.1,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A Swin Transformer: pre-norm blocks of window attention, patch merging between the stages.
@@ -127,8 +128,8 @@ def swin(
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, downsample=spec(PatchMerging), norm=norm,
         block=spec(Block, norm=norm, mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)),
-        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
-        param_init=INIT, dtype=dtype,
+        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
+        remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip
 
 

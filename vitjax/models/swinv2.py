@@ -53,6 +53,7 @@ def swinv2(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.1,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
     """A Swin Transformer V2: post-norm blocks of cosine window attention, patch merging between.
@@ -81,6 +82,6 @@ def swinv2(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, downsample=spec(PatchMerging, post_norm=True), block=block, norm=norm,
-        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
-        param_init=INIT, decay_rules=DECAY, dtype=dtype,
+        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
+        remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip

@@ -64,6 +64,7 @@ def volo(
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.1,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = None,
 ) -> VOLO:
     """A VOLO: outlookers on a fine map, transformer blocks on one of half its size, class blocks.
@@ -110,7 +111,7 @@ def volo(
         downsample=spec(Transition, halve=halve, drop_rate=drop_rate,
                         grid=position_grids(image_size, patch_size, halve)),
         block=spec(Block, mlp=mlps, norm=norm), norm=norm, num_classes=num_classes,
-        image_size=image_size, remat=remat, param_init=INIT, dtype=dtype,
+        image_size=image_size, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
         drop_path_rate=tuple(0.0 if _outlooks(m) else r for m, r in zip(blocks, rates)),
         class_blocks=(spec(ClassBlock, mixer=attention, mlp=mlps[-1], norm=norm),)
         * len(post_layers or ()),

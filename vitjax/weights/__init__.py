@@ -17,7 +17,7 @@ from vitjax.models.bit import BiT
 from vitjax.models.dat import dat as dat_model
 from vitjax.models.debiformer import debiformer as debiformer_model
 from vitjax.models.deit import DistilledDeiT
-from vitjax.models.encoder import stack_layers, unstack_layers
+from vitjax.models.encoder import Encoder, stack_layers, unstack_layers
 from vitjax.models.pvt import pvt as pvt_model
 from vitjax.models.pvt_v2 import pvt_v2 as pvt_v2_model
 from vitjax.models.swin import swin as swin_model
@@ -98,7 +98,7 @@ def convert(
     Raises:
       ValueError: lists every missing, unused and misshapen key.
     """
-    scanned = getattr(model, "scan", False)
+    scanned = isinstance(model, Encoder) and model.scan  # others keep their names
     plain = model.clone(scan=False) if scanned else model
     shapes = traverse_util.flatten_dict(abstract_variables(plain))
     wanted = {path: leaf for path, leaf in shapes.items() if path not in fresh}
