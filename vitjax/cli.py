@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
                      "data does not tell")  # fmt: skip
     sub.add_argument("--classes", type=int, default=0, help="classes, likewise")
     sub.add_argument("--fit", action="store_true", help="search mesh, remat and accumulation")
+    sub.add_argument("--quick", action="store_true", help="compile several times faster, with less "
+                     "optimization: memory and time come out otherwise, mostly larger")  # fmt: skip
     sub = command(predict, "predict")
     sub.add_argument("images", nargs="+", type=pathlib.Path, help="image files")
     sub.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's folder")
@@ -208,8 +210,9 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
 
     def make(more: dict[str, str]) -> Any:
         return make_plan(
-            config(more), topology, images=options.images, classes=options.classes, teacher=teacher
-        )
+            config(more), topology, images=options.images, classes=options.classes, teacher=teacher,
+            quick=options.quick,
+        )  # fmt: skip
 
     if options.fit:
         return search(config({}), topology, make)

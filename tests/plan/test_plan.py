@@ -6,6 +6,7 @@ import pathlib
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 
 from vitjax import cli
@@ -99,9 +100,14 @@ def test_plan_for_this_machine_and_its_cache(
     assert memory["optimizer"] == pytest.approx(2 * memory["parameters"], rel=0.01)
     assert memory["total"] > memory["arguments"] > 3 * memory["parameters"] * 0.99
     assert found["steps"] == round(150 * 1437 / 64)
+    assert cli.main([*arguments, "--quick"]) == 0  # another effort is another program
+    assert "compiled with effort -1" in capsys.readouterr().out
+    assert jax.config.jax_exec_time_optimization_effort == 0.0
     monkeypatch.setattr(plan, "parse", None)  # nothing is compiled and read a second time
     assert cli.main(arguments) == 0
-    assert "activations" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "activations" in text
+    assert "effort" not in text
 
 
 @pytest.mark.slow

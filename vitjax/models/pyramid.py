@@ -3,6 +3,7 @@ file chooses them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -147,18 +148,18 @@ class Stage(nn.Module):
         if train and self.has_rng("dropout"):
             keys = jax.random.split(self.make_rng("dropout"), (turns, cycle))
 
+        def run(block: Any, x: Array, own: Any, rate: Any, key: Any) -> Any:
+            rngs = {} if key is None else {"dropout": key}
+            return block.apply(own, x, train, rate, rngs=rngs, mutable=written)
+
         def turn(x: Array, given: Any) -> tuple[Array, list[Any]]:
             own, rate, key = given
             news = []
             for k, block in enumerate(blocks):
-
-                def run(x: Array, own: Any, rate: Any, key: Any, block: Block = block) -> Any:
-                    rngs = {} if key is None else {"dropout": key}
-                    return block.apply(own, x, train, rate, rngs=rngs, mutable=written)
-
-                run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
-                pick = [None if t is None else t[k] for t in (rate, key)]
-                x, new = run(x, own[k], *pick)
+                one = partial(run, block)
+                one = jax.checkpoint(one, prevent_cse=False) if self.remat else one
+                own_rate, own_key = (None if t is None else t[k] for t in (rate, key))
+                x, new = one(x, own[k], own_rate, own_key)
                 news.append(new)
             return x, news
 

@@ -27,6 +27,10 @@ DATA = {  # part of the data's name → training images and classes
 NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
 
 
+QUICK = -1.0
+"""A quick plan's `jax_exec_time_optimization_effort`."""
+
+
 class Compiled(NamedTuple):
     """What is read off a compiled step, or why it has none.
 
@@ -45,7 +49,11 @@ class Compiled(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A run's needs; `report()` for people, `to_dict()` for programs."""
+    """A run's needs; `report()` for people, `to_dict()` for programs.
+
+    Attributes:
+      effort: of the compiler for a fast program, from -1 to 1; 0 is its own.
+    """
 
     config: Any
     topology: Topology
@@ -54,6 +62,7 @@ class Plan(NamedTuple):
     compiled: Compiled
     steps: int
     macs: int
+    effort: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -73,6 +82,7 @@ class Plan(NamedTuple):
             "steps": self.steps,
             "fits": self.fits,
             "compile_seconds": c.seconds,
+            "compiler_effort": self.effort,
             "memory": {**self.state, **c.memory, "capacity": t.capacity},
             "collectives": [x._asdict() for x in c.collectives],
         }
@@ -107,6 +117,9 @@ class Plan(NamedTuple):
         m = r["memory"]
         room = f" of {mega(t.capacity)}" if t.capacity else ""
         mesh = " × ".join(f"{k} {n}" for k, n in self.mesh.items() if n > 1) or "one device"
+        notes = (
+            [f"compiled with effort {self.effort:g}: the real step differs"] if self.effort else []
+        )
         rows = [
             ("model", f"{r['model']}, {self.config.model.dtype}, batch {r['batch_size']:,}"),
             ("topology", f"{t.name}: {t.chips} chips, {len(t.devices)} devices; mesh {mesh}"),
@@ -120,7 +133,7 @@ class Plan(NamedTuple):
                  "too much"),
                 ("would help", "; ".join(remedies(self.config, len(t.devices)))),
             ]  # fmt: skip
-            return table(rows)
+            return table(rows + [("note", note) for note in notes])
         rows += [
             ("activations", f"{mega(m['temporaries'])} with gradients and other temporaries"),
             ("in all", f"{mega(m['total'])}{room} a device"),
@@ -144,9 +157,10 @@ class Plan(NamedTuple):
                 ("MFU", f"{mfu[2]:.0%} to {mfu[1]:.0%} (estimate {mfu[0]:.0%})"),
                 (f"{self.steps:,} steps", f"{r['hours'][1]:,.1f} to {r['hours'][2]:,.1f} hours, "
                  f"{days[1]:,.2f} to {days[2]:,.2f} core-days"),
-                ("note", f"{NEVER}; the range is that of published TPU v3 runs"),
             ]  # fmt: skip
-        return table(rows)
+            notes.append(f"{NEVER}; the range is that of published TPU v3 runs")
+        rows.append(("compiled in", f"{c.seconds:,.0f} s, when it was first compiled"))
+        return table(rows + [("note", note) for note in notes])
 
 
 def make_plan(
@@ -157,6 +171,7 @@ def make_plan(
     classes: int = 0,
     teacher: Any = None,
     cache: bool = True,
+    quick: bool = False,
 ) -> Plan:
     """Compiles a config's training step for a topology and reads the result.
 
@@ -164,7 +179,11 @@ def make_plan(
       images, classes: of the training data, if its name does not tell.
       teacher: of a distilled run, see `vitjax.teacher.outline`; MFU does not count its work.
       cache: keep and reuse what was read off a step that was compiled before.
+      quick: compile with the least effort for a fast program. Without it the effort is that of
+        `jax_exec_time_optimization_effort`, which `train.py` compiles with too.
     """
+    import jax
+
     from vitjax.analysis.cost import trace
     from vitjax.models import from_config
     from vitjax.tasks import classification
@@ -192,8 +211,15 @@ def make_plan(
     }
     lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
     axes = dict(mesh.shape)
-    compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
-    return Plan(config, topology, axes, state, compiled, steps, macs)
+    settings: Any = jax.config  # its fields are made when it is imported
+    before = settings.jax_exec_time_optimization_effort
+    effort = QUICK if quick else before
+    settings.update("jax_exec_time_optimization_effort", effort)
+    try:
+        compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
+    finally:
+        settings.update("jax_exec_time_optimization_effort", before)
+    return Plan(config, topology, axes, state, compiled, steps, macs, effort)
 
 
 def known_data(config: Any, images: int, classes: int) -> tuple[int, int]:
@@ -305,13 +331,24 @@ def _shard_bytes(tree: Any) -> int:
 
 
 def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathlib.Path:
-    """Named by the program, the devices, and the versions of all that reads it."""
+    """Named by the program, the devices, the compiler's options, and the versions of all that
+    reads it.
+    """
+    import jax
+
     versions = [metadata.version(name) for name in ("jax", "jaxlib")]
     if topology.devices[0].platform == "tpu":
         versions.append(metadata.version("libtpu"))
     own = [p.read_bytes() for p in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
     digest = hashlib.sha256(lowered.as_text().encode())
-    options = compiler_options(topology.devices)  # the program's text does not have them
+    # The program's text does not have them.
+    settings: Any = jax.config
+    efforts = (
+        settings.jax_exec_time_optimization_effort,
+        settings.jax_memory_fitting_effort,
+        str(settings.jax_optimization_level),
+    )
+    options = (compiler_options(topology.devices), efforts)
     described = (topology.name, len(topology.devices), mesh, versions, options)
     for part in (repr(described).encode(), *own):
         digest.update(part)
