@@ -13,7 +13,7 @@ ALLOWED = {  # folder of vitjax/ → the other folders of vitjax that it may imp
     "layers": {"kernels"},
     "data": set(),
     "attention": {"layers", "kernels"},
-    "models": {"attention", "layers"},
+    "models": {"attention", "layers", "kernels"},
     "heads": {"layers"},
     "tasks": {"models", "heads"},
     "weights": {"models", "layers", "attention"},
