@@ -24,15 +24,22 @@ from typing import Any
 
 SMALL = dict(dims=(16, 32, 64, 128), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
 SKELETONS: dict[str, dict[str, Any]] = {
-    "swin": dict(name="swin_tiny", window_size=4, depths=(2, 2, 1, 1), **SMALL),
+    "swin": dict(name="swin_tiny", depths=(2, 2, 1, 1), **SMALL),
     "pvt_v2": dict(name="pvt_v2_b0", depths=(2, 2, 1, 1), **SMALL),
     "debiformer": dict(
-        name="debiformer_tiny", dims=SMALL["dims"], depths=(2, 2, 2, 2), head_dim=16, n_win=2,
-        offset_groups=(1, 2, 4, 8), table_size=(8, 4, 2, 1),
+        name="debiformer_tiny", dims=SMALL["dims"], depths=(2, 2, 2, 2), head_dim=16,
+    ),
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "swin": dict(window_size=4),
+    "pvt_v2": {},
+    "debiformer": dict(
+        n_win=2, offset_groups=(1, 2, 4, 8), table_size=(8, 4, 2, 1),
         mixer="bra(topk=1) | dbra(topk=2) ; bra(topk=2) | dbra(topk=3) "
         "; bra(topk=None) | dbra(topk=None) ; dbra(topk=None)",
     ),
 }  # fmt: skip
+"""Hyperparameters that a skeleton's own mixer alone takes."""
 OTHERS = {
     "dbra": "dbra(n_win=2, topk=(2, 3, None, None), stride=(2, 1, 1, 1), kernel_size=3)",
     "bra": "bra(n_win=2, topk=(1, 2, None, None))",
@@ -53,7 +60,7 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
     skeleton, mixer = ABLATIONS[name]
     return dict(
         epochs=20.0,
-        model={**SKELETONS[skeleton], **({"mixer": mixer} if mixer else {})},
+        model={**SKELETONS[skeleton], **({"mixer": mixer} if mixer else OWN[skeleton])},
         data=dict(
             train="digits://",
             image_size=32,

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from typing import Any
 
 from vitjax.attention.bi_level_routing import BiLevelRoutingAttention
 from vitjax.attention.container import ContainerMixer
@@ -68,6 +69,14 @@ def parse_mixers(text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS) 
             f"or {num_stages} separated by ';'."
         )
     return tuple(tuple(s.at(i) for s in stage) for i, stage in enumerate(stages))
+
+
+def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
+    """Give each mixer the options of its model that it has and does not set itself.
+
+    `create_model` refuses an option that a user sets and no mixer takes.
+    """
+    return tuple(tuple(mixer.offer(**options) for mixer in stage) for stage in mixers)
 
 
 def _parse_one(text: str, menu: Mapping[str, Spec]) -> Spec:

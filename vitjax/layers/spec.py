@@ -9,6 +9,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from vitjax.names import unknown
+
+CONTEXT = frozenset({"dtype", "map_size", "num_heads", "param_init", "width"})
+"""What a model tells each of its parts, and a part may ignore."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
@@ -43,18 +48,26 @@ class Spec:
         """The same spec with these hyperparameters set."""
         return spec(self.factory, **{**dict(self.kwargs), **kwargs})
 
-    def default(self, **context: Any) -> "Spec":
-        """Fills what the spec leaves open from the context it is built in.
+    def default(self, **values: Any) -> "Spec":
+        """Fill hyperparameters that the spec leaves open.
 
-        Names which the factory does not know are dropped: a model offers `num_heads` to whatever
-          mixer it is given,
-        and one without heads ignores it.
+        The factory may lack names of CONTEXT: a model gives `num_heads` to every mixer, and one
+        without heads ignores it.
+
+        Raises:
+          ValueError: the factory lacks another name.
         """
         known = fields(self.factory)
-        return spec(
-            self.factory,
-            **{**{k: v for k, v in context.items() if k in known}, **dict(self.kwargs)},
-        )
+        for name in values:
+            if name not in known and name not in CONTEXT:
+                raise ValueError(unknown(f"hyperparameter of {self.name}", name, known))
+        return self.offer(**values)
+
+    def offer(self, **values: Any) -> "Spec":
+        """Fill those hyperparameters that the factory has and the spec leaves open."""
+        known = fields(self.factory)
+        taken = {name: value for name, value in values.items() if name in known}
+        return spec(self.factory, **{**taken, **dict(self.kwargs)})
 
     def build(self, **kwargs: Any) -> Any:
         """The module itself; `kwargs` (`name=…` above all) are added."""

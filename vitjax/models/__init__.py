@@ -8,7 +8,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vitjax.layers.spec import Spec, defaults, fields, spec
+from vitjax.attention import MIXERS
+from vitjax.layers.spec import CONTEXT, Spec, defaults, fields, spec
 from vitjax.models import (
     biformer,
     bit,
@@ -71,15 +72,46 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
       **overrides: hyperparameters of the model, by the names in its docstring.
 
     Raises:
-      ValueError: no such model or hyperparameter (the nearest is named), or a value that does not
-        fit.
+      ValueError: no such model or hyperparameter (the nearest is named), a value that does not
+        fit, or one that no part of the model takes, such as a window of another mixer's.
     """
     entry = model_spec(name)
     options = fields(entry.factory)
     for key in overrides:
         if key not in options:
             raise ValueError(unknown(f"hyperparameter of {name!r}", key, options))
-    return entry.replace(num_classes=num_classes, **overrides).build()
+    entry = entry.replace(num_classes=num_classes)
+    model = entry.replace(**overrides).build()
+    default = {**defaults(entry.factory), **dict(entry.kwargs)}
+    for key, value in overrides.items():
+        if key not in CONTEXT and value != default[key]:
+            others = {k: v for k, v in overrides.items() if k != key}
+            mixer = str(overrides.get("mixer", default.get("mixer")))
+            _check_taken(name, key, value, mixer, model, entry.replace(**others))
+    return model
+
+
+def _check_taken(name: str, key: str, value: Any, mixer: str, model: Any, without: Spec) -> None:
+    """Raise ValueError if the model is the same without this hyperparameter."""
+    try:
+        other: Any = without.build()
+    except ValueError:  # the others need this one
+        return
+
+    def effective(m: Any) -> Any:
+        return m.effective() if hasattr(m, "effective") else m
+
+    takers = [mixer for mixer, entry in MIXERS.items() if key in fields(entry.factory)]
+    here = {part.partition("(")[0].strip() for part in re.split(r"[|;]", mixer)}
+    # A window that is cut to a small map, say, is the same with another size.
+    taken = here & set(takers) and f"{key}=" not in mixer
+    if not taken and effective(model) == effective(other):
+        raise ValueError(
+            f"{key}={value!r} changes nothing in {name!r} with mixer={mixer!r}: none of its parts "
+            f"takes {key}, or the mixer sets it already."
+            + (f" Token mixers with one: {', '.join(takers)}." if takers else "")
+            + " Leave it out, or choose a mixer that takes it."
+        )
 
 
 def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) -> nn.Module:

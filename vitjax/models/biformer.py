@@ -16,7 +16,7 @@ norms and downsampling; here they are convolutions of 4×4 and 2×2 with LayerNo
 
 from typing import Any
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
 from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import ConvMlp, Mlp
@@ -83,7 +83,7 @@ def biformer(
         kv_downsample=kv_downsample, kv_size=kv_size, param_routing=param_routing,
         diff_routing=diff_routing, mul_weight=mul_weight,
     )  # fmt: skip
-    mixers = parse_mixers(mixer, len(dims))
+    mixers = fill_mixers(parse_mixers(mixer, len(dims)), **options)
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
         Block, mlp=tuple(spec(ConvMlp if mlp_dwconv else Mlp, mlp_ratio=r) for r in ratios),
@@ -97,7 +97,7 @@ def biformer(
         stem, norm = spec(ConvNorm, kernel_size=4, stride=4, norm=layer_norm()), layer_norm()
         downsample = spec(ConvNorm, kernel_size=2, stride=2, norm=norm)
     return Pyramid(
-        dims, depths, heads, tuple(tuple(m.default(**options) for m in ms) for ms in mixers),
+        dims, depths, heads, mixers,
         stem, downsample, block, norm, num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip

@@ -14,7 +14,7 @@ both, divides by one less: the last points then lie outside of the map. Its shif
 
 from typing import Any
 
-from vitjax.attention import MIXERS, parse_mixers
+from vitjax.attention import MIXERS, fill_mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
 from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp, Mlp
@@ -127,9 +127,7 @@ def dat(
         downsample = spec(ConvNorm, kernel_size=2, stride=2, use_bias=False, norm=norm)
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads, stem=stem, downsample=downsample,
-        mixers=tuple(
-            tuple(m.default(**options) for m in ms) for ms in parse_mixers(mixer, stages, menu)
-        ),
+        mixers=fill_mixers(parse_mixers(mixer, stages, menu), **options),
         block=spec(Block, mlp=mlps, norm=norm, cpe_kernel_size=cpe_kernel_size,
                    layer_scale_init=layer_scale_init),
         norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,

@@ -20,7 +20,7 @@ MLP), with the same rate of stochastic depth.
 
 from typing import Any
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm, ConvStem
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, normal, torch_default
@@ -91,13 +91,12 @@ def debiformer(
         kv_downsample=kv_downsample, kv_size=kv_size, param_routing=param_routing,
         diff_routing=diff_routing, mul_weight=mul_weight,
     )  # fmt: skip
-    mixers = parse_mixers(mixer, len(dims))
+    mixers = fill_mixers(parse_mixers(mixer, len(dims)), **options)
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     mlps = tuple(spec(ConvMlp, mlp_ratio=r, residual=True) for r in ratios)
     pairs = drop_path_schedule(drop_path_rate, -(-sum(depths) // 2))
     return Pyramid(
-        dims, depths, tuple(width // head_dim for width in dims),
-        tuple(tuple(m.default(**options) for m in ms) for ms in mixers),
+        dims, depths, tuple(width // head_dim for width in dims), mixers,
         stem=spec(ConvStem),
         downsample=spec(ConvNorm, kernel_size=3, stride=2, padding=1, norm=batch_norm()),
         block=spec(

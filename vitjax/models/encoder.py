@@ -2,6 +2,7 @@
 scanned.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.kernels.platform import inside_scan
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, all_zeros, glorot_uniform, lecun_normal
 from vitjax.layers.mlp import Mlp
-from vitjax.layers.spec import spec
+from vitjax.layers.spec import Spec, spec
 from vitjax.models.pyramid import KERNELS, Block, DecayRules
 
 
@@ -31,6 +32,9 @@ VIT_INIT = Init(
     token=nn.initializers.zeros,
 )
 """As the authors' JAX code draws them (google-research/vision_transformer, models_vit.py)."""
+
+MIXER_OPTIONS = ("qkv_bias", "qk_norm", "attn_drop_rate")
+"""Fields of `Encoder` that its mixers alone read."""
 
 
 class Encoder(nn.Module):
@@ -63,14 +67,7 @@ class Encoder(nn.Module):
     dtype: Any = None
 
     def setup(self) -> None:
-        cycle = [
-            m.default(
-                num_heads=self.num_heads, qkv_bias=self.qkv_bias, qk_norm=self.qk_norm,
-                drop_rate=self.drop_rate, attn_drop_rate=self.attn_drop_rate
-            )
-            for m in parse_mixers(self.mixer, 1)[0]
-        ]  # fmt: skip
-        self.mixers = tuple(cycle)
+        self.mixers = cycle = self.cycle()
         mlp = spec(Mlp, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate)
         block = spec(
             Block,
@@ -95,6 +92,20 @@ class Encoder(nn.Module):
                 factory(**dict(block.kwargs), mixer=cycle[i % len(cycle)], drop_path_rate=rate)
                 for i, rate in enumerate(rates)
             ]
+
+    def cycle(self) -> tuple[Spec, ...]:
+        """Give the mixers through which the blocks cycle."""
+        options = {name: getattr(self, name) for name in MIXER_OPTIONS}
+        mixers = parse_mixers(self.mixer, 1)
+        return fill_mixers(
+            mixers, num_heads=self.num_heads, drop_rate=self.drop_rate, **options
+        )[0]  # fmt: skip
+
+    def effective(self) -> tuple[Any, ...]:
+        """Give what the model computes with; see `create_model`."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        rest = {k: v for k, v in own.items() if k not in (*MIXER_OPTIONS, "mixer")}
+        return type(self), rest, self.cycle()
 
     def layers(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S C"]:
         """The encoder's blocks, one after the other or scanned."""

@@ -12,10 +12,10 @@ without antialiasing. Dense prediction has no class token there, and so `feature
 from collections.abc import Sequence
 from typing import Any
 
-from vitjax.attention import Mixers, parse_mixers
+from vitjax.attention import Mixers, fill_mixers, parse_mixers
 from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import Mlp
-from vitjax.layers.spec import fields, spec
+from vitjax.layers.spec import Spec, fields, spec
 from vitjax.models.pvt_parts import PVT, PatchPosition
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
@@ -76,7 +76,7 @@ def pvt(
         class_token=(False,) * last + (token,),
     )  # fmt: skip
     mixers = fill_mixers(
-        parse_mixers(mixer, len(dims)), sr_ratio, qkv_bias=qkv_bias, scale=scale,
+        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio), qkv_bias=qkv_bias, scale=scale,
         drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
     )  # fmt: skip
     mlps = tuple(
@@ -99,15 +99,14 @@ def position_grids(
     return tuple((max(1, height // s), max(1, width // s)) for s in sides)
 
 
-def fill_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None, **options: Any) -> Mixers:
-    """Fills the options that a mixer leaves open; `sr_ratio`, if given, replaces the mixer's."""
+def reduce_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None) -> Mixers:
+    """Replace each mixer's reduction, where it has one and `sr_ratio` is given."""
     ratios = [sr_ratio] * len(mixers) if sr_ratio is None or isinstance(sr_ratio, int) else sr_ratio
 
-    def fill(mixer: Any, ratio: int | None) -> Any:
-        mixer = mixer.default(**options)
+    def reduce(mixer: Spec, ratio: int | None) -> Spec:
         known = ratio is not None and "sr_ratio" in fields(mixer.factory)
         return mixer.replace(sr_ratio=ratio) if known else mixer
 
     return tuple(
-        tuple(fill(m, ratio) for m in stage) for stage, ratio in zip(mixers, ratios, strict=True)
+        tuple(reduce(m, ratio) for m in stage) for stage, ratio in zip(mixers, ratios, strict=True)
     )

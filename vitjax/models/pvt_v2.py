@@ -12,13 +12,13 @@ from typing import Any
 
 import flax.linen as nn
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm
 from vitjax.layers.init import Init, fan_out_normal
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
-from vitjax.models.pvt import fill_mixers
+from vitjax.models.pvt import reduce_mixers
 from vitjax.models.pyramid import Block, Pyramid
 
 _HEADS = dict(num_heads=(1, 2, 5, 8))
@@ -72,7 +72,7 @@ def pvt_v2(
         padding=(3,) + (1,) * last, norm=layer_norm(1e-5),
     )  # fmt: skip
     mixers = fill_mixers(
-        parse_mixers(mixer, len(dims)), sr_ratio, pooled_size=7 if linear else 0,
+        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio), pooled_size=7 if linear else 0,
         qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
     )  # fmt: skip
     mlp = spec(

@@ -2,6 +2,7 @@
 file chooses them.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -111,10 +112,11 @@ class Stage(nn.Module):
             x = self._scan(x, train, turns)
         factory = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(begin, depth):
-            x = factory(**self._options(i), name=f"block_{i}")(x, train)
+            x = factory(**self.options(i), name=f"block_{i}")(x, train)
         return x
 
-    def _options(self, i: int) -> dict[str, Any]:
+    def options(self, i: int) -> dict[str, Any]:
+        """Give all hyperparameters of block i."""
         mixer = self.mixers[i % len(self.mixers)]
         return {
             **dict(self.block.kwargs),
@@ -129,7 +131,7 @@ class Stage(nn.Module):
         """The first `turns` cycles, as one loop over their stacked variables."""
         cycle = len(self.mixers)
         length = turns * cycle
-        blocks = [Block(**self._options(k), parent=None) for k in range(cycle)]
+        blocks = [Block(**self.options(k), parent=None) for k in range(cycle)]
         # Each block reads its own variables; what it sows and its new statistics go back to it.
         kept = {c: v for c, v in self.variables.items() if c != "intermediates" and "block_0" in v}
         written = [
@@ -215,32 +217,25 @@ class Pyramid(nn.Module):
     decay_rules: DecayRules = KERNELS
     dtype: Any = None
 
+    def __post_init__(self) -> None:
+        sizes = self.dims, self.depths, self.num_heads
+        if len(set(map(len, sizes))) > 1:
+            raise ValueError(
+                f"dims={self.dims}, depths={self.depths} and num_heads={self.num_heads} must have "
+                f"one value for each stage."
+            )
+        super().__post_init__()
+
     def setup(self) -> None:
-        rates = self.drop_path_rate
-        if not isinstance(rates, tuple):
-            rates = drop_path_schedule(rates, sum(self.depths))
         stages, downsamples = [], []
-        for i, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
+        for i, dim in enumerate(self.dims):
             resize = (
                 (self.stem if i == 0 else self.downsample)
                 .at(i)
                 .default(width=dim, param_init=self.param_init, dtype=self.dtype)
             )
             downsamples.append(resize.build(name=f"downsample_{i}" if i else "stem"))
-            mixers = tuple(m.at(i).default(num_heads=self.num_heads[i]) for m in self.mixers[i])
-            own, rates = rates[:depth], rates[depth:]
-            stages.append(
-                Stage(
-                    self.block.at(i),
-                    mixers,
-                    own,
-                    self.remat,
-                    self.scan,
-                    self.param_init,
-                    self.dtype,
-                    name=f"stage_{i}",
-                )
-            )
+            stages.append(self.stage(i).build(name=f"stage_{i}"))
         self.resizes, self.stages = downsamples, stages
         norm = self.norm.default(dtype=self.dtype)
         if self.stage_norm:
@@ -250,6 +245,30 @@ class Pyramid(nn.Module):
         if self.num_classes:
             init = self.param_init.of_head(self.dims[-1], self.num_classes)
             self.head = nn.Dense(self.num_classes, **init, dtype=self.dtype, name="head")
+
+    def stage(self, i: int) -> Spec:
+        """Give stage i."""
+        begin, depth, rates = sum(self.depths[:i]), self.depths[i], self.drop_path_rate
+        if not isinstance(rates, tuple):
+            rates = drop_path_schedule(rates, sum(self.depths))
+        return spec(
+            Stage,
+            block=self.block.at(i),
+            mixers=tuple(m.at(i).default(num_heads=self.num_heads[i]) for m in self.mixers[i]),
+            drop_path_rate=tuple(rates[begin : begin + depth]),
+            remat=self.remat,
+            scan=self.scan,
+            param_init=self.param_init,
+            dtype=self.dtype,
+        )
+
+    def effective(self) -> tuple[Any, ...]:
+        """Give what the model computes with; see `create_model`."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        rest = {k: v for k, v in own.items() if k not in ("mixers", "block")}
+        stages = [self.stage(i).build(parent=None) for i in range(len(self.dims))]
+        blocks = [[stage.options(i) for i in range(len(stage.drop_path_rate))] for stage in stages]
+        return type(self), rest, blocks
 
     def features(
         self, images: Float[Array, "B H W c"], train: bool = False

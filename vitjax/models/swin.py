@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention import Mixers, parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.layers.downsample import ConvNorm, PatchMerging
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
@@ -153,8 +153,3 @@ def window_geometry(
     return dict(
         map_size=maps, window_size=tuple(min(w, *m) for w, m in zip(windows, maps, strict=True))
     )
-
-
-def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
-    """The mixers with these options where they have them and do not set them themselves."""
-    return tuple(tuple(m.default(**options) for m in stage) for stage in mixers)

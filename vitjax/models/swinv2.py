@@ -16,13 +16,13 @@ from typing import Any
 
 import flax.linen as nn
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.layers.downsample import PatchMerging
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
-from vitjax.models.swin import INIT, SIZES, SwinStem, fill_mixers, window_geometry
+from vitjax.models.swin import INIT, SIZES, SwinStem, window_geometry
 
 _W24 = dict(window_size=24, image_size=384, pretrained_window_size=(12, 12, 12, 6))
 VARIANTS = {

@@ -13,7 +13,7 @@ Token labelling there mixes pairs of images after the stem (MixToken) in the tra
 
 from typing import Any
 
-from vitjax.attention import parse_mixers
+from vitjax.attention import fill_mixers, parse_mixers
 from vitjax.attention.class_attention import ClassAttention
 from vitjax.attention.outlook import OutlookAttention
 from vitjax.layers.drop_path import drop_path_schedule
@@ -95,9 +95,12 @@ def volo(
         qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
     )
     window: dict[str, Any] = dict(kernel_size=kernel_size, stride=stride, padding=padding)
-    mixers = tuple(
-        tuple(m.default(**options, **(window if _outlooks(m) else {})) for m in stage)
-        for stage in parse_mixers(mixer, len(dims))
+    mixers = fill_mixers(
+        tuple(
+            tuple(m.default(**window) if _outlooks(m) else m for m in stage)
+            for stage in parse_mixers(mixer, len(dims))
+        ),
+        **options,
     )
     blocks = [s[j % len(s)] for s, depth in zip(mixers, depths, strict=True) for j in range(depth)]
     rates = drop_path_schedule(drop_path_rate, len(blocks))
