@@ -30,7 +30,7 @@ def run(config: Any, workdir: pathlib.Path, held: contextlib.ExitStack) -> int:
 
     from vitjax.analysis.cost import trace
     from vitjax.data import open_source, pipeline
-    from vitjax.data.augment import parse_augmentation
+    from vitjax.data.transforms.augment import parse_augmentation
     from vitjax.data.label_maps import open_label_maps
     from vitjax.models import from_config, read_config
     from vitjax.tasks import classification, distillation, token_labels

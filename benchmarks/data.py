@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from data_workers import CONTESTANTS, DRAINED, TURBO
 
-from vitjax.data import turbo
+from vitjax.data.codecs import turbo
 
 ROOT = pathlib.Path(__file__).parent.parent
 BATCH, IMAGES = 128, 512

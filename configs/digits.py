@@ -1,7 +1,7 @@
 """The default run: a small ViT on 1,797 scanned digits, in a minute and a half on two CPU cores.
 
 Data: scikit-learn's copy of the UCI optical digits (Alpaydin and Kaynak, 1998), 8×8 pixels; 1,437
-images to train on, 360 held out (see vitjax/data/digits.py).
+images to train on, 360 held out (see vitjax/data/sources/digits.py).
 Command: `python train.py --config=configs/digits.py --workdir=runs/digits`, or `make train`.
 Choices were made on the last fifth of the training images:
 `--config.data.train_split='train[:80%]' --config.data.test_split='train[80%:]'`.

@@ -11,9 +11,9 @@ import pytest
 from vitjax import labels
 from vitjax.cli import main
 from vitjax.data import open_source
-from vitjax.data.image import Box
+from vitjax.data.codecs.image import Box
 from vitjax.data.label_maps import open_label_maps
-from vitjax.data.transforms import cut_out
+from vitjax.data.transforms.crops import crop_and_resize
 from vitjax.models import create_model
 from vitjax.tasks.distillation import Teacher
 
@@ -62,7 +62,7 @@ def test_the_maps_are_the_teachers_best_classes(tmp_path, capsys, named, teacher
     maps = open_label_maps(str(tmp_path), source)
     assert maps.shape == (3, 2, 2) and len(maps) == 50
     for i in (0, 17, 49):
-        square = cut_out(source[i]["image"], Box(0, 0, 8, 8), 8)
+        square = crop_and_resize(source[i]["image"], Box(0, 0, 8, 8), 8)
         x = jnp.asarray(square[None] / 127.5 - 1, jnp.float32)
         (cells,) = teacher.model.apply(teacher.variables, x, method="features")
         head = teacher.variables["params"]["head"]
@@ -97,7 +97,7 @@ def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, mon
     for name in ("classes.npy", "scores.npy", "labels.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert make(broken, capsys)[1]["found"] == 50
-    assert open_label_maps(str(broken), source).fingerprint
+    assert open_label_maps(str(broken), source).info.fingerprint
 
 
 def test_a_full_disk_is_told_before(tmp_path, capsys, named, monkeypatch):

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.data.pictures import train_batches
 from vitjax.data import open_source
-from vitjax.data.augment import parse_augmentation
-from vitjax.data.pipeline import train_batches
+from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.models import from_config, model_options
 from vitjax.plan.plan import known_data
 from vitjax.tasks import classification

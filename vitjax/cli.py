@@ -226,8 +226,8 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
     import jax.numpy as jnp
     import numpy as np
 
-    from vitjax.data.image import read_image
-    from vitjax.data.transforms import view
+    from vitjax.data.codecs.image import read_image
+    from vitjax.data.transforms.crops import view
     from vitjax.models import from_config
     from vitjax.tasks.classification import normalize
 
@@ -257,8 +257,8 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
 
 def data(options: argparse.Namespace) -> tuple[Any, str]:
     """Writes a data set as ArrayRecord, resumable and verified: from TFRecord, or the archives."""
-    from vitjax.data.imagenet import prepare_imagenet
-    from vitjax.data.prepare import prepare
+    from vitjax.data.prepare.imagenet import prepare_imagenet
+    from vitjax.data.prepare.tfrecord import prepare
     from vitjax.train.report import table
 
     def say(text: str) -> None:

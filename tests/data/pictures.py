@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vitjax.data import Example
+from vitjax.data import DataInfo, Sample, pipeline
+from vitjax.data.kinds import Image, image_and_label
+from vitjax.data.transforms.augment import parse_augmentation
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -75,15 +77,13 @@ def write_folders(root: Path, counts: dict[str, int]) -> str:
 class Numbered:
     """`size` images of which number i has the label i."""
 
-    fingerprint, multi_label = "0" * 16, False
-
     def __init__(self, size: int):
-        self.num_classes, self.class_names = size, tuple(map(str, range(size)))
+        self.info = DataInfo(tuple(map(str, range(size))), "0" * 16)
 
     def __len__(self):
-        return self.num_classes
+        return len(self.info.classes)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         return {"image": noise(6 + i % 3, 8, i), "label": i}
 
     def example_name(self, i):
@@ -98,3 +98,30 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return path
+
+
+def train_batches(source, *, image_size: int, **options):
+    """Training batches of square images with their labels."""
+    kinds = image_and_label(source.info, image_size)
+    return pipeline.train_batches(source, kinds=kinds, **options)
+
+
+def eval_batches(source, *, image_size: int, **options):
+    kinds = image_and_label(source.info, image_size)
+    return pipeline.eval_batches(source, kinds=kinds, **options)
+
+
+def augmented(line: str, image, rng, size):
+    """An image after an augmentation."""
+    return parse_augmentation(line)({"image": image}, {"image": Image(size)}, rng)["image"]
+
+
+def moved(move, image):
+    return Image(image.shape[:2]).move(image, move)
+
+
+def applied(op, image, rng, **options):
+    """An image after the moves of one step of an augmentation."""
+    for move in op(rng, image.shape[:2], **options):
+        image = moved(move, image)
+    return image

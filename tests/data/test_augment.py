@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.data.pictures import encoded, noise
-from vitjax.data import pixels, policies
-from vitjax.data.augment import AUGMENTATIONS, parse_augmentation
+from tests.data.pictures import applied, augmented, encoded, moved, noise
+from vitjax.data.codecs.image import Box
 from vitjax.data.order import epoch_order
-from vitjax.data.resample import resize_like_pillow
-from vitjax.data.transforms import cut_out, random_box, shifted_box
+from vitjax.data.transforms import moves, pixels, policies
+from vitjax.data.transforms.augment import AUGMENTATIONS, parse_augmentation
+from vitjax.data.transforms.crops import crop_and_resize, random_box, shifted_box
+from vitjax.data.transforms.resample import resize_like_pillow
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -30,7 +31,7 @@ def test_resizing_is_pillows(kernel, shape):
     method = {"bicubic": Image.Resampling.BICUBIC, "antialias": Image.Resampling.BILINEAR}[kernel]
     for size in (64, 224):
         expected = Image.fromarray(image).resize((size, size), method)
-        close(resize_like_pillow(image, size, kernel), expected)
+        close(resize_like_pillow(image, (size, size), kernel), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -60,12 +61,16 @@ def test_geometry_is_pillows_inside():
     pillow = Image.fromarray(image)
     inner = (slice(20, 44), slice(20, 44))
     bilinear = Image.Resampling.BILINEAR
-    close(pixels.rotate(image, 20.0)[inner], np.asarray(pillow.rotate(20.0, bilinear))[inner], 2)
+    close(
+        moved(moves.rotate(20.0, (64, 64)), image)[inner],
+        np.asarray(pillow.rotate(20.0, bilinear))[inner],
+        2,
+    )
     for matrix in ((1, 0.3, 0, 0, 1, 0), (1, 0, 7.3, 0, 1, 0), (1, 0, 0, -0.2, 1, 4)):
         expected = pillow.transform((64, 64), Image.Transform.AFFINE, matrix, bilinear)
-        close(pixels.affine(image, matrix)[inner], np.asarray(expected)[inner], 2)
-    outside = pixels.affine(image, (1, 0, 64, 0, 1, 0))
-    assert (outside == pixels.FILL).all()
+        close(moved(moves.affine(matrix), image)[inner], np.asarray(expected)[inner], 2)
+    outside = moved(moves.affine((1, 0, 64, 0, 1, 0)), image)
+    assert (outside == moves.FILL).all()
 
 
 def test_magnitudes_of_rand_augment():
@@ -73,7 +78,7 @@ def test_magnitudes_of_rand_augment():
     image = noise(16, 16)
 
     def at(name, level):
-        return policies.RAND_AUGMENT[name](image, level, rng(3))
+        return moved(policies.RAND_AUGMENT[name](level, rng(3), (16, 16)), image)
 
     np.testing.assert_array_equal(at("posterize", 9.0), pixels.posterize(image, 1))
     np.testing.assert_array_equal(at("posterize", 0.0), pixels.posterize(image, 4))
@@ -84,7 +89,8 @@ def test_magnitudes_of_rand_augment():
     np.testing.assert_array_equal(at("solarize", 15.0), 255 - image)
     for name, function in (("color", pixels.color), ("contrast", pixels.contrast)):
         wanted = {function(image, factor).tobytes() for factor in (1.81, 0.19)}
-        found = {policies.RAND_AUGMENT[name](image, 9.0, rng(i)).tobytes() for i in range(20)}
+        draws = (policies.RAND_AUGMENT[name](9.0, rng(i), (16, 16)) for i in range(20))
+        found = {moved(draw, image).tobytes() for draw in draws}
         assert found == wanted
     assert len(policies.RAND_AUGMENT) == 15
     assert len(policies.IMAGENET_POLICY) == 25
@@ -95,19 +101,19 @@ def test_magnitudes_of_rand_augment():
 
 def test_magnitudes_are_cut_where_timm_cuts_them(monkeypatch):
     seen = []
-    spy = {"spy": lambda image, level, rng: seen.append(level) or image}
+    spy = {"spy": lambda level, rng, size: seen.append(level)}
     monkeypatch.setattr(policies, "RAND_AUGMENT", spy)
     for mmax in (10.0, 30.0):
-        policies.rand_augment(noise(8, 8), rng(0), n=1, m=15, mstd=0.0, mmax=mmax, p=1.0)
+        list(policies.rand_augment(rng(0), (8, 8), n=1, m=15, mstd=0.0, mmax=mmax, p=1.0))
     assert seen == [10, 15]
 
 
 MOVING = {
-    "rotate": lambda image, cubic: pixels.rotate(image, 27.0, cubic=cubic),
-    "shear_x": lambda image, cubic: pixels.affine(image, (1, 0.27, 0, 0, 1, 0), cubic=cubic),
-    "shear_y": lambda image, cubic: pixels.affine(image, (1, 0, 0, 0.27, 1, 0), cubic=cubic),
-    "translate_x": lambda image, cubic: pixels.affine(image, (1, 0, 6.885, 0, 1, 0), cubic=cubic),
-    "translate_y": lambda image, cubic: pixels.affine(image, (1, 0, 0, 0, 1, 6.885), cubic=cubic),
+    "rotate": lambda cubic: moves.rotate(27.0, (17, 17), cubic),
+    "shear_x": lambda cubic: moves.affine((1, 0.27, 0, 0, 1, 0), cubic),
+    "shear_y": lambda cubic: moves.affine((1, 0, 0, 0.27, 1, 0), cubic),
+    "translate_x": lambda cubic: moves.affine((1, 0, 6.885, 0, 1, 0), cubic),
+    "translate_y": lambda cubic: moves.affine((1, 0, 0, 0, 1, 6.885), cubic),
 }
 """What magnitude 9 does to a square of 17 pixels, where the sign is positive."""
 
@@ -133,7 +139,7 @@ class Fixed(np.random.Generator):
 @pytest.mark.parametrize("name", MOVING)
 def test_interpolation_of_rand_augment(name):
     image, choice = noise(17, 17), list(policies.RAND_AUGMENT).index(name)
-    bilinear, bicubic = (MOVING[name](image, cubic) for cubic in (False, True))
+    bilinear, bicubic = (moved(MOVING[name](cubic), image) for cubic in (False, True))
     assert (bilinear != bicubic).any()
     for interpolation, draw, expected, draws in (
         ("bilinear", 0.1, bilinear, 2),
@@ -142,7 +148,8 @@ def test_interpolation_of_rand_augment(name):
         ("random", 0.1, bicubic, 3),
     ):
         fixed = Fixed(choice, draw)
-        found = policies.rand_augment(image, fixed, n=1, p=1.0, interpolation=interpolation)
+        options = dict(n=1, p=1.0, interpolation=interpolation)
+        found = applied(policies.rand_augment, image, fixed, **options)
         np.testing.assert_array_equal(found, expected)
         assert fixed.draws == draws
 
@@ -150,12 +157,12 @@ def test_interpolation_of_rand_augment(name):
 def test_deit_is_bicubic_throughout():
     """DeiT hands `train_interpolation`, bicubic, to timm, and timm to crop and RandAugment."""
     deit = parse_augmentation("deit")
-    (change,) = [c for c in deit.changes if getattr(c, "func", None) is policies.rand_augment]
-    assert deit.interpolation == change.keywords["interpolation"] == "bicubic"
+    (op,) = [op for op in deit.ops if getattr(op, "func", None) is policies.rand_augment]
+    assert deit.interpolation == op.keywords["interpolation"] == "bicubic"
     image = noise(17, 17)
     for i in range(40):
-        expected = policies.rand_augment(image, rng(i), interpolation="bicubic")
-        np.testing.assert_array_equal(change(image, rng(i)), expected)
+        expected = applied(policies.rand_augment, image, rng(i), interpolation="bicubic")
+        np.testing.assert_array_equal(applied(op, image, rng(i)), expected)
 
 
 @pytest.mark.parametrize(
@@ -164,28 +171,31 @@ def test_deit_is_bicubic_throughout():
 )
 def test_random_interpolation_draws_what_it_drew_before_it_was_an_option(policy, following):
     """What sixty generators draw next shows how many numbers each policy has drawn."""
-    image, generators = noise(17, 17, 5), [rng(i) for i in range(60)]
+    generators = [rng(i) for i in range(60)]
     for generator in generators:
-        policy(image, generator)
+        list(policy(generator, (17, 17)))
     assert np.mean([g.random() for g in generators]) == pytest.approx(following, abs=1e-12)
     with pytest.raises(ValueError, match="Unknown interpolation 'cubic'; did you mean 'bicubic'"):
-        policy(image, rng(), interpolation="cubic")
+        list(policy(rng(), (17, 17), interpolation="cubic"))
 
 
 def test_rand_augment_applies_half_of_its_operations():
     image = noise(16, 16)
-    same = [np.array_equal(policies.rand_augment(image, rng(i), n=1), image) for i in range(200)]
+    ours = [applied(policies.rand_augment, image, rng(i), n=1) for i in range(200)]
+    same = [np.array_equal(a, image) for a in ours]
     assert 0.4 < np.mean(same) < 0.6
-    always = [policies.rand_augment(image, rng(i), n=1, p=1.0, mstd=0) for i in range(100)]
+    options = dict(n=1, p=1.0, mstd=0)
+    always = [applied(policies.rand_augment, image, rng(i), **options) for i in range(100)]
     assert np.mean([np.array_equal(a, image) for a in always]) < 0.1
 
 
 def test_jitter_and_three_augment_keep_to_their_ranges():
     image = np.full((8, 8, 3), 100, np.uint8)
-    means = [policies.jitter(image, rng(i), contrast=0, saturation=0).mean() for i in range(300)]
+    options = dict(contrast=0, saturation=0)
+    means = [applied(policies.jitter, image, rng(i), **options).mean() for i in range(300)]
     assert 59 <= min(means) < 65 and 135 < max(means) <= 140
     picture = noise(16, 16)
-    results = {policies.three_augment(picture, rng(i)).tobytes() for i in range(30)}
+    results = {applied(policies.three_augment, picture, rng(i)).tobytes() for i in range(30)}
     assert {pixels.gray(picture).tobytes(), pixels.solarize(picture, 128).tobytes()} <= results
 
 
@@ -215,20 +225,20 @@ def test_the_simple_crop_mirrors_at_the_border():
     assert boxes[:, 0].min() == -8 and boxes[:, 0].max() == 8
     assert boxes[:, 1].min() == -8 and boxes[:, 1].max() == 40
     image = noise(64, 96)
-    from vitjax.data.image import Box
-
     padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="reflect")
-    np.testing.assert_array_equal(cut_out(image, Box(-8, -3, 64, 64), 64), padded[:64, 5:69])
+    np.testing.assert_array_equal(
+        crop_and_resize(image, Box(-8, -3, 64, 64), 64), padded[:64, 5:69]
+    )
 
 
 def test_reduced_decoding_changes_little():
     y, x = np.mgrid[:600, :800]
     image = np.dstack([np.sin(y / 40) * 100 + 120, np.cos(x / 50) * 100 + 120, (x + y) / 8])
     jpeg = encoded(".jpg", image.astype(np.uint8))
-    from vitjax.data.image import Box
-
     box = Box(50, 60, 480, 500)
-    exact, fast = (cut_out(jpeg, box, 112, "bilinear", exact=e).astype(int) for e in (True, False))
+    exact, fast = (
+        crop_and_resize(jpeg, box, 112, "bilinear", exact=e).astype(int) for e in (True, False)
+    )
     assert np.abs(exact - fast).mean() < 2
 
 
@@ -237,7 +247,7 @@ def test_reduced_decoding_changes_little():
     [
         ("digit", "Unknown augmentation 'digit'; did you mean 'digits'"),
         ("flip | crop", "begins with 'flip'. Write 'crop | flip'"),
-        ("crop | flop", "Unknown change of an augmentation 'flop'; did you mean 'flip'"),
+        ("crop | flop", "Unknown step of an augmentation 'flop'; did you mean 'flip'"),
         ("crop | randaugment(mtd=9)", "Unknown option of randaugment 'mtd'; did you mean 'mstd'"),
         ("crop(interpolation='cubic')", "Unknown interpolation 'cubic'; did you mean 'bicubic'"),
         (
@@ -263,10 +273,10 @@ def test_lines_that_are_wrong(text, message):
 def test_lines():
     assert parse_augmentation("crop | flip") == parse_augmentation("crop|flip()")
     assert parse_augmentation("deit").interpolation == "bicubic"
-    assert len(parse_augmentation("deit3").changes) == 3
+    assert len(parse_augmentation("deit3").ops) == 3
     image = noise(40, 60)
     for text in (*AUGMENTATIONS, "crop(area=(0.5, 1.0)) | autoaugment | jitter(hue=0.1)"):
-        a, b = (parse_augmentation(text)(image, rng(5), 16) for _ in range(2))
+        a, b = (augmented(text, image, rng(5), 16) for _ in range(2))
         assert a.shape == (16, 16, 3) and a.dtype == np.uint8
         np.testing.assert_array_equal(a, b)
 

@@ -8,12 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.pictures import encoded, noise, palette_png, with_orientation
+from tests.data.pictures import (
+    encoded,
+    eval_batches,
+    noise,
+    palette_png,
+    train_batches,
+    with_orientation,
+)
 from vitjax.data import BadImage
-from vitjax.data.arrays import Arrays
-from vitjax.data.headers import read_header
-from vitjax.data.image import Box, Picture, decode
-from vitjax.data.pipeline import eval_batches, train_batches
+from vitjax.data.codecs.headers import read_header
+from vitjax.data.codecs.image import Box, Picture, decode
+from vitjax.data.sources.arrays import Arrays
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vitjax.data import Source, open_source
-from vitjax.data.digits import split_indices
+from vitjax.data.sources.digits import split_indices
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +14,7 @@ def digits():
 
 def test_sizes_and_names(digits):
     assert [len(digits[split]) for split in ("train", "test")] == [1437, 360]
-    assert digits["train"].class_names == tuple("0123456789")
-    assert digits["train"].num_classes == 10
+    assert digits["train"].info.classes == tuple("0123456789")
     assert isinstance(digits["train"], Source)
 
 
@@ -55,6 +54,6 @@ def test_every_class_is_in_both_parts(digits):
 
 
 def test_fingerprint_is_of_the_split(digits):
-    assert digits["train"].fingerprint != digits["test"].fingerprint
-    assert digits["train"].fingerprint == open_source("digits://", "train").fingerprint
-    assert len(digits["train"].fingerprint) == 16
+    assert digits["train"].info.fingerprint != digits["test"].info.fingerprint
+    assert digits["train"].info.fingerprint == open_source("digits://", "train").info.fingerprint
+    assert len(digits["train"].info.fingerprint) == 16

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.pictures import coordinates, encoded, scene
-from vitjax.data.arrays import Arrays
-from vitjax.data.augment import parse_augmentation
-from vitjax.data.image import decode
-from vitjax.data.pipeline import check_view, eval_batches
-from vitjax.data.transforms import INTERPOLATIONS, centre_window, view
+from tests.data.pictures import coordinates, encoded, eval_batches, scene
+from vitjax.data.codecs.image import decode
+from vitjax.data.sources.arrays import Arrays
+from vitjax.data.kinds import Image
+from vitjax.data.transforms.augment import evaluation, parse_augmentation
+from vitjax.data.transforms.crops import INTERPOLATIONS, centre_window, view
 from vitjax.train.config import load_config
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "eval_crop.npz"
@@ -102,7 +102,8 @@ def test_a_jpeg_file_is_shown_exactly(kernel, crop):
     np.testing.assert_array_equal(view(jpeg, 47, crop, kernel), expected)
     if crop in (0.875, 1.0):
         centre = parse_augmentation(f"centre(fraction={crop}, interpolation={kernel!r})")
-        np.testing.assert_array_equal(centre(jpeg, np.random.default_rng(0), 47), expected)
+        found = centre({"image": jpeg}, {"image": Image(47)}, np.random.default_rng(0))["image"]
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.fixture
@@ -148,6 +149,6 @@ def test_other_crops_are_refused(configured, crop):
     with pytest.raises(ValueError, match=message):
         evaluated(np.zeros((24, 72, 3), np.uint8), data)
     with pytest.raises(ValueError, match=message):
-        check_view(data.eval_crop, data.interpolation)
+        evaluation(data.eval_crop, data.interpolation)
     with pytest.raises(ValueError, match="Unknown interpolation 'cubic'; did you mean 'bicubic'"):
-        check_view(1.0, "cubic")
+        evaluation(1.0, "cubic")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import encoded, noise, palette_png, with_orientation
-from vitjax.data.image import read_image
+from vitjax.data.codecs.image import read_image
 from vitjax.data.source import BadImage
 
 

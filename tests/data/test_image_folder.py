@@ -5,8 +5,8 @@ import pytest
 
 from tests.data.pictures import encoded, noise, write_folders
 from vitjax.data import BadImage, Source, open_source
-from vitjax.data.image import decode
-from vitjax.data.image_folder import open_folder
+from vitjax.data.codecs.image import decode
+from vitjax.data.sources.image_folder import open_folder
 
 
 def names(source):
@@ -20,8 +20,7 @@ def test_train_and_test_folders(tmp_path, held_out):
     )
     train, test = open_folder(root, "train"), open_folder(root, "test")
     assert isinstance(train, Source)
-    assert train.class_names == test.class_names == ("cat", "dog")
-    assert train.num_classes == 2
+    assert train.info.classes == test.info.classes == ("cat", "dog")
     assert names(test) == [
         f"{held_out}/cat/000.png",
         f"{held_out}/dog/000.png",
@@ -65,18 +64,18 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", Reversed)
     after = [open_folder(root, split, 0.3) for split in ("train", "test")]
     assert list(map(names, before)) == list(map(names, after))
-    assert [s.fingerprint for s in before] == [s.fingerprint for s in after]
+    assert [s.info.fingerprint for s in before] == [s.info.fingerprint for s in after]
 
 
 def test_fingerprint_changes_with_names_and_sizes(tmp_path):
     root = write_folders(tmp_path, {"train/a": 3, "train/b": 3})
-    seen = {open_folder(root, "train").fingerprint}
+    seen = {open_folder(root, "train").info.fingerprint}
     os.rename(tmp_path / "train" / "a" / "000.png", tmp_path / "train" / "a" / "zero.png")
-    seen.add(open_folder(root, "train").fingerprint)
+    seen.add(open_folder(root, "train").info.fingerprint)
     (tmp_path / "train" / "a" / "zero.png").write_bytes(encoded(".png", noise(30, 30)))
-    seen.add(open_folder(root, "train").fingerprint)
+    seen.add(open_folder(root, "train").info.fingerprint)
     os.rename(tmp_path / "train" / "b" / "000.png", tmp_path / "train" / "a" / "new.png")
-    seen.add(open_folder(root, "train").fingerprint)
+    seen.add(open_folder(root, "train").info.fingerprint)
     assert len(seen) == 4
 
 

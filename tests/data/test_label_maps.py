@@ -5,13 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.data.pictures import Numbered, noise
-from vitjax.data.augment import parse_augmentation
-from vitjax.data.image import Box
-from vitjax.data.label_maps import open_label_maps
-from vitjax.data.pipeline import eval_batches, train_batches
+from tests.data.pictures import Numbered, eval_batches, noise
+from vitjax.data import Source, pipeline
+from vitjax.data.codecs.image import Box
+from vitjax.data.kinds import Image, TokenScores, image_and_label
+from vitjax.data.label_maps import open_label_maps, with_label_maps
 from vitjax.data.source import BadImage
-from vitjax.data.transforms import cut_out
+from vitjax.data.transforms.augment import parse_augmentation
+from vitjax.data.transforms.crops import crop_and_resize
 
 
 def write_maps(folder, source, **changes):
@@ -20,9 +21,16 @@ def write_maps(folder, source, **changes):
     np.save(folder / "classes.npy", np.broadcast_to(number, (len(source), 2, 3, 3)))
     np.save(folder / "scores.npy", np.full((len(source), 2, 3, 3), 0.5, np.float16))
     about = dict(complete=True, data="here://", split="train", images=len(source),
-                 fingerprint=source.fingerprint)  # fmt: skip
+                 fingerprint=source.info.fingerprint)  # fmt: skip
     (folder / "labels.json").write_text(json.dumps(about | changes))
     return str(folder)
+
+
+def placed(augmentation, image, seed):
+    kinds = {"image": Image(16), "map": TokenScores((1, 1, 1))}
+    sample = {"image": image, "map": (None, None)}
+    found = augmentation(sample, kinds, np.random.default_rng(seed))
+    return found["image"], found["map"]
 
 
 @pytest.mark.parametrize("line", ["crop | flip", "simple_crop | randaugment | flip(p=1.0)"])
@@ -30,12 +38,12 @@ def test_a_placement_is_where_the_square_was_cut(line):
     image, found = noise(40, 30), set()
     for seed in range(8):
         augmentation = parse_augmentation(line.replace(" | randaugment", ""))
-        square, (box, mirrored) = augmentation.placed(image, np.random.default_rng(seed), 16)
+        square, (_, _, box, flipped) = placed(augmentation, image, seed)
         top, left, height, width = (round(x * side) for x, side in zip(box, (40, 30, 40, 30)))
-        expected = cut_out(image, Box(top, left, height, width), 16, exact=False)
-        np.testing.assert_array_equal(square, expected[:, ::-1] if mirrored else expected)
-        found.add(mirrored)
-        again = parse_augmentation(line).placed(image, np.random.default_rng(seed), 16)[1]
+        expected = crop_and_resize(image, Box(top, left, height, width), 16, exact=False)
+        np.testing.assert_array_equal(square, expected[:, ::-1] if flipped else expected)
+        found.add(flipped)
+        again = placed(parse_augmentation(line), image, seed)[1]
         assert again.box == box
     assert found == ({True} if "p=1.0" in line else {True, False})
 
@@ -51,9 +59,14 @@ def test_a_batch_has_the_maps_of_its_images(tmp_path):
     source = Holey(10)
     maps = open_label_maps(write_maps(tmp_path, source), source)
 
-    def batches(start, threads=2, **more):
-        stream = train_batches(
-            source, batch_size=4, image_size=8, augment="crop | flip", on_bad_image="skip",
+    def batches(start, threads=2, label_maps=None, **more):
+        kinds: dict = image_and_label(source.info, 8)
+        samples: Source = source
+        if label_maps:
+            kinds |= {"map": TokenScores(label_maps.shape)}
+            samples = with_label_maps(source, label_maps)
+        stream = pipeline.train_batches(
+            samples, kinds=kinds, batch_size=4, augment="crop | flip", on_bad_image="skip",
             start_step=start, num_threads=threads, **more,
         )  # fmt: skip
         return list(itertools.islice(stream, 6 - start))
@@ -66,7 +79,7 @@ def test_a_batch_has_the_maps_of_its_images(tmp_path):
         assert (batch["map_classes"] == batch["label"][:, None, None, None]).all()
         assert (batch["map_scores"][read] == 0.5).all()
         assert (batch["map_scores"][~read] == 0).all()
-        assert (batch["box"][read, 2:] > 0).all()
+        assert (batch["map_box"][read, 2:] > 0).all()
     assert any((batch["mask"] == 0).any() for batch in with_maps)
     later = batches(3, threads=0, label_maps=pickle.loads(pickle.dumps(maps)), rows=[1, 2])
     for batch, other in zip(later, with_maps[3:]):
@@ -94,5 +107,5 @@ def test_an_annotator_sees_the_whole_image_from_any_batch_on():
     for batch, other in zip(eval_batches(source, start_step=2, **options), everything[2:]):
         np.testing.assert_array_equal(batch["image"], other["image"])
     first = source[0]["image"]
-    whole = cut_out(first, Box(0, 0, *first.shape[:2]), 8, "bilinear")
+    whole = crop_and_resize(first, Box(0, 0, *first.shape[:2]), 8, "bilinear")
     np.testing.assert_array_equal(everything[0]["image"][0], whole)

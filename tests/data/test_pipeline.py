@@ -8,10 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from tests.data.pictures import Numbered, encoded, noise, write_folders
+from tests.data.pictures import Numbered, encoded, eval_batches, noise, train_batches, write_folders
 from vitjax.data import BadImage, open_source
 from vitjax.data.order import epoch_order, sample_rngs
-from vitjax.data.pipeline import eval_batches, train_batches
 
 
 def take(count, source, **options):
@@ -174,7 +173,6 @@ def test_a_bad_image_is_skipped_when_asked_to(damaged, caplog):
     [
         ({"batch_size": 11}, "Batch size 11 is larger than the data set, which has 10 images"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"image_size": 0}, "image_size=0"),
         ({"num_threads": -1}, "num_threads=-1"),
         ({"augment": "digit"}, "Unknown augmentation 'digit'; did you mean 'digits'"),
         ({"on_bad_image": "skp"}, "Unknown on_bad_image 'skp'; did you mean 'skip'"),
@@ -214,7 +212,10 @@ def test_threads_end_with_the_iterator():
 def test_a_process_may_end_in_the_middle():
     program = (
         "from vitjax.data import open_source; from vitjax.data.pipeline import train_batches\n"
-        "batches = train_batches(open_source('digits://', 'train'), batch_size=64, image_size=8)\n"
+        "from vitjax.data.kinds import image_and_label\n"
+        "source = open_source('digits://', 'train')\n"
+        "kinds = image_and_label(source.info, 8)\n"
+        "batches = train_batches(source, batch_size=64, kinds=kinds)\n"
         "next(batches)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -21,7 +21,7 @@ def test_a_folder_by_uri_and_by_path(photos, monkeypatch):
     expected = open_source(f"folder://{photos}", "train")
     assert len(expected) == 24  # a fifth of each class is held out
     for uri in (photos, "photos", "folder://photos", "./photos/"):
-        assert open_source(uri, "train").fingerprint == expected.fingerprint
+        assert open_source(uri, "train").info.fingerprint == expected.info.fingerprint
 
 
 def test_options(photos):
@@ -36,8 +36,8 @@ def test_slices_are_disjoint_and_complete(photos, bounds):
     assert isinstance(first, Source)
     assert len(first) + len(second) == 24
     assert sorted(names(first) + names(second)) == names(open_source(photos, "train"))
-    assert first.fingerprint != second.fingerprint
-    assert first.class_names == ("cat", "dog")
+    assert first.info.fingerprint != second.info.fingerprint
+    assert first.info.classes == ("cat", "dog")
 
 
 def test_a_slice_mixes_the_classes(photos):
@@ -51,7 +51,7 @@ def test_a_slice_is_fixed():
     first, again = (open_source("digits://", "train[:25%]") for _ in range(2))
     assert len(first) == 359
     assert names(first) == names(again)
-    assert first.fingerprint == again.fingerprint
+    assert first.info.fingerprint == again.info.fingerprint
     np.testing.assert_array_equal(first[5]["image"], again[5]["image"])
 
 

@@ -7,12 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data.pictures import Numbered, encoded, noise, write_folders, write_tar
-from vitjax.data import BadImage, Source, open_source
-from vitjax.data.arrays import Arrays
-from vitjax.data.image import decode
-from vitjax.data.mixture import Mixture
-from vitjax.data.pipeline import eval_batches, train_batches
+from tests.data.pictures import (
+    Numbered,
+    encoded,
+    eval_batches,
+    noise,
+    train_batches,
+    write_folders,
+    write_tar,
+)
+from vitjax.data import BadImage, DataInfo, Source, open_source
+from vitjax.data.codecs.image import decode
+from vitjax.data.sources.arrays import Arrays
+from vitjax.data.sources.mixture import Mixture
 
 
 def first_batch(source, **options):
@@ -24,8 +31,8 @@ def test_arrays():
     images = np.stack([noise(8, 8, i) for i in range(5)])
     source = Arrays(images, [0, 1, 2, 1, 0])
     assert isinstance(source, Source)
-    assert (source.num_classes, source.class_names) == (3, ("0", "1", "2"))
-    assert source.fingerprint != Arrays(images, [0, 1, 2, 1, 1]).fingerprint
+    assert source.info.classes == ("0", "1", "2")
+    assert source.info.fingerprint != Arrays(images, [0, 1, 2, 1, 1]).info.fingerprint
     (batch,) = eval_batches(source, batch_size=5, image_size=8, num_threads=0)
     np.testing.assert_array_equal(batch["image"], images)
     assert batch["label"].tolist() == [0, 1, 2, 1, 0]
@@ -34,12 +41,12 @@ def test_arrays():
 def test_arrays_of_files_without_labels_and_with_several():
     files = [encoded(".png", noise(9, 7, i)) for i in range(4)]
     unlabelled = Arrays(files)
-    assert unlabelled.num_classes == 0
+    assert unlabelled.info.classes == ()
     assert first_batch(unlabelled)["label"].tolist() == [0, 0, 0, 0]
     assert first_batch(unlabelled)["mask"].all()
     weights = np.array([[0.5, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 0.25]])
     source = Arrays(files, weights)
-    assert source.multi_label
+    assert source.info.multi_label
     batch = first_batch(source)
     assert batch["label"].dtype == np.float32
     assert sorted(batch["label"].tolist()) == sorted(weights.tolist())
@@ -54,14 +61,14 @@ def test_arrays_that_do_not_fit():
 
 def test_a_label_out_of_range_is_named():
     source = Arrays([noise(4, 4)] * 4, [0, 1, 2, 3])
-    source.num_classes = 3
+    source.info = source.info._replace(classes=("0", "1", "2"))
     with pytest.raises(ValueError, match="'array 3': its label is 3; classes are 0 to 2"):
         first_batch(source)
 
 
 def test_synthetic():
     source = open_source("synthetic://?size=100&classes=7&height=20&width=30&jpeg=1", "train")
-    assert (len(source), source.num_classes) == (100, 7)
+    assert (len(source), len(source.info.classes)) == (100, 7)
     assert decode(source[99]["image"]).shape == (20, 30, 3)
     assert len(open_source("synthetic://?size=100", "test")) == 10
     assert len(open_source("synthetic://?size=100", "train[:25%]")) == 25
@@ -74,8 +81,7 @@ class Named(Numbered):
 
     def __init__(self, size, names):
         super().__init__(size)
-        self._size, self.class_names, self.num_classes = size, names, len(names)
-        self.fingerprint = names[0] * 16
+        self._size, self.info = size, DataInfo(names, names[0] * 16)
 
     def __len__(self):
         return self._size
@@ -84,7 +90,7 @@ class Named(Numbered):
         return {"image": noise(4, 4, i), "label": i % 2}
 
     def example_name(self, i):
-        return f"{self.class_names[0]} {i}"
+        return f"{self.info.classes[0]} {i}"
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (0.75, 0.25), (0.9, 0.1), (1, 3)])
@@ -98,7 +104,7 @@ def test_a_mixture_has_its_proportions_and_everything_of_each(weights):
     for letter in "ac":
         own = [n for name, n in counts.items() if name.startswith(letter)]
         assert max(own) - min(own) <= 1
-    assert mixture.class_names == ("a", "b", "c", "d")
+    assert mixture.info.classes == ("a", "b", "c", "d")
     labels = [mixture[i]["label"] for i in range(len(mixture))]
     assert all((label >= 2) == name.startswith("c") for label, name in zip(labels, names))
 
@@ -107,7 +113,7 @@ def test_a_mixture_goes_on_in_the_middle(tmp_path):
     root = write_folders(tmp_path / "p", {"cat": 10, "dog": 5})
     uri = f"0.75*folder://{root} + .25*synthetic://?size=8&classes=2"
     source = open_source(uri, "train")
-    assert source.class_names == ("cat", "dog", "0", "1")
+    assert source.info.classes == ("cat", "dog", "0", "1")
     options = {"batch_size": 4, "image_size": 8, "augment": "crop_flip", "num_threads": 0}
     whole = list(itertools.islice(train_batches(source, **options), 6))
     late = next(train_batches(source, start_step=4, **options))
@@ -131,11 +137,11 @@ def shards(tmp_path, monkeypatch):
 
 def test_tars(shards):
     source = open_source(f"tar://{shards}/{{split}}-{{000..001}}.tar", "train")
-    assert (len(source), source.num_classes) == (10, 5)
+    assert (len(source), len(source.info.classes)) == (10, 5)
     for i in range(10):
         assert source[i] == {"image": encoded(".jpg", noise(9, 9, i % 5)), "label": i % 5}
     for other in (f"tar://{shards}", f"tar://{shards}/train-*.tar"):
-        assert open_source(other, "train").fingerprint == source.fingerprint
+        assert open_source(other, "train").info.fingerprint == source.info.fingerprint
     assert len(list((shards / "cache" / "vitjax").glob("tar-*.npy"))) == 2
     assert len(open_source(f"tar://{shards}", "train[:20%]")) == 2
 
@@ -147,7 +153,7 @@ def test_tars_of_a_remote_store(shards):
     for path in shards.glob("*.tar"):
         memory.pipe(f"/bucket/{path.name}", path.read_bytes())
     source = open_source("tar://memory://bucket/train-*.tar?classes=6", "train")
-    assert (len(source), source.num_classes) == (10, 6)
+    assert (len(source), len(source.info.classes)) == (10, 6)
     assert source[7] == {"image": encoded(".jpg", noise(9, 9, 2)), "label": 2}
 
 
@@ -159,7 +165,7 @@ def test_a_folder_of_a_remote_store(tmp_path):
     memory.put(root, "/photos", recursive=True)
     for split in ("train", "test[:50%]"):
         here, there = (open_source(f"folder://{at}", split) for at in (root, "memory://photos/"))
-        assert there.fingerprint == here.fingerprint
+        assert there.info.fingerprint == here.info.fingerprint
         assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
     memory.rm("/photos/train/b/001.jpg")
     source = open_source("folder://memory://photos", "train")
@@ -229,12 +235,12 @@ def saved(tmp_path_factory):
 def test_hugging_face_from_disk(saved):
     source = open_source(f"hf://{saved}", "train")
     assert isinstance(source, Source)
-    assert (len(source), source.class_names) == (7, ("cat", "dog"))
+    assert (len(source), source.info.classes) == (7, ("cat", "dog"))
     assert source[3] == {"image": encoded(".png", noise(6, 5, 3)), "label": 1}
     assert len(open_source(f"hf://{saved}?split=validation", "train")) == 3
-    assert open_source(f"hf://{saved}", "train").fingerprint == source.fingerprint
+    assert open_source(f"hf://{saved}", "train").info.fingerprint == source.info.fingerprint
     several = open_source(f"hf://{saved}?label=tags", "train")
-    assert several.multi_label
+    assert several.info.multi_label
     assert first_batch(several)["label"].sum(0).tolist() == [4, 2, 0]
 
 

@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.pictures import encoded, noise, write_tar
+from tests.data.pictures import encoded, noise, train_batches, write_tar
 from vitjax.data import BadImage, Source, open_source
-from vitjax.data.image import decode
-from vitjax.data.pipeline import train_batches
-from vitjax.data.prepare import prepare
-from vitjax.data.records import parse_example, read_tfrecords
+from vitjax.data.codecs.image import decode
+from vitjax.data.prepare.tfrecord import prepare
+from vitjax.data.sources.records import parse_example, read_tfrecords
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -90,7 +89,7 @@ def test_gives_what_tfds_gives_undecoded(data_dir):
     )  # fmt: skip
     assert isinstance(source, Source)
     assert len(source) == len(expected) == 24
-    assert source.class_names == ("cat", "dog", "owl")
+    assert source.info.classes == ("cat", "dog", "owl")
     for i in range(24):
         example = source[i]
         assert example["image"] == expected[i]["image"]
@@ -104,14 +103,14 @@ def test_by_folder_version_and_split_option(data_dir):
         open_source(f"tfds://{data_dir}/tiny/1.0.0", "validation"),
         open_source(f"tfds://tiny:1.0.0?data_dir={data_dir}&split=validation", "train"),
     ):
-        assert other.fingerprint == by_name.fingerprint
+        assert other.info.fingerprint == by_name.info.fingerprint
         assert len(other) == 9
-    assert open_source(uri(data_dir), "validation[:5]").fingerprint != by_name.fingerprint
+    assert open_source(uri(data_dir), "validation[:5]").info.fingerprint != by_name.info.fingerprint
 
 
 def test_several_labels_an_image(data_dir):
     source = open_source(uri(data_dir, "&label=tags"), "train")
-    assert source.multi_label and source.class_names == ("big", "old")
+    assert source.info.multi_label and source.info.classes == ("big", "old")
     (batch,) = (next(train_batches(source, batch_size=40, image_size=8, num_threads=0)),)
     assert batch["label"].shape == (40, 2)
     assert batch["label"].sum(0).tolist() == [26, 13]
@@ -233,7 +232,7 @@ def test_tfrecords_are_converted_once(tfrecords, data_dir, tmp_path):
     result = prepare("tiny", str(to), str(tfrecords), lines.append)
     assert (result["records"], result["shards"], result["found"], len(lines)) == (49, 2, 0, 2)
     here, there = (open_source(uri(folder), "train") for folder in (to, data_dir))
-    assert here.fingerprint == there.fingerprint
+    assert here.info.fingerprint == there.info.fingerprint
     assert all(here[i] == there[i] for i in range(40))
     assert prepare("tiny", str(to), str(tfrecords), lines.append)["found"] == 2
     assert len(lines) == 2
@@ -266,13 +265,13 @@ def test_conversion_goes_on_and_repairs(tfrecords, tmp_path):
 
 
 def test_a_full_disk_is_named_before_it_is_full(tfrecords, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitjax.data.prepare._free", lambda folder: 1000)
+    monkeypatch.setattr("vitjax.data.prepare.tfrecord._free", lambda folder: 1000)
     with pytest.raises(ValueError, match=r"has 1,000 bytes free, and about [\d,]+ are needed"):
         prepare("tiny", str(tmp_path / "new"), str(tfrecords))
 
 
 def test_a_disk_that_fills_up_keeps_finished_shards(tfrecords, tmp_path, monkeypatch):
-    import vitjax.data.prepare as module
+    import vitjax.data.prepare.tfrecord as module
 
     reframe, calls = module._reframe, []
 
@@ -301,7 +300,7 @@ def test_tfrecord_framing(tmp_path):
 @pytest.fixture
 def archives(tmp_path, monkeypatch):
     """ImageNet in small: five images of each of three synsets, and fifteen to validate."""
-    from vitjax.data import imagenet
+    from vitjax.data.prepare import imagenet
 
     folder = tmp_path / "archives"
     folder.mkdir()
@@ -339,7 +338,7 @@ def test_imagenet_from_its_archives(archives, tmp_path, capsys):
         ours = open_source(f"tfds://imagenet2012?data_dir={to}", split)
         theirs = tfds.data_source("imagenet2012", split=split, data_dir=to, decoders={"image": raw})
         assert len(ours) == len(theirs) == 15
-        assert (ours.num_classes, ours.class_names[:2]) == (1000, ("n01440764", "n01443537"))
+        assert (len(ours.info.classes), ours.info.classes[:2]) == (1000, ("n01440764", "n01443537"))
         for i in range(15):
             assert ours[i] == {"image": theirs[i]["image"], "label": theirs[i]["label"]}
             name = theirs[i]["file_name"].decode()
@@ -349,7 +348,7 @@ def test_imagenet_from_its_archives(archives, tmp_path, capsys):
                 assert (ours[i]["label"], at) == ((1, 0, 999)[n], at)
                 at = 10 * n + at - 100
             elif at == 1:
-                assert ours.class_names[ours[i]["label"]] == "n01751748"
+                assert ours.info.classes[ours[i]["label"]] == "n01751748"
             assert ours[i]["image"] == encoded(".jpg", noise(20, 30, 100 + at))
     assert "tensorflow" not in sys.modules
 
@@ -362,8 +361,8 @@ def test_imagenet_from_its_archives(archives, tmp_path, capsys):
 
 
 def test_wrong_archives_of_imagenet(archives, tmp_path):
-    from vitjax.data import imagenet
-    from vitjax.data.imagenet import prepare_imagenet
+    from vitjax.data.prepare import imagenet
+    from vitjax.data.prepare.imagenet import prepare_imagenet
 
     def fails(message):
         with pytest.raises(ValueError, match=message):

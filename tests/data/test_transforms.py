@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from tests.data.pictures import coordinates, encoded, noise
-from vitjax.data.augment import AUGMENTATIONS, parse_augmentation
-from vitjax.data.pixels import random_affine
-from vitjax.data.transforms import random_resized_crop, resize, view
+from tests.data.pictures import applied, augmented, coordinates, encoded, noise
+from vitjax.data.kinds import Image, TokenScores
+from vitjax.data.transforms.augment import AUGMENTATIONS, parse_augmentation
+from vitjax.data.transforms.crops import resize, view
+from vitjax.data.transforms.moves import random_affine
 
 SIZES = [(1, 1), (1, 300), (300, 1), (8, 8), (5, 9), (400, 300), (31, 37), (2, 2000)]
 
@@ -18,7 +19,7 @@ def rng(seed=0):
 def test_every_augmentation_takes_every_size(name, shape):
     image = noise(*shape)
     before = image.copy()
-    first, again = (parse_augmentation(name)(image, rng(1), 24) for _ in range(2))
+    first, again = (augmented(name, image, rng(1), 24) for _ in range(2))
     assert first.shape == (24, 24, 3)
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
@@ -27,7 +28,7 @@ def test_every_augmentation_takes_every_size(name, shape):
 
 @pytest.mark.parametrize("name", ["digits", "crop_flip"])
 def test_random_augmentations_differ(name):
-    results = {parse_augmentation(name)(noise(40, 40), rng(i), 16).tobytes() for i in range(20)}
+    results = {augmented(name, noise(40, 40), rng(i), 16).tobytes() for i in range(20)}
     assert len(results) == 20
 
 
@@ -36,7 +37,9 @@ def test_centre_is_the_evaluation_transform(kernel):
     jpeg = encoded(".jpg", noise(53, 71))
     for options, crop in (("", 1.0), ("fraction=1, ", 1.0), ("fraction=0.8, ", 0.8)):
         augmentation = parse_augmentation(f"centre({options}interpolation={kernel!r})")
-        shown, placed = augmentation.placed(jpeg, rng(), 31)
+        kinds = {"image": Image(31), "map": TokenScores((1, 1, 1))}
+        found = augmentation({"image": jpeg, "map": (None, None)}, kinds, rng())
+        shown, placed = found["image"], found["map"]
         np.testing.assert_array_equal(shown, view(jpeg, 31, crop, kernel))
         # The middle of the image, as shares of it: the short side's 31 of int(31 / crop) pixels.
         side = 31 / int(31 / crop)
@@ -45,15 +48,15 @@ def test_centre_is_the_evaluation_transform(kernel):
         middle = np.array(placed.box[:2]) + np.array(placed.box[2:]) / 2
         np.testing.assert_allclose(middle, 0.5, atol=0.02)
     for name in ("none", "centre"):
-        np.testing.assert_array_equal(parse_augmentation(name)(jpeg, rng(), 31), view(jpeg, 31))
+        np.testing.assert_array_equal(augmented(name, jpeg, rng(), 31), view(jpeg, 31))
 
 
 def test_digits_keep_their_border():
     image = noise(8, 8)
     np.testing.assert_array_equal(view(image, 16), resize(image, 16))
     np.testing.assert_array_equal(view(image, 8), image)
-    frame = parse_augmentation("digits").frame
-    assert frame(8, 8, rng(), 32) == (0, 0, 8, 8)
+    crop = parse_augmentation("digits").crop
+    assert crop(8, 8, rng(), 32) == (0, 0, 8, 8)
 
 
 def test_shrinking_averages():
@@ -104,9 +107,9 @@ def crop_box(image):
     return (spread[:2] + 250 / 200) / 250
 
 
-def test_random_resized_crop_keeps_to_its_ranges():
+def test_a_random_crop_keeps_to_its_ranges():
     image = coordinates(200, 250)
-    boxes = np.array([crop_box(random_resized_crop(image, rng(i), 64)) for i in range(300)])
+    boxes = np.array([crop_box(augmented("crop", image, rng(i), 64)) for i in range(300)])
     areas = boxes.prod(1)
     ratios = boxes[:, 1] * 250 / (boxes[:, 0] * 200)
     assert 0.06 < areas.min() < 0.12
@@ -115,28 +118,28 @@ def test_random_resized_crop_keeps_to_its_ranges():
     assert 1.27 < ratios.max() < 1.45
 
 
-def test_random_resized_crop_of_the_whole_area_is_the_image():
+def test_a_random_crop_of_the_whole_area_is_the_image():
     image = noise(32, 32)
-    whole = random_resized_crop(image, rng(), 32, area=(1.0, 1.0), ratio=(1.0, 1.0))
+    whole = augmented("crop(area=(1.0, 1.0), ratio=(1.0, 1.0))", image, rng(), 32)
     np.testing.assert_array_equal(whole, image)
 
 
-def test_random_resized_crop_of_a_strip_is_its_centre():
+def test_a_random_crop_of_a_strip_is_its_centre():
     image = coordinates(10, 1000)
-    crop = random_resized_crop(image, rng(), 10, area=(0.9, 1.0))
+    crop = augmented("crop(area=(0.9, 1.0))", image, rng(), 10)
     assert abs(float(crop[..., 1].mean()) - 125) < 2
 
 
 def test_crop_flip_mirrors_half_of_the_images():
     image = coordinates(64, 64)
-    crops = [parse_augmentation("crop_flip")(image, rng(i), 32).astype(int) for i in range(200)]
+    crops = [augmented("crop_flip", image, rng(i), 32).astype(int) for i in range(200)]
     mirrored = [crop[0, 0, 1] > crop[0, -1, 1] for crop in crops]
     assert 0.4 < np.mean(mirrored) < 0.6
 
 
 def test_affine_without_motion_changes_nothing():
     image = noise(16, 16)
-    same = random_affine(image, rng(), degrees=0.0, scale=(1.0, 1.0), shift=0.0)
+    same = applied(random_affine, image, rng(), degrees=0.0, scale=(1.0, 1.0), shift=0.0)
     np.testing.assert_array_equal(same, image)
 
 
@@ -155,7 +158,7 @@ def moments(image):
 def test_affine_keeps_to_its_ranges():
     bar = np.zeros((64, 64, 3), np.uint8)
     bar[28:36, 16:48] = 255
-    results = [moments(random_affine(bar, rng(i))) for i in range(300)]
+    results = [moments(applied(random_affine, bar, rng(i))) for i in range(300)]
     scale = np.sqrt(np.array([mass for mass, _, _ in results]) / moments(bar)[0])
     shift = np.array([centre for _, centre, _ in results]) - 31.5
     angle = np.array([angle for _, _, angle in results])

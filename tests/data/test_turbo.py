@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.data.pictures import encoded, noise
-from vitjax.data import turbo
-from vitjax.data.image import Box, Picture
+from vitjax.data.codecs import turbo
+from vitjax.data.codecs.image import Box, Picture
 from vitjax.data.source import BadImage
 
 needs_library = pytest.mark.skipif(
@@ -58,7 +58,7 @@ def test_every_part_is_opencvs(sampling, progressive, reduce, monkeypatch):
     data = jpeg(height, width, sampling, progressive)
     for box in boxes(height, width):
         expected = part_without(data, box, reduce, monkeypatch)
-        monkeypatch.setattr("vitjax.data.image.decode", None)  # it is not asked
+        monkeypatch.setattr("vitjax.data.codecs.image.decode", None)  # it is not asked
         np.testing.assert_array_equal(Picture(data).part(box, reduce), expected, err_msg=str(box))
         monkeypatch.undo()
 
@@ -115,7 +115,7 @@ def test_a_truncated_file_is_refused_wherever_the_part_lies(kept):
      (cv2.__file__, "is not libturbojpeg of version 3 or later")],
 )  # fmt: skip
 def test_the_variable_is_obeyed_or_refused(chosen, message):
-    code = "from vitjax.data import turbo\ntry: print(turbo.library())\n"
+    code = "from vitjax.data.codecs import turbo\ntry: print(turbo.library())\n"
     code += "except ValueError as error: print(error)"
     environment = {**os.environ, "VITJAX_TURBOJPEG": chosen}
     done = subprocess.run(

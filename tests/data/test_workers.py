@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.data.pictures import Numbered
+from tests.data.pictures import Numbered, eval_batches, train_batches
 from vitjax.data import BadImage, workers
-from vitjax.data.pipeline import eval_batches, train_batches
 
 OPTIONS = {"batch_size": 4, "image_size": 8, "augment": "digits"}
 

@@ -1,5 +1,6 @@
-"""Images with labels, from where they lie to batches: numpy on the host, no jax."""
+"""Samples, from where they lie to batches: numpy on the host, no jax."""
 
-from vitjax.data.source import BadImage, Example, Source, open_source
+from vitjax.data.source import BadImage, DataInfo, Sample, Source
+from vitjax.data.sources import open_source
 
-__all__ = ["BadImage", "Example", "Source", "open_source"]
+__all__ = ["BadImage", "DataInfo", "Sample", "Source", "open_source"]

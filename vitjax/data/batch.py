@@ -2,33 +2,20 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import NotRequired, TypedDict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Float32, Int32, UInt8, UInt16
 
-from vitjax.data.image import Picture
-from vitjax.data.source import UNLABELLED, BadImage, Source
+from vitjax.data.kinds import Kinds, batch_spec, encode
+from vitjax.data.source import BadImage, Sample, Source
 
 _log = logging.getLogger(__name__)
 
-
-class Batch(TypedDict):
-    """Images with labels; mask 0 marks a row that is padding or a bad image that was skipped.
-
-    Such a row is black and has label 0. A multi-label source's labels are a weight for each of the
-    K classes; images without a class have label 0. With label maps there are those of the whole
-    images, and which rectangle (see `augment.Placement`) of them a row shows.
-    """
-
-    image: UInt8[np.ndarray, "B S S 3"]
-    label: Int32[np.ndarray, "B"] | Float32[np.ndarray, "B K"]
-    mask: Float32[np.ndarray, "B"]
-    map_classes: NotRequired[UInt16[np.ndarray, "B k h w"]]
-    map_scores: NotRequired[Float16[np.ndarray, "B k h w"]]
-    box: NotRequired[Float32[np.ndarray, "B 4"]]
-    mirrored: NotRequired[Bool[np.ndarray, "B"]]
+Batch = dict[str, np.ndarray]
+"""The arrays of `kinds.batch_spec`; mask 0 marks a row that is padding or a bad image that was
+skipped, which holds what its kind fills it with.
+"""
 
 
 class BadImages:
@@ -44,8 +31,8 @@ class BadImages:
         self._names: set[str] = set()
         self._lock = threading.Lock()
 
-    def take(self, error: BadImage) -> None:
-        """Logs an image that is skipped, once.
+    def report(self, error: BadImage) -> None:
+        """Log an image that is skipped, once.
 
         Raises:
           BadImage: the policy is "fail", or it is one too many.
@@ -72,76 +59,43 @@ class BadImages:
 def load_batch(
     source: Source,
     indices: Iterable[int],
-    transforms: Iterable[Callable[[Picture], np.ndarray]],
+    kinds: Kinds,
+    transform: Callable[[Sample, Kinds, Any], Sample],
+    rngs: Iterable[Any],
     batch_size: int,
-    image_size: int,
-    take: Callable[[BadImage], None],
+    on_bad_image: Callable[[BadImage], None],
 ) -> Batch:
-    """Reads and transforms images; the rows beyond the last index are padding.
+    """Read and transform samples; the rows beyond the last index are padding.
 
     Args:
-      source: the images.
+      source: the samples.
       indices: which, at most `batch_size`.
-      transforms: one for each index, to [image_size, image_size, 3].
+      kinds: of the fields that the batch has.
+      transform: (sample, kinds, generator) → its fields, as `kinds` encode them.
+      rngs: a generator for each index.
       batch_size: number of rows.
-      image_size: side of the square.
-      take: told of images that cannot be read; what it raises ends this.
+      on_bad_image: told of images that cannot be read; what it raises ends this.
 
     Raises:
-      ValueError: a label is none of the classes.
+      ValueError: a field is not as it must be, such as a label that is none of the classes.
     """
-    classes = source.num_classes
-    label = (
-        np.zeros((batch_size, classes), np.float32)
-        if source.multi_label
-        else np.zeros(batch_size, np.int32)
-    )
-    batch: Batch = {
-        "image": np.zeros((batch_size, image_size, image_size, 3), np.uint8),
-        "label": label,
-        "mask": np.zeros(batch_size, np.float32),
+    batch = {
+        name: np.full((batch_size, *spec.shape), spec.fill, spec.dtype)
+        if spec.fill
+        else np.zeros((batch_size, *spec.shape), spec.dtype)
+        for name, spec in batch_spec(kinds).items()
     }
-    for row, (index, transform) in enumerate(zip(indices, transforms)):
+    for row, (index, rng) in enumerate(zip(indices, rngs)):
         try:
-            example = source[index]
-            batch["image"][row] = transform(Picture(example["image"]))
+            fields = transform(source[index], kinds, rng)
+            arrays = encode(fields, kinds)
         except BadImage as error:
             name = error.name or source.example_name(index)
-            take(BadImage(name, error.reason))
+            on_bad_image(BadImage(name, error.reason))
             continue
-        try:
-            label[row] = target(example["label"], classes, source.multi_label)
         except ValueError as error:
             raise ValueError(f"Image {source.example_name(index)!r}: {error}") from None
+        for name, array in arrays.items():
+            batch[name][row] = array
         batch["mask"][row] = 1
     return batch
-
-
-def target(
-    label: int | Sequence[int] | Float[np.ndarray, "K"], classes: int, multi_label: bool
-) -> int | Float[np.ndarray, "K"]:
-    """A label as a batch has it: a class, or a weight for each class.
-
-    Raises:
-      ValueError: it is none of the classes.
-    """
-    if type(label) is int and 0 <= label < classes and not multi_label:
-        return label  # the usual case, without numpy
-    if isinstance(label, np.ndarray) and label.dtype.kind == "f":
-        if not multi_label or label.shape != (classes,):
-            raise ValueError(f"its label has {label.size} weights, and there are {classes} classes")
-        return label
-    several = [int(c) for c in np.atleast_1d(np.asarray(label, np.int64))]
-    wrong = [c for c in several if not (0 <= c < classes or c == UNLABELLED)]
-    if wrong or (len(several) != 1 and not multi_label):
-        raise ValueError(
-            f"its label is {label}; "
-            + (f"classes are 0 to {classes - 1}" if wrong else "the data has one class an image")
-            + ". Repair the label, or say how many classes there are"
-        )
-    several = [c for c in several if c != UNLABELLED]
-    if not multi_label:
-        return several[0] if several else 0
-    weights = np.zeros(classes, np.float32)
-    weights[several] = 1
-    return weights

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, UInt16
 
-from vitjax.data.augment import Placement
-from vitjax.data.source import Source, short_sha256
+from vitjax.data.source import Source, WithField, short_sha256
 
 ABOUT = "labels.json"
 
@@ -43,27 +42,11 @@ class LabelMaps:
     def __reduce__(self) -> Any:
         return LabelMaps, (self._folder, self._about)  # another process maps the files itself
 
-    def rows(
-        self, indices: list[int], placements: Mapping[int, Placement]
-    ) -> dict[str, np.ndarray]:
-        """What a batch has besides: maps of whole images, and where in them its squares lie.
-
-        Args:
-          indices: the image of each row.
-          placements: of the rows that could be read; the others are left empty.
-        """
-        count = len(indices)
-        rows = {
-            "map_classes": np.zeros((count, *self.shape), np.uint16),
-            "map_scores": np.zeros((count, *self.shape), np.float16),
-            "box": np.zeros((count, 4), np.float32),
-            "mirrored": np.zeros(count, np.bool_),
-        }
-        for row, (box, mirrored) in placements.items():
-            rows["map_classes"][row] = self.classes[indices[row]]
-            rows["map_scores"][row] = self.scores[indices[row]]
-            rows["box"][row], rows["mirrored"][row] = box, mirrored
-        return rows
+    def __getitem__(
+        self, i: int
+    ) -> tuple[UInt16[np.ndarray, "k h w"], Float16[np.ndarray, "k h w"]]:
+        """Give classes and scores of the cells of image i."""
+        return self.classes[i], self.scores[i]
 
 
 def open_label_maps(folder: str, source: Source) -> LabelMaps:
@@ -84,11 +67,16 @@ def open_label_maps(folder: str, source: Source) -> LabelMaps:
             f"The label maps in {folder!r} are not finished; the `vitjax labels` command that "
             f"began them goes on."
         )
-    if (about["fingerprint"], about["images"]) != (source.fingerprint, len(source)):
+    if (about["fingerprint"], about["images"]) != (source.info.fingerprint, len(source)):
         raise ValueError(
             f"The label maps in {folder!r} are of other images: they were made for "
             f"{about['data']}, split {about['split']!r} ({about['images']:,} images, fingerprint "
             f"{about['fingerprint']}), and the training data has {len(source):,} images "
-            f"(fingerprint {source.fingerprint}). Train on those, or make maps of these."
+            f"(fingerprint {source.info.fingerprint}). Train on those, or make maps of these."
         )
     return LabelMaps(path, about)
+
+
+def with_label_maps(source: Source, maps: LabelMaps) -> Source:
+    """Give the training set with its maps as the field `map`, of kind `kinds.TokenScores`."""
+    return WithField(source, "map", maps, maps.fingerprint)

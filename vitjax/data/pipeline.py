@@ -11,19 +11,15 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 import cv2
-import numpy as np
 
-from vitjax.data.augment import Placement, parse_augmentation
 from vitjax.data.batch import BadImages, Batch, load_batch
-from vitjax.data.image import Picture
-from vitjax.data.label_maps import LabelMaps
+from vitjax.data.kinds import Kinds
 from vitjax.data.order import epoch_order, sample_rngs
 from vitjax.data.source import Source
-from vitjax.data.transforms import INTERPOLATIONS, Square, check_crop, view
-from vitjax.data.workers import BatchAt, Take, other_processes
+from vitjax.data.transforms.augment import Augmentation, evaluation, parse_augmentation
+from vitjax.data.workers import BatchAt, OnBadImage, other_processes
 from vitjax.names import unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
@@ -32,8 +28,8 @@ ON_BAD_IMAGE = ("fail", "skip")
 def train_batches(
     source: Source,
     *,
+    kinds: Kinds,
     batch_size: int,
-    image_size: int,
     augment: str = "none",
     seed: int = 0,
     repeats: int = 1,
@@ -42,7 +38,6 @@ def train_batches(
     num_threads: int = 2,
     on_bad_image: str = "fail",
     max_bad_images: int = -1,
-    label_maps: LabelMaps | None = None,
     num_processes: int = 0,
 ) -> Iterator[Batch]:
     """Endless batches of augmented images; every epoch has each image once, in a new order.
@@ -50,9 +45,9 @@ def train_batches(
     Step s takes samples s·B to s·B + B - 1 of the order; a batch may span two epochs.
 
     Args:
-      source: the images.
+      source: the samples.
+      kinds: which of their fields a batch has, and as what; see `kinds.batch_spec`.
       batch_size: B.
-      image_size: side of the square that the model sees.
       augment: a name of `augment.AUGMENTATIONS`, or a line such as "crop | flip".
       seed: of the order and of the augmentations.
       repeats: visits that an image gets in an epoch; see `epoch_order`.
@@ -63,7 +58,6 @@ def train_batches(
         them in the caller's thread.
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
       max_bad_images: so many different ones may be skipped; -1 for any number.
-      label_maps: of the images; a batch then has theirs too, and where in them its squares lie.
       num_processes: other processes that prepare a batch each, instead of threads; 0 for none.
         They need a source that pickles.
 
@@ -75,7 +69,7 @@ def train_batches(
       ChildProcessError, at a batch: one of the processes is no more.
     """
     size = len(source)
-    _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
+    _check_options(source, kinds, batch_size, num_threads, num_processes, on_bad_image)
     if batch_size > size:
         raise ValueError(
             f"Batch size {batch_size} is larger than the data set, which has {size} images; choose "
@@ -86,66 +80,41 @@ def train_batches(
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative.")
     parse_augmentation(augment)
-    make = functools.partial(
-        _training, source, batch_size, image_size, augment, seed, repeats,
-        _own_rows(rows, batch_size), label_maps,
-    )  # fmt: skip
+    rows = _own_rows(rows, batch_size)
+    make = functools.partial(_training, source, kinds, batch_size, augment, seed, repeats, rows)
     bad = BadImages(on_bad_image, max_bad_images)
     return _prefetched(make, start_step, sys.maxsize, bad, num_threads, num_processes)
 
 
 def _training(
     source: Source,
+    kinds: Kinds,
     batch_size: int,
-    image_size: int,
     augment: str,
     seed: int,
     repeats: int,
     rows: Sequence[int],
-    label_maps: LabelMaps | None,
 ) -> BatchAt:
     size, transform = len(source), parse_augmentation(augment)
     order = functools.lru_cache(maxsize=2)(
         functools.partial(epoch_order, seed, size, repeats=repeats)
     )
 
-    def batch_at(step: int, take: Take) -> Batch:
+    def batch_at(step: int, on_bad_image: OnBadImage) -> Batch:
         positions = [step * batch_size + row for row in rows]
         places = (divmod(position, size) for position in positions)
         indices = [int(order(epoch)[place]) for epoch, place in places]
-        placements: dict[int, Placement] = {}
-
-        def square(image: Picture, row: int, rng: np.random.Generator) -> Square:
-            result, placements[row] = transform.placed(image, rng, image_size)
-            return result
-
-        transforms = (
-            functools.partial(square, row=row, rng=rng)
-            for row, rng in enumerate(sample_rngs(seed, positions))
-        )
-        batch = load_batch(source, indices, transforms, len(rows), image_size, take)
-        maps = label_maps.rows(indices, placements) if label_maps else {}
-        return cast(Batch, {**batch, **maps})
+        rngs = sample_rngs(seed, positions)
+        return load_batch(source, indices, kinds, transform, rngs, len(rows), on_bad_image)
 
     return batch_at
-
-
-def check_view(crop: float, interpolation: str) -> None:
-    """Refuse options of evaluation that `eval_batches` would refuse, before any training.
-
-    Raises:
-      ValueError: the crop is out of range, or the interpolation is unknown.
-    """
-    check_crop(crop)
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
 
 
 def eval_batches(
     source: Source,
     *,
+    kinds: Kinds,
     batch_size: int,
-    image_size: int,
     crop: float = 1.0,
     interpolation: str = "area",
     start_step: int = 0,
@@ -161,35 +130,25 @@ def eval_batches(
 
     Args:
       crop: side of the central square that is seen, as a share of the image's short side; what
-        is beyond 1 is black. 0 for the whole image, squeezed into a square. See `transforms.view`.
-      interpolation: see `transforms.resize`.
+        is beyond 1 is black. 0 for the whole image, whatever its proportions. See `crops.view`.
+      interpolation: see `crops.resize`.
     """
-    _check_options(batch_size, image_size, num_threads, num_processes, on_bad_image)
-    check_view(crop, interpolation)
-    make = functools.partial(
-        _evaluation, source, batch_size, image_size, crop, interpolation,
-        _own_rows(rows, batch_size),
-    )  # fmt: skip
+    _check_options(source, kinds, batch_size, num_threads, num_processes, on_bad_image)
+    transform, rows = evaluation(crop, interpolation), _own_rows(rows, batch_size)
+    make = functools.partial(_evaluation, source, kinds, batch_size, transform, rows)
     stop = -(-len(source) // batch_size)
     bad = BadImages(on_bad_image, max_bad_images)
     return _prefetched(make, start_step, stop, bad, num_threads, num_processes)
 
 
 def _evaluation(
-    source: Source,
-    batch_size: int,
-    image_size: int,
-    crop: float,
-    interpolation: str,
-    rows: Sequence[int],
+    source: Source, kinds: Kinds, batch_size: int, transform: Augmentation, rows: Sequence[int]
 ) -> BatchAt:
-    def square(image: Picture) -> Square:
-        return view(image, image_size, crop, interpolation)
-
-    def batch_at(step: int, take: Take) -> Batch:
+    def batch_at(step: int, on_bad_image: OnBadImage) -> Batch:
         # Rows ascend, so that those beyond the last image, the padding, stand at the end.
         indices = [i for row in rows if (i := step * batch_size + row) < len(source)]
-        return load_batch(source, indices, itertools.repeat(square), len(rows), image_size, take)
+        none = itertools.repeat(None)  # nothing is drawn
+        return load_batch(source, indices, kinds, transform, none, len(rows), on_bad_image)
 
     return batch_at
 
@@ -206,12 +165,23 @@ def _own_rows(rows: Sequence[int] | None, batch_size: int) -> Sequence[int]:
 
 
 def _check_options(
-    batch_size: int, image_size: int, num_threads: int, num_processes: int, on_bad_image: str
+    source: Source,
+    kinds: Kinds,
+    batch_size: int,
+    num_threads: int,
+    num_processes: int,
+    on_bad_image: str,
 ) -> None:
-    if min(batch_size, image_size) < 1 or min(num_threads, num_processes) < 0:
+    if missing := sorted(kinds.keys() - source.info.fields):
         raise ValueError(
-            f"batch_size={batch_size} and image_size={image_size} must be at least 1, "
-            f"num_threads={num_threads} and num_processes={num_processes} at least 0."
+            f"The task reads {', '.join(missing)}, and the data has only "
+            f"{', '.join(sorted(source.info.fields))}. Choose data with those fields, or another "
+            f"task."
+        )
+    if batch_size < 1 or min(num_threads, num_processes) < 0:
+        raise ValueError(
+            f"batch_size={batch_size} must be at least 1, num_threads={num_threads} and "
+            f"num_processes={num_processes} at least 0."
         )
     if on_bad_image not in ON_BAD_IMAGE:
         raise ValueError(unknown("on_bad_image", on_bad_image, ON_BAD_IMAGE))
@@ -236,7 +206,7 @@ def _prefetched(
         batch_at = make()
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
     steps = grain.MapDataset.range(start, stop)
-    batches = iter(steps.map(lambda step: batch_at(step, bad.take)).to_iter_dataset(options))
+    batches = iter(steps.map(lambda step: batch_at(step, bad.report)).to_iter_dataset(options))
     try:
         yield from batches
     finally:

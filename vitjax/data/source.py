@@ -1,52 +1,72 @@
-"""What a data set is to everything else: a numbered sequence of labelled images behind one URI."""
+"""What a data set is to everything else: a numbered sequence of samples, and what is in them."""
 
-import difflib
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypedDict, runtime_checkable
-from urllib.parse import parse_qsl
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float, UInt8
+Sample = dict[str, Any]
+"""One example's fields by name, as they are stored.
 
-from vitjax.names import unknown
-
-
-class Example(TypedDict):
-    """One image, RGB, or the bytes of its file, which are decoded where it is known what for.
-
-    Its label is a class, several classes, or a weight for each class (a multi-label source gives
-    one of the latter two), and UNLABELLED where there is none.
-    """
-
-    image: UInt8[np.ndarray, "H W 3"] | bytes
-    label: int | Sequence[int] | Float[np.ndarray, "K"]
-
+`image` is an array `[H, W, 3]` of 8 bits, or the bytes of its file, which are decoded where it is
+known what for. `label` is a class, several classes, or a weight for each class (a multi-label
+source gives one of the latter two), and UNLABELLED where there is none.
+"""
 
 UNLABELLED = -1
 
 
+class DataInfo(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+      classes: their names, in the order of their numbers.
+      fingerprint: 16 hexadecimal digits of the SHA-256 of what the data is, to notice that it has
+        changed.
+      fields: names of a sample's fields.
+      multi_label: whether an image may have several classes; its target is then a weight for each.
+    """
+
+    classes: tuple[str, ...]
+    fingerprint: str
+    fields: frozenset[str] = frozenset(("image", "label"))
+    multi_label: bool = False
+
+
 @runtime_checkable
 class Source(Protocol):
-    """Random access to the examples of one split; reads an image when it is asked for it."""
+    """Random access to the samples of one split; reads a file when it is asked for it."""
 
-    num_classes: int
-    class_names: tuple[str, ...]
-    fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of what the data is, to notice that it has changed."""
-    multi_label: bool
-    """Whether an image may have several classes; its target is then a weight for each class."""
+    @property
+    def info(self) -> DataInfo: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         """Raises BadImage where the image cannot be read; its bytes may still not decode."""
         ...
 
     def example_name(self, i: int) -> str:
-        """What a message calls example i; a file's path inside its data set."""
+        """What a message calls sample i; a file's path inside its data set."""
         ...
+
+
+class WithField:
+    """A source whose samples have one field more, from values with the samples' numbers."""
+
+    def __init__(self, source: Source, name: str, values: Any, fingerprint: str):
+        together = short_sha256(f"{source.info.fingerprint} {name} {fingerprint}".encode().split())
+        info, fields = source.info, source.info.fields | {name}
+        self.info = info._replace(fields=fields, fingerprint=together)
+        self._source, self._name, self._values = source, name, values
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> Sample:
+        return {**self._source[i], self._name: self._values[i]}
+
+    def example_name(self, i: int) -> str:
+        return self._source.example_name(i)
 
 
 class BadImage(ValueError):
@@ -60,70 +80,8 @@ class BadImage(ValueError):
         return f"Cannot read image {self.name!r}: {self.reason}."
 
 
-def open_source(uri: str, split: str) -> Source:
-    """Opens one split of a data set; docs/data.md shows every kind.
-
-    Args:
-      uri: `digits://`, `folder:///photos?test_fraction=0.2` or the path alone, `tfds://name`,
-        `hf://name`, `tar:///shards-{000..099}.tar`, `synthetic://?size=1000`; or a mixture of them,
-        `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
-      split: "train" or "test", or what else the data set calls its splits; or a slice of one by
-        percent or count: "train[:80%]" and "train[80%:]" are disjoint and together all of "train".
-        Slices of tfds:// are TFDS's own, in its order. Of the others a slice is one of a fixed
-        permutation (PCG64 seeded with 0), so that it holds all classes in about their proportions.
-
-    Raises:
-      ValueError: no such source, option, path or split, or the data is not as it must be.
-    """
-    # They import this module for its types.
-    from vitjax.data import arrays, digits, hf, image_folder, mixture, splits, tars, tfds
-
-    if parts := mixture.parse_mixture(uri):
-        sources = [open_source(part, split) for _, part in parts]
-        return mixture.Mixture(sources, [weight for weight, _ in parts])
-    sizes: dict[str, type] = dict.fromkeys(("size", "classes", "height", "width", "jpeg"), int)
-    columns = {"image": str, "label": str}
-    schemes: dict[str, tuple[Callable[..., Source], dict[str, type]]] = {
-        "digits": (digits.open_digits, {}),
-        "folder": (image_folder.open_folder, {"test_fraction": float}),
-        "tfds": (tfds.open_tfds, {"data_dir": str, **columns}),
-        "hf": (hf.open_hf, {"config": str, **columns}),
-        "tar": (tars.open_tars, {"classes": int}),
-        "synthetic": (arrays.open_synthetic, sizes),
-    }
-    scheme, path, options = _parse_uri(uri, schemes)
-    opener, types = schemes[scheme]
-    split = options.pop("split", split)
-    for key, value in options.items():
-        if key not in types:
-            raise ValueError(unknown(f"option of {scheme}://", key, [*types, "split"]))
-        try:
-            options[key] = types[key](value)
-        except ValueError:
-            raise ValueError(f"Option {key}={value!r} of {uri!r} is not a number.") from None
-    if scheme == "tfds":
-        return opener(path, split, **options)
-    names = splits.SPLITS if scheme in ("digits", "folder", "synthetic") else None
-    part = splits.parse_split(split, names)
-    return splits.take(opener(path, part.name, **options), part)
-
-
-def _parse_uri(uri: str, schemes: Iterable[str]) -> tuple[str, str, dict]:
-    scheme, separator, rest = uri.partition("://")
-    path, _, query = (rest if separator else uri).partition("?")
-    if not separator:
-        if not os.path.exists(path) and difflib.get_close_matches(path, schemes, cutoff=0.7):
-            raise ValueError(unknown("data source", uri, [f"{name}://" for name in schemes]))
-        scheme = "folder"
-    if scheme in ("gs", "s3"):
-        raise ValueError(f"Say what lies there: folder://{uri}, or tar://{uri}/train-*.tar.")
-    if scheme not in schemes:
-        raise ValueError(unknown("data source", f"{scheme}://", [f"{name}://" for name in schemes]))
-    return scheme, path, dict(parse_qsl(query, keep_blank_values=True))
-
-
 def short_sha256(parts: Iterable[bytes]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the parts, one after the other."""
+    """Give the first 16 hexadecimal digits of the SHA-256 of the parts, one after the other."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

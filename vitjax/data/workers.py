@@ -22,9 +22,9 @@ import numpy as np
 from vitjax.data.batch import Batch
 from vitjax.data.source import BadImage
 
-Take = Callable[[BadImage], None]
+OnBadImage = Callable[[BadImage], None]
 """What is told of an image that cannot be read; it may raise."""
-BatchAt = Callable[[int, Take], Batch]
+BatchAt = Callable[[int, OnBadImage], Batch]
 
 _PIPE_BYTES = 1 << 20  # what may lie in a pipe; Linux's default is a sixteenth
 
@@ -52,7 +52,7 @@ def other_processes(
         job = pickle.dumps(make)
         for i, worker in enumerate(workers):
             worker.begin(pickle.dumps(range(start + i, stop, count)) + job)
-        yield lambda step, take: workers[(step - start) % count].receive(take)
+        yield lambda step, report: workers[(step - start) % count].receive(report)
     finally:
         for worker in workers:
             worker.end()
@@ -88,14 +88,14 @@ class _Worker:
         except BrokenPipeError:
             raise self._died() from None
 
-    def receive(self, take: Take) -> Batch:
+    def receive(self, on_bad_image: OnBadImage) -> Batch:
         head = self._read(np.empty(8, np.uint8))
         bad, arrays = pickle.loads(self._read(np.empty(int(head.view("<u8")[0]), np.uint8)).data)
         if isinstance(arrays, Exception):
             raise arrays
         batch: Any = {k: self._read(np.empty(shape, dtype)) for k, shape, dtype in arrays}
         for error in bad:
-            take(error)
+            on_bad_image(error)
         return batch
 
     def _read(self, array: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.data import remote
-from vitjax.data.records import parse_example
-from vitjax.data.source import BadImage, Example, short_sha256
+from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
+from vitjax.data.sources import remote
+from vitjax.data.sources.records import parse_example
 from vitjax.names import unknown
 
 
@@ -22,19 +22,18 @@ class TfdsSource:
         tfds = import_tfds()
         info = builder.info
         self._image, self._label, self._split = image, label, split
-        self.class_names, self.multi_label = _classes(info, label)
-        self.num_classes = len(self.class_names)
+        classes, several = _classes(info, label)
         decoders = {image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders).data_source
         self._name = info.full_name
         shards = info.splits[split.partition("[")[0]]
         text = f"{info.full_name} {split} {image} {label} {list(shards.shard_lengths)}"
-        self.fingerprint = short_sha256((text.encode(),))
+        self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         try:
             parts = parse_example(self._records[i], (self._image, self._label))
             (image,) = parts[self._image]
@@ -43,7 +42,7 @@ class TfdsSource:
         label = np.asarray(parts.get(self._label, ()), np.int64).tolist()
         return {
             "image": bytes(image),
-            "label": label if self.multi_label else label[0] if label else -1,
+            "label": label if self.info.multi_label else label[0] if label else -1,
         }
 
     def example_name(self, i: int) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import os
 
-from vitjax.data import remote
+from vitjax.data.sources import remote
 
 
 def check_folder(path: str) -> None:

@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vitjax.data.source import Example, short_sha256
+from vitjax.data.source import DataInfo, Sample, short_sha256
 
 NUM_TEST = 360
 
@@ -22,23 +22,20 @@ NUM_TEST = 360
 class Digits:
     """One split of the scans, as gray in three channels, ink 255 on paper 0."""
 
-    num_classes = 10
-    class_names = tuple("0123456789")
-
     def __init__(
         self,
         images: UInt8[np.ndarray, "N 8 8"],
         labels: Int[np.ndarray, "N"],
         numbers: Int[np.ndarray, "N"],
     ):
-        self.multi_label = False
-        self.fingerprint = short_sha256((images.tobytes(), labels.astype("<i4").tobytes()))
+        fingerprint = short_sha256((images.tobytes(), labels.astype("<i4").tobytes()))
+        self.info = DataInfo(tuple("0123456789"), fingerprint)
         self._images, self._labels, self._numbers = images, labels, numbers
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         image = np.repeat(self._images[i][..., None], 3, axis=-1)
         return {"image": image, "label": int(self._labels[i])}
 

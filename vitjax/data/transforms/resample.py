@@ -106,13 +106,11 @@ def resize_weights(
 
 
 def resize_like_pillow(
-    image: UInt8[np.ndarray, "H W 3"], size: int, kernel: str
-) -> UInt8[np.ndarray, "S S 3"]:
-    """Resize an image to a square of side `size` with a kernel of PILLOW."""
-    height, width = image.shape[:2]
-    return apply_weights(
-        image, resize_weights(kernel, height, size), resize_weights(kernel, width, size)
-    )
+    image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], kernel: str
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Resize an image to a height and width with a kernel of PILLOW."""
+    rows, columns = (resize_weights(kernel, a, b) for a, b in zip(image.shape, size))
+    return apply_weights(image, rows, columns)
 
 
 def apply_weights(

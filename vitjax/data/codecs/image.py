@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vitjax.data import remote, turbo
-from vitjax.data.headers import UPRIGHT, Header, read_header
+from vitjax.data.codecs import turbo
+from vitjax.data.codecs.headers import UPRIGHT, Header, read_header
 from vitjax.data.source import BadImage
+from vitjax.data.sources import remote
 
 JPEG = ("jpg", "jpeg", "jpe", "jfif")
 NETPBM = ("pbm", "pgm", "pnm", "ppm")

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from vitjax.data.prepare import Shard, write_shards
-from vitjax.data.tfds import import_tfds
+from vitjax.data.prepare.tfrecord import Shard, write_shards
+from vitjax.data.sources.tfds import import_tfds
 
 
 class Archive(NamedTuple):

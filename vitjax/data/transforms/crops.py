@@ -1,18 +1,18 @@
-"""Pictures to squares: which rectangle of them, and how it is resized. Pure functions.
+"""Pictures to crops: which rectangle of them, and how it is resized. Pure functions.
 
 An image is an array [H, W, 3] of 8 bits, at least one pixel, or a file's bytes: of a JPEG file no
 more is decoded than the rectangle needs. Random ones take a numpy Generator.
 """
 
 import math
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vitjax.data.image import Box, Picture
-from vitjax.data.resample import (
+from vitjax.data.codecs.image import Box, Picture
+from vitjax.data.transforms.resample import (
     KERNELS,
     PILLOW,
     apply_weights,
@@ -21,7 +21,9 @@ from vitjax.data.resample import (
 )
 
 Image: TypeAlias = UInt8[np.ndarray, "H W 3"] | bytes | Picture
-Square: TypeAlias = UInt8[np.ndarray, "S S 3"]
+Crop: TypeAlias = UInt8[np.ndarray, "h w 3"]
+Size: TypeAlias = int | tuple[int, int]
+"""Height and width of a crop, or the side of a square."""
 
 ATTEMPTS = 10
 INTERPOLATIONS = tuple(KERNELS)
@@ -37,33 +39,39 @@ class Window(NamedTuple):
     width: float
 
 
-def resize(image: UInt8[np.ndarray, "H W 3"], size: int, interpolation: str = "area") -> Square:
-    """Resize an image to a square.
+def resize(image: UInt8[np.ndarray, "H W 3"], size: Size, interpolation: str = "area") -> Crop:
+    """Resize an image.
 
     Args:
       image: any size.
-      size: side of the result.
+      size: of the result.
       interpolation: "area" averages the covered pixels when shrinking and is bilinear otherwise;
         "bilinear" mixes the four nearest pixels at any scale, as `tf.image.resize` does; "bicubic"
         and "antialias" are Pillow's bicubic and bilinear, which widen when shrinking.
     """
+    height, width = height_and_width(size)
     if interpolation in PILLOW:
-        return resize_like_pillow(image, size, interpolation)
-    if interpolation == "area" and size < min(image.shape[:2]):
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        return resize_like_pillow(image, (height, width), interpolation)
+    if interpolation == "area" and height < image.shape[0] and width < image.shape[1]:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     # OpenCV reads a part of a larger image more slowly than it is copied and then read.
     whole = np.ascontiguousarray(image)
-    return cv2.resize(whole, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def cut_out(
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Give both sides of a crop."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def crop_and_resize(
     image: Image,
     box: Box,
-    size: int,
+    size: Size,
     interpolation: str = "area",
     *,
     exact: bool = True,
-) -> Square:
+) -> Crop:
     """Cut a rectangle out of an image and resize it; outside of the image lies its mirror image.
 
     Pixels beside the rectangle do not count, as in training crops elsewhere.
@@ -71,14 +79,15 @@ def cut_out(
     Args:
       image: any size.
       box: the rectangle.
-      size: side of the result.
+      size: of the result.
       interpolation: see `resize`.
       exact: False lets a JPEG file be decoded at ½, ¼ or ⅛ of its size where the rectangle shrinks
         by as much: for training, where the kernel matters less than the time.
     """
     picture = image if isinstance(image, Picture) else Picture(image)
-    reduce = 1
-    while not exact and reduce < 8 and min(box.height, box.width) >= 2 * reduce * size:
+    rows, columns = height_and_width(size)
+    reduce, shrinks = 1, min(box.height / rows, box.width / columns)
+    while not exact and reduce < 8 and shrinks >= 2 * reduce:
         reduce *= 2
     top, left = max(box.top, 0), max(box.left, 0)
     bottom = min(box.top + box.height, picture.height)
@@ -92,7 +101,7 @@ def cut_out(
     return resize(part, size, interpolation)
 
 
-def centre_window(height: int, width: int, size: int, fraction: float = 1.0) -> Window:
+def centre_window(height: int, width: int, size: Size, fraction: float = 1.0) -> Window:
     """Find what a centre crop of the resized image shows.
 
     The window is that of torchvision's Resize(int(size / fraction)) and CenterCrop(size) for every
@@ -101,22 +110,23 @@ def centre_window(height: int, width: int, size: int, fraction: float = 1.0) -> 
 
     Args:
       height, width: of the image.
-      size: side of the square.
+      size: of the crop; where its sides differ, the image is resized by the shorter one.
       fraction: share of the short side that is seen; beyond 1 the window is larger than the image.
     """
-    short, resized = min(height, width), max(int(size / fraction), 1)
+    sides = height_and_width(size)
+    short, resized = min(height, width), max(int(min(sides) / fraction), 1)
 
-    def along(old: int) -> tuple[float, float]:
+    def along(old: int, side: int) -> tuple[float, float]:
         new = int(resized * old / short)
-        first = round((new - size) / 2) if new >= size else -((size - new) // 2)
-        return first * old / new, size * old / new
+        first = round((new - side) / 2) if new >= side else -((side - new) // 2)
+        return first * old / new, side * old / new
 
-    (top, rows), (left, columns) = along(height), along(width)
+    (top, rows), (left, columns) = along(height, sides[0]), along(width, sides[1])
     return Window(top, left, rows, columns)
 
 
-def show_window(image: Image, window: Window, size: int, interpolation: str = "area") -> Square:
-    """Resize a window of an image to a square; what lies outside of the image is black.
+def show_window(image: Image, window: Window, size: Size, interpolation: str = "area") -> Crop:
+    """Resize a window of an image; what lies outside of the image is black.
 
     Pixels beside the window count where the kernel reaches them, as if the image had been resized
     before it was cropped. No more of a JPEG file is decoded than those.
@@ -125,8 +135,9 @@ def show_window(image: Image, window: Window, size: int, interpolation: str = "a
     height, width = picture.height, picture.width
     if window == (0, 0, height, width):
         return resize(picture.part(Box(0, 0, height, width)), size, interpolation)
-    rows = resize_weights(interpolation, height, size, window.top, window.height)
-    columns = resize_weights(interpolation, width, size, window.left, window.width)
+    sides = height_and_width(size)
+    rows = resize_weights(interpolation, height, sides[0], window.top, window.height)
+    columns = resize_weights(interpolation, width, sides[1], window.left, window.width)
     box = Box(rows.first, columns.first, rows.end - rows.first, columns.end - columns.first)
     return apply_weights(picture.part(box), rows, columns)
 
@@ -159,14 +170,14 @@ def random_box(
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def shifted_box(height: int, width: int, rng: np.random.Generator, size: int, pad: int = 4) -> Box:
+def shifted_box(height: int, width: int, rng: np.random.Generator, size: Size, pad: int = 4) -> Box:
     """A square of the image's short side, anywhere, up to `pad` pixels of the result outside.
 
     The simple random crop of DeiT III (arXiv:2204.07118, section 3.2): the short side becomes the
     side of the result, padded by mirroring.
     """
     short = min(height, width)
-    margin = min(pad * short // size, short - 1)
+    margin = min(pad * short // min(height_and_width(size)), short - 1)
     top = rng.integers(-margin, height - short + margin + 1)
     left = rng.integers(-margin, width - short + margin + 1)
     return Box(int(top), int(left), short, short)
@@ -186,14 +197,21 @@ def check_crop(crop: float) -> None:
         )
 
 
-def view(image: Image, size: int, crop: float = 1.0, interpolation: str = "area") -> Square:
+def eval_window(height: int, width: int, rng: Any, size: Size, *, fraction: float = 1.0) -> Window:
+    """Find what evaluation sees: see `view`."""
+    del rng
+    whole = Window(0, 0, height, width)
+    return centre_window(height, width, size, fraction) if fraction else whole
+
+
+def view(image: Image, size: Size, crop: float = 1.0, interpolation: str = "area") -> Crop:
     """Resize an image as evaluation sees it.
 
     Args:
       image: any size.
-      size: side of the square.
+      size: of the result.
       crop: share of the short side that is seen (see `centre_window`); beyond 1 the image stands in
-        black; 0 squeezes the whole image into the square, whatever its proportions.
+        black; 0 resizes the whole image, whatever its proportions.
       interpolation: see `resize`.
 
     Raises:
@@ -201,22 +219,5 @@ def view(image: Image, size: int, crop: float = 1.0, interpolation: str = "area"
     """
     check_crop(crop)
     picture = image if isinstance(image, Picture) else Picture(image)
-    height, width = picture.height, picture.width
-    whole = Window(0, 0, height, width)
-    window = centre_window(height, width, size, crop) if crop else whole
+    window = eval_window(picture.height, picture.width, None, size, fraction=crop)
     return show_window(picture, window, size, interpolation)
-
-
-def random_resized_crop(
-    image: Image,
-    rng: np.random.Generator,
-    size: int,
-    *,
-    area: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    interpolation: str = "area",
-) -> Square:
-    """Crop a random rectangle (see `random_box`) and resize it to a square."""
-    picture = image if isinstance(image, Picture) else Picture(image)
-    box = random_box(picture.height, picture.width, rng, area, ratio)
-    return cut_out(picture, box, size, interpolation, exact=False)

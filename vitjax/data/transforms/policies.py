@@ -1,42 +1,52 @@
-"""Policies that pick what to do to a square: RandAugment, AutoAugment, 3-Augment, colour jitter.
+"""Policies that pick what to do to a crop: RandAugment, AutoAugment, 3-Augment, colour jitter.
 
 Magnitudes run from 0 to 10, or beyond where that is asked for, and mean what they mean in timm,
 whose strings the recipes quote.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vitjax.data import pixels
-from vitjax.data.pixels import Square
+from vitjax.data.transforms import moves, pixels
+from vitjax.data.transforms.moves import Affine, Colour, Move
+from vitjax.data.transforms.pixels import Crop
 from vitjax.names import unknown
 
 _LEVELS = 10.0  # the magnitude at which an operation's range ends
 INTERPOLATIONS = ("random", "bilinear", "bicubic")
 """Of turns, shears and shifts; "random" draws one of the others each time."""
-Applied = Callable[[Square, float, np.random.Generator], Square]
+Size = tuple[int, int]
+Drawn = Callable[[float, np.random.Generator, Size], Move]
+"""(magnitude, generator, height and width) → the move."""
 
 
 def _sign(rng: np.random.Generator) -> float:
     return -1.0 if rng.random() < 0.5 else 1.0
 
 
-def _enhance(function: Callable[[Square, float], Square]) -> Applied:
+def _colour(function: Callable[[Crop, float], Crop]) -> Drawn:
+    """A change of colour that depends on the magnitude alone."""
+    return lambda level, rng, size: Colour(lambda image: function(image, level))
+
+
+def _enhance(function: Callable[[Crop, float], Crop]) -> Drawn:
     """Stronger both ways with the magnitude: a factor of 1 ± 0.09 · level, at least 0.1."""
 
-    def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
-        return function(image, max(0.1, 1.0 + _sign(rng) * 0.9 * level / _LEVELS))
+    def draw(level: float, rng: np.random.Generator, size: Size) -> Move:
+        factor = max(0.1, 1.0 + _sign(rng) * 0.9 * level / _LEVELS)
+        return Colour(lambda image: function(image, factor))
 
-    return apply
+    return draw
 
 
-def _enhance_over(function: Callable[[Square, float], Square]) -> Applied:
+def _enhance_over(function: Callable[[Crop, float], Crop]) -> Drawn:
     """AutoAugment's range: a factor of 0.1 at level 0 to 1.9 at level 10."""
-    return lambda image, level, rng: function(image, 0.1 + 1.8 * level / _LEVELS)
+    return _colour(lambda image, level: function(image, 0.1 + 1.8 * level / _LEVELS))
 
 
-def _geometric(interpolation: str) -> dict[str, Applied]:
+def _geometric(interpolation: str) -> dict[str, Drawn]:
     """Make the operations that move pixels."""
 
     def cubic(rng: np.random.Generator) -> bool:
@@ -44,46 +54,48 @@ def _geometric(interpolation: str) -> dict[str, Applied]:
             return bool(rng.random() < 0.5)
         return interpolation == "bicubic"
 
-    def rotate(image: Square, level: float, rng: np.random.Generator) -> Square:
+    def rotate(level: float, rng: np.random.Generator, size: Size) -> Affine:
         degrees = _sign(rng) * 30.0 * level / _LEVELS
-        return pixels.rotate(image, degrees, cubic=cubic(rng))
+        return moves.rotate(degrees, size, cubic(rng))
 
-    def affine(unit: float, matrix: Callable[[float, int], tuple[float, ...]]) -> Applied:
-        def apply(image: Square, level: float, rng: np.random.Generator) -> Square:
+    def affine(unit: float, matrix: Callable[[float, Size], tuple[float, ...]]) -> Drawn:
+        def draw(level: float, rng: np.random.Generator, size: Size) -> Affine:
             amount = _sign(rng) * unit * level / _LEVELS
-            return pixels.affine(image, matrix(amount, image.shape[0]), cubic=cubic(rng))
+            return moves.affine(matrix(amount, size), cubic(rng))
 
-        return apply
+        return draw
 
     return {
         "rotate": rotate,
         "shear_x": affine(0.3, lambda s, size: (1, s, 0, 0, 1, 0)),
         "shear_y": affine(0.3, lambda s, size: (1, 0, 0, s, 1, 0)),
-        "translate_x": affine(0.45, lambda s, size: (1, 0, s * size, 0, 1, 0)),
-        "translate_y": affine(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size)),
+        "translate_x": affine(0.45, lambda s, size: (1, 0, s * size[1], 0, 1, 0)),
+        "translate_y": affine(0.45, lambda s, size: (1, 0, 0, 0, 1, s * size[0])),
     }
 
 
 _GEOMETRIC = {interpolation: _geometric(interpolation) for interpolation in INTERPOLATIONS}
-_SHARED: dict[str, Applied] = {
-    "auto_contrast": lambda image, level, rng: pixels.auto_contrast(image),
-    "equalize": lambda image, level, rng: pixels.equalize(image),
-    "invert": lambda image, level, rng: pixels.invert(image),
+_SHARED: dict[str, Drawn] = {
+    "auto_contrast": _colour(lambda image, level: pixels.auto_contrast(image)),
+    "equalize": _colour(lambda image, level: pixels.equalize(image)),
+    "invert": _colour(lambda image, level: pixels.invert(image)),
     **_GEOMETRIC["random"],
 }
-RAND_AUGMENT: dict[str, Applied] = _SHARED | {
-    "posterize": lambda im, level, rng: pixels.posterize(im, max(0, 4 - int(4 * level / _LEVELS))),
-    "solarize": lambda im, level, rng: pixels.solarize(im, 256 - min(256, int(25.6 * level))),
-    "solarize_add": lambda im, level, rng: pixels.solarize_add(im, min(128, int(11 * level))),
+RAND_AUGMENT: dict[str, Drawn] = _SHARED | {
+    "posterize": _colour(
+        lambda im, level: pixels.posterize(im, max(0, 4 - int(4 * level / _LEVELS)))
+    ),
+    "solarize": _colour(lambda im, level: pixels.solarize(im, 256 - min(256, int(25.6 * level)))),
+    "solarize_add": _colour(lambda im, level: pixels.solarize_add(im, min(128, int(11 * level)))),
     "color": _enhance(pixels.color),
     "contrast": _enhance(pixels.contrast),
     "brightness": _enhance(pixels.brightness),
     "sharpness": _enhance(pixels.sharpness),
 }
 """Operations whose strength rises with the magnitude ("increasing"), of RandAugment."""
-AUTO_AUGMENT: dict[str, Applied] = _SHARED | {
-    "posterize": lambda im, level, rng: pixels.posterize(im, 4 + int(4 * level / _LEVELS)),
-    "solarize": lambda im, level, rng: pixels.solarize(im, min(256, int(25.6 * level))),
+AUTO_AUGMENT: dict[str, Drawn] = _SHARED | {
+    "posterize": _colour(lambda im, level: pixels.posterize(im, 4 + int(4 * level / _LEVELS))),
+    "solarize": _colour(lambda im, level: pixels.solarize(im, min(256, int(25.6 * level)))),
     "color": _enhance_over(pixels.color),
     "contrast": _enhance_over(pixels.contrast),
     "sharpness": _enhance_over(pixels.sharpness),
@@ -108,7 +120,7 @@ IMAGENET_POLICY = tuple(
 """The 25 pairs of (operation, probability, magnitude) of arXiv:1805.09501, table 9."""
 
 
-def _with(operations: dict[str, Applied], interpolation: str) -> dict[str, Applied]:
+def _with(operations: dict[str, Drawn], interpolation: str) -> dict[str, Drawn]:
     """Choose the interpolation of the operations that move pixels; the order stays."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
@@ -116,8 +128,8 @@ def _with(operations: dict[str, Applied], interpolation: str) -> dict[str, Appli
 
 
 def rand_augment(
-    image: Square,
     rng: np.random.Generator,
+    size: Size,
     *,
     n: int = 2,
     m: float = 9.0,
@@ -125,12 +137,12 @@ def rand_augment(
     mmax: float = _LEVELS,
     p: float = 0.5,
     interpolation: str = "random",
-) -> Square:
-    """Apply RandAugment (arXiv:1909.13719) as timm has it: `rand-m9-mstd0.5-inc1`.
+) -> Iterator[Move]:
+    """Draw RandAugment (arXiv:1909.13719) as timm has it: `rand-m9-mstd0.5-inc1`.
 
     Args:
-      image: a square.
       rng: draws all.
+      size: height and width of the crop.
       n: operations, drawn with replacement.
       m: magnitude.
       mstd: standard deviation of each operation's magnitude around it.
@@ -147,18 +159,17 @@ def rand_augment(
     for choice in rng.integers(len(names), size=n):
         level = min(max(m + mstd * rng.standard_normal(), 0.0), mmax)
         if rng.random() < p:
-            image = operations[names[choice]](image, level, rng)
-    return image
+            yield operations[names[choice]](level, rng, size)
 
 
 def auto_augment(
-    image: Square, rng: np.random.Generator, *, interpolation: str = "random"
-) -> Square:
-    """Apply AutoAugment's policy for ImageNet (arXiv:1805.09501): one of 25 pairs of operations.
+    rng: np.random.Generator, size: Size, *, interpolation: str = "random"
+) -> Iterator[Move]:
+    """Draw from AutoAugment's policy for ImageNet (arXiv:1805.09501): one of 25 pairs.
 
     Args:
-      image: a square.
       rng: draws all.
+      size: height and width of the crop.
       interpolation: of turns and shears, see `rand_augment`.
 
     Raises:
@@ -167,42 +178,48 @@ def auto_augment(
     operations = _with(AUTO_AUGMENT, interpolation)
     for name, probability, level in IMAGENET_POLICY[rng.integers(len(IMAGENET_POLICY))]:
         if rng.random() < probability:
-            image = operations[name](image, level, rng)
-    return image
+            yield operations[name](level, rng, size)
 
 
-def three_augment(image: Square, rng: np.random.Generator) -> Square:
-    """3-Augment (DeiT III, arXiv:2204.07118): one of gray, solarized and blurred."""
+def three_augment(rng: np.random.Generator, size: Size) -> Iterator[Move]:
+    """Draw 3-Augment (DeiT III, arXiv:2204.07118): one of gray, solarized and blurred."""
+    del size
     choice = rng.integers(3)
     if choice == 0:
-        return pixels.gray(image)
-    if choice == 1:
-        return pixels.solarize(image, 128)
-    return pixels.blur(image, rng.uniform(0.1, 2.0))
+        yield Colour(pixels.gray)
+    elif choice == 1:
+        yield Colour(lambda image: pixels.solarize(image, 128))
+    else:
+        sigma = rng.uniform(0.1, 2.0)
+        yield Colour(lambda image: pixels.blur(image, sigma))
 
 
 def jitter(
-    image: Square,
     rng: np.random.Generator,
+    size: Size,
     *,
     brightness: float = 0.4,
     contrast: float = 0.4,
     saturation: float = 0.4,
     hue: float = 0.0,
-) -> Square:
-    """Changes of colour in random order.
+) -> Iterator[Move]:
+    """Draw changes of colour in random order.
 
     Args:
-      image: a square.
       rng: draws all.
+      size: height and width of the crop.
       brightness, contrast, saturation: a factor from 1 - x to 1 + x, uniform.
       hue: a turn by -x to x of the circle, uniform.
     """
+    del size
     spreads = (brightness, contrast, saturation, hue)
     functions = (pixels.brightness, pixels.contrast, pixels.color, pixels.hue)
     for i in rng.permutation(4):
         if spreads[i]:
             centre = 0.0 if i == 3 else 1.0
             amount = max(centre + spreads[i] * rng.uniform(-1, 1), -0.5 if i == 3 else 0.0)
-            image = functions[i](image, amount)
-    return image
+            yield Colour(functools.partial(_apply, functions[i], amount))
+
+
+def _apply(function: Callable[[Crop, float], Crop], amount: float, image: Crop) -> Crop:
+    return function(image, amount)

@@ -17,36 +17,34 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from vitjax.data import remote
-from vitjax.data.image import EXTENSIONS
-from vitjax.data.source import UNLABELLED, BadImage, Example, short_sha256
+from vitjax.data.codecs.image import EXTENSIONS
+from vitjax.data.source import UNLABELLED, BadImage, DataInfo, Sample, short_sha256
+from vitjax.data.sources import remote
 
 
 class Tars:
     """The samples of some tar files, in order; an image is read when it is asked for."""
-
-    multi_label = False
 
     def __init__(self, paths: list[str], tables: list[Int64[np.ndarray, "n 3"]], classes: int):
         self._paths = paths
         self._shard = np.repeat(np.arange(len(paths)), [len(table) for table in tables])
         self._table = np.concatenate(tables)  # offset, size, label
         labels = self._table[:, 2]
-        self.num_classes = classes or int(labels.max(initial=UNLABELLED)) + 1
-        wrong = np.flatnonzero((labels >= self.num_classes) | (labels < UNLABELLED))
+        classes = classes or int(labels.max(initial=UNLABELLED)) + 1
+        wrong = np.flatnonzero((labels >= classes) | (labels < UNLABELLED))
         if len(wrong):
             raise ValueError(
                 f"{self.example_name(int(wrong[0]))} has label {labels[wrong[0]]}, and there are "
-                f"{self.num_classes} classes, 0 to {self.num_classes - 1}; raise ?classes=."
+                f"{classes} classes, 0 to {classes - 1}; raise ?classes=."
             )
-        self.class_names = tuple(str(i) for i in range(self.num_classes))
         names = "\0".join(os.path.basename(path) for path in paths)
-        self.fingerprint = short_sha256((names.encode(), self._table.astype("<i8").tobytes()))
+        fingerprint = short_sha256((names.encode(), self._table.astype("<i8").tobytes()))
+        self.info = DataInfo(tuple(map(str, range(classes))), fingerprint)
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         offset, size, label = (int(x) for x in self._table[i])
         try:
             data = _read(self._paths[self._shard[i]], offset, size)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitjax.data.source import UNLABELLED, Example, Source, short_sha256
+from vitjax.data.source import UNLABELLED, DataInfo, Sample, Source, short_sha256
 
 
 class Mixture:
@@ -21,13 +21,16 @@ class Mixture:
         size = max(int(np.ceil(len(s) / w)) for s, w in zip(sources, shares, strict=True))
         self._ends = np.rint(np.cumsum(shares) * size).astype(int)
         self._sources = tuple(sources)
-        names = dict.fromkeys(name for source in sources for name in source.class_names)
-        self.class_names, self.num_classes = tuple(names), len(names)
+        names = dict.fromkeys(name for source in sources for name in source.info.classes)
         number = {name: i for i, name in enumerate(names)}
-        self._classes = [np.array([number[n] for n in s.class_names], int) for s in sources]
-        self.multi_label = any(source.multi_label for source in sources)
-        text = f"{[s.fingerprint for s in sources]} {self._ends.tolist()}"
-        self.fingerprint = short_sha256((text.encode(),))
+        self._classes = [np.array([number[n] for n in s.info.classes], int) for s in sources]
+        text = f"{[s.info.fingerprint for s in sources]} {self._ends.tolist()}"
+        self.info = DataInfo(
+            tuple(names),
+            short_sha256((text.encode(),)),
+            frozenset.intersection(*(source.info.fields for source in sources)),
+            any(source.info.multi_label for source in sources),
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -37,17 +40,17 @@ class Mixture:
         first = int(self._ends[which - 1]) if which else 0
         return which, (i - first) % len(self._sources[which])
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         which, index = self._place(i)
-        example = self._sources[which][index]
-        label, classes = example["label"], self._classes[which]
+        sample = self._sources[which][index]
+        label, classes = sample["label"], self._classes[which]
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
-            weights = np.zeros(self.num_classes, np.float32)
+            weights = np.zeros(len(self.info.classes), np.float32)
             weights[classes] = label
-            return {"image": example["image"], "label": weights}
+            return {**sample, "label": weights}
         renamed = [int(classes[c]) if c != UNLABELLED else c for c in np.atleast_1d(label).tolist()]
         several = not isinstance(label, int)
-        return {"image": example["image"], "label": renamed if several else renamed[0]}
+        return {**sample, "label": renamed if several else renamed[0]}
 
     def example_name(self, i: int) -> str:
         which, index = self._place(i)

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from vitjax.data.source import BadImage, Example, short_sha256
+from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
 from vitjax.names import unknown
 
 
@@ -21,18 +21,17 @@ class HuggingFace:
                 f"Column {label!r} of {name} is {feature}, and no class or list of classes; name "
                 f"another with ?label=…"
             )
-        self.class_names, self.num_classes = tuple(names), len(names)
-        self.multi_label = inner is not None
         data = data.select_columns([image, label])
         self._data = data.cast_column(image, datasets.Image(decode=False))
         self._name, self._image, self._label = name, image, label
         fingerprint = data._fingerprint  # the library's own, of how the table came about
-        self.fingerprint = short_sha256((f"{name} {fingerprint} {len(data)}".encode(),))
+        fingerprint = short_sha256((f"{name} {fingerprint} {len(data)}".encode(),))
+        self.info = DataInfo(tuple(names), fingerprint, multi_label=inner is not None)
 
     def __len__(self) -> int:
         return len(self._data)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         row = self._data[i]
         image, label = row[self._image], row[self._label]
         data = (image or {}).get("bytes")
@@ -40,7 +39,7 @@ class HuggingFace:
             path = (image or {}).get("path")
             if not path:
                 raise BadImage(self.example_name(i), "the row has no image")
-            from vitjax.data.image import read_file
+            from vitjax.data.codecs.image import read_file
 
             data = read_file(path, self.example_name(i))
         return {"image": data, "label": -1 if label is None else label}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.data.source import Example, Source, short_sha256
+from vitjax.data.source import Sample, Source, short_sha256
 from vitjax.names import unknown
 
 SPLITS = ("train", "test")
@@ -24,15 +24,14 @@ class Subset:
     """Some examples of another source, by index."""
 
     def __init__(self, source: Source, indices: Int[np.ndarray, "N"]):
-        self.num_classes, self.class_names = source.num_classes, source.class_names
-        self.multi_label = source.multi_label
-        self.fingerprint = short_sha256((source.fingerprint.encode(), indices.tobytes()))
+        fingerprint = short_sha256((source.info.fingerprint.encode(), indices.tobytes()))
+        self.info = source.info._replace(fingerprint=fingerprint)
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         return self._source[int(self._indices[i])]
 
     def example_name(self, i: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vitjax.data.source import UNLABELLED, Example, short_sha256
+from vitjax.data.source import UNLABELLED, DataInfo, Sample, short_sha256
 
 
 class Arrays:
@@ -26,27 +26,28 @@ class Arrays:
         marks: np.ndarray = np.asarray([UNLABELLED] * len(images) if labels is None else labels)
         if len(marks) != len(images):
             raise ValueError(f"{len(images)} images have {len(marks)} labels; give one each.")
-        self.multi_label = marks.ndim == 2
+        several = marks.ndim == 2
         if class_names is None:
-            count = marks.shape[1] if self.multi_label else int(marks.max(initial=-1)) + 1
+            count = marks.shape[1] if several else int(marks.max(initial=-1)) + 1
             class_names = [str(i) for i in range(count)]
-        self.class_names, self.num_classes = tuple(class_names), len(class_names)
-        wrong = marks[(marks >= self.num_classes) | (marks < UNLABELLED)]
-        if len(wrong) and not self.multi_label:
+        classes = len(class_names)
+        wrong = marks[(marks >= classes) | (marks < UNLABELLED)]
+        if len(wrong) and not several:
             raise ValueError(
-                f"Label {wrong[0]} is out of range: there are {self.num_classes} classes, 0 to "
-                f"{self.num_classes - 1}."
+                f"Label {wrong[0]} is out of range: there are {classes} classes, 0 to "
+                f"{classes - 1}."
             )
         self._images, self._labels = images, marks
         parts = (image if isinstance(image, bytes) else image.tobytes() for image in images)
-        self.fingerprint = short_sha256((*parts, marks.tobytes()))
+        fingerprint = short_sha256((*parts, marks.tobytes()))
+        self.info = DataInfo(tuple(class_names), fingerprint, multi_label=several)
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         label = self._labels[i]
-        kept = label.astype(np.float32) if self.multi_label else int(label)
+        kept = label.astype(np.float32) if self.info.multi_label else int(label)
         return {"image": self._images[i], "label": kept}
 
     def example_name(self, i: int) -> str:
@@ -56,25 +57,21 @@ class Arrays:
 class Synthetic:
     """Noise with labels, a function of the index: `synthetic://?size=1281167&classes=1000`."""
 
-    multi_label = False
-
     def __init__(self, split: str, size: int, classes: int, height: int, width: int, jpeg: bool):
-        self.class_names = tuple(str(i) for i in range(classes))
-        self.num_classes, self._size = classes, size
+        self._size, self._classes = size, classes
         rng = np.random.Generator(np.random.PCG64([split == "train", height, width]))
         # A few images stand for all of them: making one takes longer than reading one does.
         coarse = rng.integers(0, 256, (16, height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
         images = [cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse]
         self._images = [cv2.imencode(".jpg", i)[1].tobytes() if jpeg else i for i in images]
-        self.fingerprint = short_sha256(
-            (f"{split} {size} {classes} {height} {width} {jpeg}".encode(),)
-        )
+        text = f"{split} {size} {classes} {height} {width} {jpeg}"
+        self.info = DataInfo(tuple(map(str, range(classes))), short_sha256((text.encode(),)))
 
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, i: int) -> Example:
-        return {"image": self._images[i % len(self._images)], "label": i % self.num_classes}
+    def __getitem__(self, i: int) -> Sample:
+        return {"image": self._images[i % len(self._images)], "label": i % self._classes}
 
     def example_name(self, i: int) -> str:
         return f"synthetic {i}"

@@ -1,6 +1,6 @@
 """What training does to an image, written as one line: `crop | flip | randaugment(m=9)`.
 
-The first part says which rectangle is cut out, the others change the square it becomes, in order:
+The first part says which rectangle is cropped, the others what is done to the crop, in order:
 
   centre(fraction=1.0)  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')
   simple_crop(pad=4)  flip(p=0.5)  affine(degrees=15, …)  three_augment  jitter(brightness=0.4, …)
@@ -11,17 +11,18 @@ import ast
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-import cv2
 import numpy as np
 
-from vitjax.data import policies, transforms
-from vitjax.data.image import Box, Picture
-from vitjax.data.pixels import random_affine
-from vitjax.data.transforms import Image, Square, Window
-from vitjax.names import unknown
+from vitjax.data.codecs.image import Box
+from vitjax.data.kinds import Kinds, Size
+from vitjax.data.source import Sample
+from vitjax.data.transforms import crops, policies
+from vitjax.data.transforms.crops import Window
+from vitjax.data.transforms.moves import Flip, Move, View, random_affine
+from vitjax.names import check_choice, unknown
 
 AUGMENTATIONS = {
     "none": "centre",  # as in evaluation with eval_crop=1.0, the default
@@ -35,33 +36,28 @@ AUGMENTATIONS = {
 """Name → what it is short for."""
 
 
-def _centre(
-    height: int, width: int, rng: np.random.Generator, size: int, *, fraction: float = 1.0
-) -> Window:
-    del rng
-    return transforms.centre_window(height, width, size, fraction)
-
-
 def _crop(
     height: int,
     width: int,
     rng: np.random.Generator,
-    size: int,
+    size: Size,
     *,
     area: tuple = (0.08, 1.0),
     ratio: tuple = (3 / 4, 4 / 3),
 ) -> Box:
     del size
-    return transforms.random_box(height, width, rng, area, ratio)
+    return crops.random_box(height, width, rng, area, ratio)
 
 
-def flip(image: Square, rng: np.random.Generator, *, p: float = 0.5) -> Square:
-    """Mirrors left and right with probability p."""
-    return cv2.flip(image, 1) if rng.random() < p else image
+def flip(rng: np.random.Generator, size: Size, *, p: float = 0.5) -> Iterator[Move]:
+    """Exchange left and right with probability p."""
+    del size
+    if rng.random() < p:
+        yield Flip()
 
 
-FRAMES = {"centre": _centre, "crop": _crop, "simple_crop": transforms.shifted_box}
-CHANGES = {
+CROPS = {"centre": crops.eval_window, "crop": _crop, "simple_crop": crops.shifted_box}
+OPS = {
     "flip": flip,
     "affine": random_affine,
     "randaugment": policies.rand_augment,
@@ -71,52 +67,42 @@ CHANGES = {
 }
 
 
-class Placement(NamedTuple):
-    """Where in its image a square lies; turns, shears and shifts of policies are not told.
-
-    Attributes:
-      box: top, left, height, width, as shares of the image; beyond 0 to 1 it is its mirror image.
-      mirrored: left and right are exchanged.
-    """
-
-    box: tuple[float, float, float, float]
-    mirrored: bool
-
-
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A pure function of (image, generator, size): cuts a rectangle out, then changes the square.
+    """A pure function of (sample, kinds, generator): crops, then moves every field alike.
 
     Attributes:
-      frame: (height, width, generator, size) → the rectangle: a Box, which may be decoded at a
-        fraction of its size, or a Window, which is shown exactly.
-      changes: (square, generator) → square, one after the other.
-      interpolation: see `transforms.resize`.
+      crop: (height, width, generator, size) → the rectangle; see `View`.
+      ops: (generator, size) → moves, one after the other.
+      interpolation: see `crops.resize`.
     """
 
-    frame: Callable[..., Box | Window]
-    changes: tuple[Callable[..., Square], ...] = ()
+    crop: Callable[..., Box | Window]
+    ops: tuple[Callable[..., Iterable[Move]], ...] = ()
     interpolation: str = "area"
 
-    def __call__(self, image: Image, rng: np.random.Generator, size: int) -> Square:
-        return self.placed(image, rng, size)[0]
+    def __call__(self, sample: Sample, kinds: Kinds, rng: Any) -> Sample:
+        """Give the fields of `kinds`, cropped and moved; the first with an extent is the image."""
+        fields = {name: kind.open(sample[name]) for name, kind in kinds.items()}
+        extents = (kind.extent(fields[name]) for name, kind in kinds.items())
+        frame, size = next(filter(None, extents))
+        view = View(self.crop(*frame, rng, size), frame, self.interpolation)
+        fields = {name: kind.view(fields[name], view) for name, kind in kinds.items()}
+        for op in self.ops:
+            for move in op(rng, size):
+                fields = {name: kind.move(fields[name], move) for name, kind in kinds.items()}
+        return fields
 
-    def placed(self, image: Image, rng: np.random.Generator, size: int) -> tuple[Square, Placement]:
-        """The square, and where in the image it lies."""
-        picture = image if isinstance(image, Picture) else Picture(image)
-        height, width = picture.height, picture.width
-        box = self.frame(height, width, rng, size)
-        if isinstance(box, Window):
-            square = transforms.show_window(picture, box, size, self.interpolation)
-        else:
-            square = transforms.cut_out(picture, box, size, self.interpolation, exact=False)
-        mirrored = False
-        for change in self.changes:
-            before, square = square, change(square, rng)
-            mirrored ^= getattr(change, "func", change) is flip and square is not before
-        top, left, rows, columns = box
-        shares = top / height, left / width, rows / height, columns / width
-        return square, Placement(shares, mirrored)
+
+def evaluation(crop: float = 1.0, interpolation: str = "area") -> Augmentation:
+    """What evaluation sees: a central crop, see `crops.view`.
+
+    Raises:
+      ValueError: the crop is out of range, or the interpolation is unknown.
+    """
+    crops.check_crop(crop)
+    check_choice("interpolation", interpolation, crops.INTERPOLATIONS)
+    return Augmentation(functools.partial(crops.eval_window, fraction=crop), (), interpolation)
 
 
 @functools.lru_cache(maxsize=16)
@@ -126,24 +112,23 @@ def parse_augmentation(text: str) -> Augmentation:
     Raises:
       ValueError: an unknown part or option (the nearest is named), or a line that does not parse.
     """
-    if text.isidentifier() and text not in (*AUGMENTATIONS, *FRAMES):
-        raise ValueError(unknown("augmentation", text, [*AUGMENTATIONS, *FRAMES]))
+    if text.isidentifier() and text not in (*AUGMENTATIONS, *CROPS):
+        raise ValueError(unknown("augmentation", text, [*AUGMENTATIONS, *CROPS]))
     first, *others = (_part(part, text) for part in AUGMENTATIONS.get(text, text).split("|"))
     name, options = first
-    if name not in FRAMES:
+    if name not in CROPS:
         raise ValueError(
-            f"An augmentation begins with the rectangle that is cut out ({', '.join(FRAMES)}); "
+            f"An augmentation begins with the rectangle that is cropped ({', '.join(CROPS)}); "
             f"{text!r} begins with {name!r}. Write 'crop | {name}'."
         )
     interpolation = options.pop("interpolation", "area")
-    if interpolation not in transforms.INTERPOLATIONS:
-        raise ValueError(unknown("interpolation", interpolation, transforms.INTERPOLATIONS))
-    frame = _bind(FRAMES[name], name, options)
+    check_choice("interpolation", interpolation, crops.INTERPOLATIONS)
+    crop = _bind(CROPS[name], name, options)
     for other, _ in others:
-        if other not in CHANGES:
-            raise ValueError(unknown("change of an augmentation", other, CHANGES))
-    changes = tuple(_bind(CHANGES[name], name, options) for name, options in others)
-    return Augmentation(frame, changes, interpolation)
+        if other not in OPS:
+            raise ValueError(unknown("step of an augmentation", other, OPS))
+    ops = tuple(_bind(OPS[name], name, options) for name, options in others)
+    return Augmentation(crop, ops, interpolation)
 
 
 def _part(part: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -170,7 +155,7 @@ def _bind(function: Callable[..., Any], name: str, options: dict[str, Any]) -> C
     for option in options:
         if option not in keywords:
             raise ValueError(unknown(f"option of {name}", option, keywords))
-    kind = options.get("interpolation", "random")  # a frame's is read before
+    kind = options.get("interpolation", "random")  # a crop's is read before
     if kind not in policies.INTERPOLATIONS:
         raise ValueError(unknown(f"interpolation of {name}", str(kind), policies.INTERPOLATIONS))
     fraction = options.get("fraction", 1.0)

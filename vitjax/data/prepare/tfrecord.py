@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from vitjax.data.records import read_tfrecords
-from vitjax.data.tfds import open_builder
+from vitjax.data.sources.records import read_tfrecords
+from vitjax.data.sources.tfds import open_builder
 
 MANIFEST = "prepared.json"
 _CHUNK = 128  # records that are read back at once

@@ -7,10 +7,10 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.data import remote
-from vitjax.data.image import EXTENSIONS, read_file
-from vitjax.data.names import check_folder
-from vitjax.data.source import Example, short_sha256
+from vitjax.data.codecs.image import EXTENSIONS, read_file
+from vitjax.data.source import DataInfo, Sample, short_sha256
+from vitjax.data.sources import remote
+from vitjax.data.sources.folders import check_folder
 
 T = TypeVar("T")
 TEST_FRACTION = 0.2
@@ -30,14 +30,13 @@ class ImageFolder:
         labels: Int[np.ndarray, "N"],
         fingerprint: str,
     ):
-        self.num_classes, self.class_names = len(class_names), class_names
-        self.fingerprint, self.multi_label = fingerprint, False
+        self.info = DataInfo(class_names, fingerprint)
         self._root, self._folders, self._names, self._labels = root, folders, names, labels
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, i: int) -> Example:
+    def __getitem__(self, i: int) -> Sample:
         name = self.example_name(i)
         image = read_file(os.path.join(self._root, name), name)
         return {"image": image, "label": int(self._labels[i])}

@@ -1,0 +1,1 @@
+"""What is done to samples on the host: crops, changes of colour and geometry."""
