@@ -130,7 +130,11 @@ class Supervisor:
     def damage(self, workdir: pathlib.Path) -> None:
         """Harms a file of the latest checkpoint, if there is one before it."""
         steps = sorted(
-            (p for p in workdir.glob("checkpoints/[0-9]*") if (p / "seal" / "metadata").is_file()),
+            (
+                p
+                for p in workdir.glob("checkpoints/[0-9]*")
+                if (p / "manifest" / "metadata").is_file()
+            ),
             key=lambda p: int(p.name),
         )
         if len(steps) < 2:

@@ -17,12 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from vitjax.models import from_config, model_options
+from vitjax.models import from_config
 from vitjax.tasks.classification import classification
 from vitjax.train import sharding
 from vitjax.train.checkpoint import Checkpoints
-from vitjax.train.config import load_config
-from vitjax.train.setup import make_setup
+from vitjax.train.program import compile_program
+from vitjax.training import load_config
 
 
 def main() -> None:
@@ -37,23 +37,25 @@ def main() -> None:
         str(options.batch), "epochs": "0", "steps": "100", "data.augment": "none",
         "model.scan": "True",  # compiles one block instead of all
     }  # fmt: skip
-    config = load_config("configs/digits.py", flags, model_options)
+    config = load_config("configs/digits.py", flags)
     mesh = sharding.make_mesh(config.mesh)
     model = from_config(config.model.to_dict(), 1000, 224)
-    setup = make_setup(config, classification(model, num_classes=1000, image_size=224), mesh, 100)
+    program = compile_program(
+        config, classification(model, num_classes=1000, image_size=224), mesh, 100
+    )
     key = jax.random.key(0)
-    state = setup.init(key)
+    state = program.init(key)
     rows = {
         "image": np.zeros((options.batch, 224, 224, 3), np.uint8),
         "label": np.zeros(options.batch, np.int32),
         "mask": np.ones(options.batch, np.float32),
     }
-    (batch,) = sharding.to_devices([rows], setup.batch_sharding, options.batch)
+    (batch,) = sharding.to_devices([rows], program.batch_sharding, options.batch)
 
     def timed_step() -> float:
         nonlocal state
         begin = time.perf_counter()
-        state, metrics = setup.train_step(state, batch, key)
+        state, metrics = program.train_step(state, batch, key)
         jax.block_until_ready(metrics)
         return time.perf_counter() - begin
 

@@ -54,11 +54,11 @@ def vitjax_train(name: str, batch: int) -> Contestant:
     """The training step that `train.py` runs, with AdamW."""
     import jax
 
-    from vitjax.models import from_config, model_options
-    from vitjax.tasks import classification
-    from vitjax.train import config as configs
+    from vitjax.data import DataInfo
+    from vitjax.tasks import task_from_config
     from vitjax.train import sharding
-    from vitjax.train.setup import make_setup
+    from vitjax.train.program import compile_program
+    from vitjax.training import load_config
 
     flags = {
         "model.name": name,
@@ -66,19 +66,18 @@ def vitjax_train(name: str, batch: int) -> Contestant:
         "data.batch_size": str(batch),
     }
     digits = os.path.join(os.path.dirname(__file__), "../configs/digits.py")
-    config = configs.load_config(digits, flags, model_options)
-    model = from_config(config.model.to_dict(), CLASSES, 224)
-    task = classification.from_config(config, model, CLASSES, None)
-    setup = make_setup(config, task, sharding.make_mesh(config.mesh), 1000)
+    config = load_config(digits, flags)
+    task = task_from_config(config, DataInfo(tuple(map(str, range(CLASSES))), ""))
+    program = compile_program(config, task, sharding.make_mesh(config.mesh), 1000)
     key = jax.random.key(0)
-    held = [setup.init(key)]
+    held = [program.init(key)]
     data = {
         "image": np.clip(128 + 64 * images(batch), 0, 255).astype(np.uint8),
         "label": np.arange(batch, dtype=np.int32),
         "mask": np.ones(batch, np.float32),
     }
-    data = jax.device_put(data, setup.batch_sharding)
-    step = setup.train_step.lower(held[0], data, key).compile()
+    data = jax.device_put(data, program.batch_sharding)
+    step = program.train_step.lower(held[0], data, key).compile()
 
     def run() -> None:
         held[0], metrics = step(held[0], data, key)

@@ -36,9 +36,9 @@ def pillow(folder: str, batch: int, cores: int) -> Iterator[Any]:
     from PIL import Image
 
     from vitjax.data import open_source
+    from vitjax.data.codecs.image import Picture
     from vitjax.data.transforms import crops as transforms
     from vitjax.data.transforms.augment import Augmentation, Placement
-    from vitjax.data.codecs.image import Picture
 
     def crop(self: Any, picture: Picture, rng: Any, size: int) -> Any:
         image = Image.open(io.BytesIO(picture._data))

@@ -10,8 +10,8 @@ import time
 from typing import NamedTuple
 
 from vitjax.analysis.cost import trace
+from vitjax.console import clock, progress
 from vitjax.models import MODELS, create_model
-from vitjax.train.report import clock, progress
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "models.md"
 

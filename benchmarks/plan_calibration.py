@@ -17,14 +17,14 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.patch_embed import PatchEmbed
 from vitjax.layers.spec import spec
-from vitjax.models import create_model, model_options
+from vitjax.models import create_model
 from vitjax.models.pyramid import Block
 from vitjax.plan.plan import compile_step
 from vitjax.plan.topology import open_topology
 from vitjax.tasks.classification import classification
 from vitjax.train import sharding
-from vitjax.train.config import load_config
-from vitjax.train.setup import make_setup
+from vitjax.train.program import compile_program
+from vitjax.training import load_config
 
 
 class TokenMlp(nn.Module):
@@ -58,11 +58,11 @@ def seconds(model: Any, topology: str, batch: int) -> float:
     """Estimated seconds of the model's training step."""
     there = open_topology(topology)
     sizes = {f"data.{k}": str(batch) for k in ("batch_size", "eval_batch_size")}
-    config: Any = load_config("benchmarks/plan_recipes.py:b16", sizes, model_options)
+    config: Any = load_config("benchmarks/plan_recipes.py:b16", sizes)
     task = classification(model, num_classes=1000, image_size=224)
     mesh = sharding.make_mesh(config.mesh, there.devices)
-    setup = make_setup(config, task, mesh, 10_000)
-    lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
+    program = compile_program(config, task, mesh, 10_000)
+    lowered = program.train_step.lower(program.state, program.batch_spec, program.key)
     found = compile_step(lowered, there, dict(mesh.shape), cache=True).estimate
     assert found is not None
     return found.seconds

@@ -104,9 +104,9 @@ def measure(name: str, folder: pathlib.Path) -> tuple[list[float], float]:
 
 def main(pattern: str = "*") -> None:
     from vitjax.analysis.cost import count
+    from vitjax.console import clock
     from vitjax.models import from_config
     from vitjax.names import unknown
-    from vitjax.train.report import clock
 
     names, begin, rows = fnmatch.filter(ABLATIONS, pattern), time.perf_counter(), []
     if not names:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import labels
 from vitjax.cli import main
 from vitjax.data import open_source
 from vitjax.data.codecs.image import Box
-from vitjax.data.label_maps import open_label_maps
+from vitjax.data.label_maps import read_label_maps
 from vitjax.data.transforms.crops import crop_and_resize
 from vitjax.models import create_model
-from vitjax.tasks.distillation import Teacher
+from vitjax.runs import Trained
+from vitjax.tools import token_labels as labels
 
 MEAN = (0.5, 0.5, 0.5)
 DATA = "digits://"
@@ -37,7 +37,7 @@ def teacher():
     model = create_model(
         "vit_ti4", num_classes=10, image_size=8, width=8, depth=1, num_heads=1, pool="gap"
     )
-    return Teacher(model, with_random_heads(model, 8), MEAN, MEAN, 8, interpolation="area")
+    return Trained(model, with_random_heads(model, 8), MEAN, MEAN, 8, interpolation="area")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def named(teacher, monkeypatch):
 
 
 def make(folder, capsys, *flags, name="good"):
-    code = main(["labels", name, f"--data={DATA}", "--split=test[:50]", f"--to={folder}",
+    code = main(["token-labels", name, f"--data={DATA}", "--split=test[:50]", f"--to={folder}",
                  "--batch-size=16", "--json", *flags])  # fmt: skip
     captured = capsys.readouterr()
     return code, json.loads(captured.out) if code == 0 else captured.err
@@ -59,7 +59,7 @@ def test_the_maps_are_the_teachers_best_classes(tmp_path, capsys, named, teacher
     code, said = make(tmp_path, capsys, "--k=3")
     assert (code, said["images"], said["found"], said["shape"]) == (0, 50, 0, "3 × 2 × 2")
     source = open_source(DATA, "test[:50]")
-    maps = open_label_maps(str(tmp_path), source)
+    maps = read_label_maps(str(tmp_path))
     assert maps.shape == (3, 2, 2) and len(maps) == 50
     for i in (0, 17, 49):
         square = crop_and_resize(source[i]["image"], Box(0, 0, 8, 8), 8)
@@ -88,7 +88,7 @@ def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, mon
     assert make(broken, capsys)[0] == 2
     source = open_source(DATA, "test[:50]")
     with pytest.raises(ValueError, match="not finished"):
-        open_label_maps(str(broken), source)
+        read_label_maps(str(broken))
     named["other"] = teacher._replace(variables=jax.tree.map(lambda v: v + 1, teacher.variables))
     code, error = make(broken, capsys, name="other")
     assert code == 2 and "holds other label maps: teacher_sha256 (there" in error
@@ -97,7 +97,7 @@ def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, mon
     for name in ("classes.npy", "scores.npy", "labels.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert make(broken, capsys)[1]["found"] == 50
-    assert open_label_maps(str(broken), source).info.fingerprint
+    assert read_label_maps(str(broken)).fingerprint
 
 
 def test_a_full_disk_is_told_before(tmp_path, capsys, named, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_before(tmp_path, capsys, named, monkeypatch):
 
 def test_a_head_that_reads_a_class_token_is_refused(tmp_path, capsys, named):
     model = create_model("vit_ti4", num_classes=10, image_size=8, width=8, depth=1, num_heads=1)
-    named["token"] = Teacher(model, with_random_heads(model, 8), MEAN, MEAN, 8)
+    named["token"] = Trained(model, with_random_heads(model, 8), MEAN, MEAN, 8)
     code, error = make(tmp_path, capsys, name="token")
     assert code == 2 and "'token' does not read the mean of its last map" in error
 
@@ -154,4 +154,4 @@ def test_volo_learns_from_maps(tmp_path, capsys, named):
     shutil.rmtree(folder)
     (tmp_path / "others").rename(folder)
     code, error = run("run", "maps")
-    assert code == 2 and "The label maps data of the run" in error
+    assert code == 2 and "The training data of the run" in error

@@ -9,10 +9,10 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
-from vitjax import probe
 from vitjax.cli import main
 from vitjax.models import create_model
-from vitjax.tasks.distillation import Teacher
+from vitjax.runs import Trained
+from vitjax.tools import probe
 
 
 def blobs(count, seed=0, classes=4, width=6):
@@ -73,8 +73,8 @@ def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
         "vit_ti4", num_classes=3, image_size=8, width=16, depth=1, num_heads=1, pool="gap"
     )
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    trained = Teacher(model, variables, (0.5,) * 3, (0.5,) * 3, 8, interpolation="area")
-    monkeypatch.setattr(probe, "open_trained", lambda text: (trained, None))
+    trained = Trained(model, variables, (0.5,) * 3, (0.5,) * 3, 8, interpolation="area")
+    monkeypatch.setattr(probe, "open_trained", lambda text: trained)
     flags = ["--data=digits://", "--split=train[:400]", "--test-split=test[:100]", "--json"]
     assert main(["probe", "runs/one", *flags, "--draws=2"]) == 0
     found = json.loads(capsys.readouterr().out)

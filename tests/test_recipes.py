@@ -10,15 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from tests.data.pictures import train_batches
-from vitjax.data import open_source
+from vitjax.data import DataInfo, open_source
+from vitjax.data.pipeline import train_batches
 from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.models import from_config, model_options
 from vitjax.plan.plan import known_data
-from vitjax.tasks import classification
-from vitjax.train.config import count_steps, load_config
-from vitjax.train.setup import make_setup
+from vitjax.tasks import task_from_config
+from vitjax.train.config import count_steps
+from vitjax.train.program import compile_program
 from vitjax.train.sharding import make_mesh
+from vitjax.training import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -58,7 +59,7 @@ DISTINCT = {
 
 
 def config_of(recipe, **overrides):
-    return load_config(f"{ROOT}/configs/{recipe}", overrides, model_options)
+    return load_config(f"{ROOT}/configs/{recipe}", overrides)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -84,22 +85,23 @@ def small(recipe, **more):
     return config_of(recipe, **fields)
 
 
-def setup_of(config, multi_label=False):
-    task = classification.from_config(config, from_config(config.model.to_dict(), 4, 64), 4)
-    samples = classification.samples(config, 4, multi_label)
-    return make_setup(config, task, make_mesh(config.mesh, jax.devices()[:1]), 500_000, samples)
+def program_of(config, info):
+    task = task_from_config(config, info)
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    return task, compile_program(config, task, mesh, 500_000)
 
 
 def two_steps(recipe, **more):
     config = small(recipe, **more)
-    d, source, setup = config.data, open_source(config.data.train, "train"), setup_of(config)
+    d, source = config.data, open_source(config.data.train, "train")
+    task, program = program_of(config, source.info)
     batches = train_batches(
-        source, batch_size=4, image_size=64, augment=d.augment, repeats=d.repeats, num_threads=0
+        source, kinds=task.kinds, batch_size=4, augment=d.augment, repeats=d.repeats, num_threads=0
     )
     key = jax.random.key(0)
-    state, losses = setup.init(key), []
+    state, losses = program.init(key), []
     for batch in itertools.islice(batches, 2):
-        state, metrics = setup.train_step(state, batch, key)
+        state, metrics = program.train_step(state, batch, key)
         losses.append(float(metrics["loss"]))
     assert int(state.step) == 2
     # Heads begin near zero: the first loss is that of four equal classes.
@@ -125,7 +127,8 @@ def test_several_labels_an_image_are_compiled_for():
     config = small("vit.py:s16_90ep")
     with config.unlocked():
         config.loss.name = "sigmoid"
-    setup = setup_of(config, multi_label=True)
-    assert setup.batch["label"].shape == (4, 4)
-    _, metrics = jax.eval_shape(setup.train_step, setup.state, setup.batch, setup.key)
+    _, program = program_of(config, DataInfo(tuple("abcd"), "", multi_label=True))
+    assert program.batch_spec["label"].shape == (4, 4)
+    given = program.state, program.batch_spec, program.key
+    _, metrics = jax.eval_shape(program.train_step, *given)
     assert metrics["loss"].shape == ()

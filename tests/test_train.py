@@ -162,7 +162,7 @@ def test_a_full_disk_costs_checkpoints_not_training(
     assert "step 40/40" in output
     assert output.strip().splitlines()[-1].startswith(f"error: Saving in {workdir}/checkpoints")
     assert "Traceback" not in output
-    assert not list(workdir.glob("checkpoints/[0-9]*/seal/metadata"))
+    assert not list(workdir.glob("checkpoints/[0-9]*/manifest/metadata"))
     code, output = finish(workdir)
     assert code == 0, output
     assert info(workdir, capsys)["sha256"] == info(uninterrupted[0], capsys)["sha256"]

@@ -1,100 +1,67 @@
-"""The command `vitjax`: what there is, what it costs, and what a trained model says of a photo.
+"""The command `vitjax`: train, plan, predict, and what there is.
 
+  vitjax train --config=digits --workdir=runs/digits   trains, or goes on where a run stopped
   vitjax list 'vit_s*'                          models, or with --mixers the token mixers
   vitjax info vit_b16                           parameters, FLOPs, and shapes per layer
   vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
-  vitjax plan --config=configs/digits.py --topology=v5e:2x2   what a run will need there
-  vitjax predict --workdir=runs/digits a.png    the five most probable classes of each image
+  vitjax plan --config=digits --topology=v5e:2x2   what a run will need there
+  vitjax predict --workdir=runs/digits a.png    what a run's model says of each image
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
-  vitjax labels runs/teacher --data URI --to DIR   label maps by a teacher, for token labels
+  vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
 
-Every command takes --json, for scripts. Training is `python train.py --help`.
+Every command but train takes --json, for scripts.
 """
 
 import argparse
+import contextlib
+import difflib
 import json
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            raise ValueError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+        flag, flags = unknown.split()[0].partition("=")[0], self._option_string_actions
+        near = difflib.get_close_matches(flag, flags, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"Unknown argument {flag!r}{hint} See {self.prog} --help.")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; a user's mistake ends in one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="vitjax", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(function: Any, name: str) -> argparse.ArgumentParser:
-        text = function.__doc__.splitlines()[0]
-        sub = commands.add_parser(name, help=text, description=function.__doc__)
-        sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    """Run one command; a user's mistake ends in one sentence and exit code 2."""
+    parsers = {}
+    parser = Parser("vitjax", description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (function, add_arguments) in COMMANDS.items():
+        text = (function.__doc__ or "").splitlines()[0]
+        parsers[name] = sub = commands.add_parser(
+            name, help=text, description=function.__doc__, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         sub.set_defaults(function=function)
-        return sub
-
-    sub = command(list_, "list")
-    sub.add_argument(
-        "pattern", nargs="?", default="*", help="shell pattern, e.g. 'vit*' (quote it)"
-    )
-    sub.add_argument("--mixers", action="store_true", help="list token mixers instead of models")
-    sub = command(info, "info")
-    sub.add_argument("model", nargs="?", help="a name of `vitjax list`")
-    sub.add_argument("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
-    sub.add_argument("--image-size", type=int, default=0, help="pixels per side (the model's own)")
-    sub.add_argument("--depth", type=int, default=2, help="levels of layers to show (2)")
-    sub = command(plan, "plan")
-    sub.add_argument("--config", required=True, help="the run, as train.py takes it")
-    sub.add_argument("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …, gpu, cpu")
-    sub.add_argument("--images", type=int, default=0, help="training images, if the name of the "
-                     "data does not tell")  # fmt: skip
-    sub.add_argument("--classes", type=int, default=0, help="classes, likewise")
-    sub.add_argument("--fit", action="store_true", help="search mesh, remat and accumulation")
-    sub.add_argument("--quick", action="store_true", help="compile several times faster, with less "
-                     "optimization: memory and time come out otherwise, mostly larger")  # fmt: skip
-    sub = command(predict, "predict")
-    sub.add_argument("images", nargs="+", type=pathlib.Path, help="image files")
-    sub.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's folder")
-    sub.add_argument("--step", type=int, help="checkpoint to use (the latest)")
-    sub = command(data, "data")
-    sub.add_argument("action", choices=("prepare",), help="prepare: write ArrayRecord")
-    sub.add_argument("source", help="a TFDS name, or the folder with its dataset_info.json")
-    sub.add_argument("--to", required=True, help="the new data_dir, which ?data_dir= then names")
-    sub.add_argument("--data-dir", default="", help="where the name is looked up (TFDS's own)")
-    sub.add_argument("--archives", default="", help="a folder with ILSVRC2012_img_train.tar and "
-                     "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
-    sub = command(labels, "labels")
-    sub.add_argument("teacher", help="a run's folder, or MODEL=WEIGHTS")
-    sub.add_argument("--data", required=True, help="the training images, as train.py takes them")
-    sub.add_argument("--split", default="train", help="(train)")
-    sub.add_argument("--to", type=pathlib.Path, required=True, help="the folder of the maps")
-    sub.add_argument("--k", type=int, default=5, help="classes kept of each cell (5)")
-    sub.add_argument("--image-size", type=int, default=0, help="what the teacher sees (its own)")
-    sub.add_argument("--batch-size", type=int, default=64, help="(64)")
-    sub.add_argument("--threads", type=int, default=4, help="that read images (4)")
-    sub.add_argument("--on-bad-image", choices=("fail", "skip"), default="fail")
-    sub = command(probe, "probe")
-    sub.add_argument("model", help="a run's folder, or MODEL=WEIGHTS")
-    sub.add_argument("--data", required=True, help="labelled images, as train.py takes them")
-    sub.add_argument("--test-data", default="", help="those that are asked about (--data)")
-    sub.add_argument("--split", default="train", help="of the labelled images (train)")
-    sub.add_argument("--test-split", default="test", help="(test)")
-    sub.add_argument("--protocol", nargs="+", choices=("knn", "fewshot", "linear"),
-                     default=("knn", "fewshot", "linear"), help="(all)")  # fmt: skip
-    sub.add_argument("--k", type=int, default=20, help="neighbours (20)")
-    sub.add_argument("--temperature", type=float, default=0.07, help="of their votes (0.07)")
-    sub.add_argument("--shots", type=int, default=5, help="images of a class (5)")
-    sub.add_argument("--draws", type=int, default=3, help="of few shots, averaged (3)")
-    sub.add_argument("--l2", type=float, default=1.0, help="of the linear classifier (1)")
-    sub.add_argument("--batch-size", type=int, default=64, help="(64)")
-    sub.add_argument("--threads", type=int, default=4, help="that read images (4)")
+        add_arguments(sub)
+        if function is not train:
+            sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     try:
-        options, rest = parser.parse_known_args(arguments)
-        fields = dict(flag.removeprefix("--config.").split("=", 1) for flag in rest
-                      if flag.startswith("--config.") and "=" in flag)  # fmt: skip
-        if len(fields) < len(rest) or (fields and options.function is not plan):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        plain, fields = split_fields(sys.argv[1:] if arguments is None else arguments)
+        options, rest = parser.parse_known_args(plain)
+        if rest:
+            parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
+        if fields and options.function not in (train, plan):
+            raise ValueError(f"--config.{next(iter(fields))} is for `vitjax train` and `plan`.")
         options.fields = fields
+        if options.function is train:
+            return train(options)
         result, text = options.function(options)
         print(json.dumps(result) if options.json else text)
     except BrokenPipeError:  # `vitjax list | head`
@@ -105,8 +72,81 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def split_fields(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate `--config.FIELD=VALUE` from the other arguments.
+
+    Raises:
+      ValueError: a field has no value.
+    """
+    plain: list[str] = []
+    fields: dict[str, str] = {}
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--config."):
+            plain.append(argument)
+            continue
+        if not equals:
+            if not pending:
+                raise ValueError(f"{flag} needs a value: {flag}=…")
+            value = pending.pop(0)
+        fields[flag.removeprefix("--config.")] = value
+    return plain, fields
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a model, or go on where an interrupted run stopped; shows a finished run's result.
+
+    Every field of the config can be replaced: --config.model.name=vit_s16
+    --config.schedule.learning_rate=3e-4 --config.data.train=photos/
+
+    Several processes find each other on TPU pods, SLURM, Open MPI and Kubernetes; elsewhere give
+    --coordinator, --num_processes and --process_id.
+
+    A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75: start the same
+    command again. 76: it stalled. 2: a mistake in the command or the data. 1: the run failed.
+    """
+    from vitjax.train import processes, signals
+    from vitjax.train.checkpoint import CheckpointError
+    from vitjax.train.divergence import DivergedError
+    from vitjax.training import load_config, quiet_libraries, run
+
+    if not (options.workdir or options.show):
+        raise ValueError("Where to? Give --workdir=FOLDER, e.g. --workdir=runs/first.")
+    quiet_libraries()
+    try:
+        config = load_config(options.config, options.fields)
+        if options.show:
+            print(json.dumps(config.to_dict(), indent=2))
+            return 0
+        several = processes.start(
+            options.coordinator, options.num_processes, options.process_id, options.wait_seconds
+        )
+        with contextlib.ExitStack() as stack:
+            if not several:
+                stack.enter_context(signals.leave_at_once())
+            return run(config, options.workdir, stack)
+    except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _train_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("--config", required=True, metavar="FILE[:ARGUMENT]", help="the run: a Python file with "
+        "get_config(), or the name of one that comes along, such as digits")  # fmt: skip
+    add("--workdir", type=pathlib.Path, metavar="FOLDER", help="where checkpoints, metrics and "
+        "plots go; shared by all processes")  # fmt: skip
+    add("--show", action="store_true", help="print the resolved config and leave")
+    add("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
+    add("--num_processes", type=int, default=0, metavar="N", help="how many there are")
+    add("--process_id", type=int, default=-1, metavar="I", help="which this is, from 0")
+    add("--wait_seconds", type=int, default=300, metavar="S", help="for the others (300)")
+
+
 def list_(options: argparse.Namespace) -> tuple[Any, str]:
-    """Lists the models on the menu, or the token mixers, that match a pattern."""
+    """List the models on the menu, or the token mixers, that match a pattern."""
     import fnmatch
 
     from vitjax.attention import MIXERS
@@ -116,167 +156,126 @@ def list_(options: argparse.Namespace) -> tuple[Any, str]:
     menu = MIXERS if options.mixers else MODELS
     names = [name for name in menu if fnmatch.fnmatchcase(name, options.pattern)]
     if not names:
-        kind = "mixer" if options.mixers else "model"
-        raise ValueError(unknown(kind, options.pattern, menu))
+        raise ValueError(unknown("mixer" if options.mixers else "model", options.pattern, menu))
     return names, "\n".join(names)
 
 
+def _list_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("pattern", nargs="?", default="*", help="shell pattern, e.g. 'vit*' (quote it)")
+    add("--mixers", action="store_true", help="list token mixers instead of models")
+
+
 def info(options: argparse.Namespace) -> tuple[Any, str]:
-    """Shows what a model costs, layer by layer, or how far a run has come."""
+    """Show what a model costs, layer by layer, or how far a run has come."""
+    from vitjax.tools.info import model_info, run_info
+
     if (options.model is None) == (options.workdir is None):
         raise ValueError("info takes a model's name or --workdir=FOLDER, one of them.")
-    return _info_run(options.workdir) if options.workdir else _info_model(options)
+    if options.workdir:
+        return run_info(options.workdir)
+    return model_info(options.model, options.image_size, options.depth)
 
 
-def _info_model(options: argparse.Namespace) -> tuple[Any, str]:
-    from vitjax.analysis.cost import count, layers
-    from vitjax.models import create_model, model_options
-    from vitjax.train.report import table
-
-    size = options.image_size or model_options(options.model).get("image_size") or 224
-    known = "image_size" in model_options(options.model)
-    model: Any = create_model(options.model, **({"image_size": size} if known else {}))
-    height, width = (size, size) if isinstance(size, int) else size
-    cost = count(model, (1, height, width, 3))
-    rows = layers(model, (1, height, width, 3), options.depth)
-    result = {
-        "model": options.model,
-        "image_size": [height, width],
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "flops": cost.flops,
-        "layers": [row._asdict() for row in rows],
-    }
-    head = table(
-        [
-            ("model", options.model),
-            ("image", f"{height}×{width}"),
-            ("parameters", f"{cost.parameters:,}"),
-            ("multiply-adds", f"{cost.macs / 1e9:,.3f} G (convolutions and matrix products)"),
-            ("FLOPs", f"{cost.flops / 1e9:,.3f} G (compiled forward pass)"),
-        ]
-    )
-    wide = max(len(row.path) for row in rows)
-    body = [f"  {r.path:<{wide}}  {r.kind:<20} {r.shape:>18} {r.parameters:>13,}" for r in rows]
-    title = f"  {'layer':<{wide}}  {'kind':<20} {'output':>18} {'parameters':>13}"
-    return result, "\n".join([head, "", title, *body])
-
-
-def _info_run(workdir: pathlib.Path) -> tuple[Any, str]:
-    from vitjax.train.report import show, table
-    from vitjax.train.state import sha256
-
-    config, _, checkpoints = _open_run(workdir)
-    step, variables = checkpoints.read()
-    best = checkpoints.best()
-    result = {
-        "workdir": str(workdir),
-        "model": config["model"]["name"],
-        "step": step,
-        "metrics": checkpoints.metrics(step),
-        "best": {"step": best[0], **best[1]} if best else None,
-        "sha256": sha256(variables["params"]),
-        "checkpoints": checkpoints.steps(),
-    }
-    rows = [
-        ("model", result["model"]),
-        ("step", str(step)),
-        ("measured there", show(result["metrics"]) or "nothing"),
-        ("best", f"step {best[0]}  {show(best[1])}" if best else "nothing evaluated yet"),
-        ("SHA-256", result["sha256"]),
-        ("checkpoints", ", ".join(map(str, result["checkpoints"]))),
-    ]
-    return result, table(rows)
+def _info_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("model", nargs="?", help="a name of `vitjax list`")
+    add("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
+    add("--image-size", type=int, default=0, help="pixels per side (the model's own)")
+    add("--depth", type=int, default=2, help="levels of layers to show (2)")
 
 
 def plan(options: argparse.Namespace) -> tuple[Any, str]:
-    """Compiles a config's step for a topology: memory, collectives, estimated time, core-days."""
+    """Compile a config's step for a topology: memory, collectives, estimated time, core-days."""
     import os
 
     if options.topology != "gpu":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described TPU is not to be looked for
-    from vitjax.models import model_options
     from vitjax.plan.fit import search
     from vitjax.plan.plan import make_plan
     from vitjax.plan.topology import open_topology
-    from vitjax.teacher import outline
-    from vitjax.train.config import load_config
+    from vitjax.runs import abstract_teacher
+    from vitjax.training import load_config
 
     def config(more: dict[str, str]) -> Any:
-        return load_config(options.config, {**options.fields, **more}, model_options)
+        return load_config(options.config, {**options.fields, **more})
 
-    teacher = outline(config({}).distillation.teacher)  # mistakes are told before libtpu is loaded
+    first = config({})
+    if "distillation" in first:
+        abstract_teacher(first.distillation.teacher)  # told before libtpu is loaded
     topology = open_topology(options.topology)
 
     def make(more: dict[str, str]) -> Any:
         return make_plan(
-            config(more), topology, images=options.images, classes=options.classes, teacher=teacher,
+            config(more), topology, images=options.images, classes=options.classes,
             quick=options.quick,
         )  # fmt: skip
 
     if options.fit:
-        return search(config({}), topology, make)
+        return search(first, topology, make)
     found = make({})
     return found.to_dict(), found.report()
 
 
+def _plan_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("--config", required=True, help="the run, as `vitjax train` takes it")
+    add("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …, gpu, cpu")
+    add("--images", type=int, default=0, help="training images, if the data's name does not tell")
+    add("--classes", type=int, default=0, help="classes, likewise")
+    add("--fit", action="store_true", help="search mesh, remat and accumulation")
+    add("--quick", action="store_true", help="compile several times faster, with less "
+        "optimization: memory and time come out otherwise, mostly larger")  # fmt: skip
+
+
 def predict(options: argparse.Namespace) -> tuple[Any, str]:
-    """Classifies image files with a trained run: the top five classes with probabilities."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
+    """Show what a trained run says of image files."""
+    from vitjax.tools.predict import predict
 
-    from vitjax.data.codecs.image import read_image
-    from vitjax.data.transforms.crops import view
-    from vitjax.models import from_config
-    from vitjax.tasks.classification import normalize
-
-    config, classes, checkpoints = _open_run(options.workdir)
-    step, found = checkpoints.read(options.step)
-    variables = {"params": found["ema"] or found["params"], **found["rest"]}
-    d = config["data"]
-    size = d["image_size"]
-    model: Any = from_config(config["model"], len(classes), size)
-    squash = jax.nn.softmax if config["loss"]["name"] == "softmax" else jax.nn.sigmoid
-
-    @jax.jit
-    def probabilities(image: Any) -> Any:
-        pixels = normalize(image[None], tuple(d["mean"]), tuple(d["std"]))
-        return squash(model.apply(variables, pixels)[0].astype(jnp.float32))
-
-    seen = (d.get("eval_crop", 0.875), d.get("interpolation", "area"))
-    views = (view(read_image(str(p)), size, *seen) for p in options.images)
-    scores = [np.asarray(probabilities(view), np.float64) for view in views]
+    step, shown = predict(options.workdir, options.images, options.step)
     result, lines = [], []
-    for path, row in zip(options.images, scores, strict=True):
-        top = [(classes[i], float(row[i])) for i in np.argsort(-row)[:5]]
-        result.append({"image": str(path), "step": step, "top": [list(t) for t in top]})
-        lines += [str(path), *(f"  {p:7.2%}  {name}" for name, p in top)]
+    for path, presented in zip(options.images, shown, strict=True):
+        result.append({"image": str(path), "step": step, **presented.result})
+        lines += [str(path), *(f"  {line}" for line in presented.lines)]
     return result, "\n".join(lines)
 
 
+def _predict_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("images", nargs="+", type=pathlib.Path, help="image files")
+    add("--workdir", type=pathlib.Path, required=True, help="the run's folder")
+    add("--step", type=int, help="checkpoint to use (the latest)")
+
+
 def data(options: argparse.Namespace) -> tuple[Any, str]:
-    """Writes a data set as ArrayRecord, resumable and verified: from TFRecord, or the archives."""
+    """Write a data set as ArrayRecord, resumable and verified: from TFRecord, or the archives."""
+    from vitjax.console import table
     from vitjax.data.prepare.imagenet import prepare_imagenet
     from vitjax.data.prepare.tfrecord import prepare
-    from vitjax.train.report import table
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
 
     if options.archives:
         if options.source != "imagenet2012" or options.data_dir:
             raise ValueError("--archives is for imagenet2012, and goes without --data-dir.")
-        result = prepare_imagenet(options.archives, options.to, say)
+        result = prepare_imagenet(options.archives, options.to, _say)
     else:
-        result = prepare(options.source, options.to, options.data_dir, say)
+        result = prepare(options.source, options.to, options.data_dir, _say)
     return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
 
 
+def _data_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("action", choices=("prepare",), help="prepare: write ArrayRecord")
+    add("source", help="a TFDS name, or the folder with its dataset_info.json")
+    add("--to", required=True, help="the new data_dir, which ?data_dir= then names")
+    add("--data-dir", default="", help="where the name is looked up (TFDS's own)")
+    add("--archives", default="", help="a folder with ILSVRC2012_img_train.tar and "
+        "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
+
+
 def probe(options: argparse.Namespace) -> tuple[Any, str]:
-    """Evaluates frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
-    from vitjax.probe import Settings, probe
-    from vitjax.train.report import table
+    """Evaluate frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
+    from vitjax.console import table
+    from vitjax.tools.probe import Settings, probe
 
     o = options
     result = probe(
@@ -288,34 +287,63 @@ def probe(options: argparse.Namespace) -> tuple[Any, str]:
     return result, table(rows)
 
 
-def labels(options: argparse.Namespace) -> tuple[Any, str]:
-    """Makes label maps with a trained model, resumable: what token_labels.maps then names."""
-    from vitjax.labels import make_labels
-    from vitjax.train.report import table
+def _probe_arguments(sub: argparse.ArgumentParser) -> None:
+    add, protocols = sub.add_argument, ("knn", "fewshot", "linear")
+    add("model", help="a run's folder, or MODEL=WEIGHTS")
+    add("--data", required=True, help="labelled images, as `vitjax train` takes them")
+    add("--test-data", default="", help="those that are asked about (--data)")
+    add("--split", default="train", help="of the labelled images (train)")
+    add("--test-split", default="test", help="(test)")
+    add("--protocol", nargs="+", choices=protocols, default=protocols, help="(all)")
+    add("--k", type=int, default=20, help="neighbours (20)")
+    add("--temperature", type=float, default=0.07, help="of their votes (0.07)")
+    add("--shots", type=int, default=5, help="images of a class (5)")
+    add("--draws", type=int, default=3, help="of few shots, averaged (3)")
+    add("--l2", type=float, default=1.0, help="of the linear classifier (1)")
+    add("--batch-size", type=int, default=64, help="(64)")
+    add("--threads", type=int, default=4, help="that read images (4)")
+
+
+def token_labels(options: argparse.Namespace) -> tuple[Any, str]:
+    """Make label maps with a trained model, resumable: what token_labels.maps then names."""
+    from vitjax.console import table
+    from vitjax.tools.token_labels import make_labels
 
     o = options
     result = make_labels(
         o.teacher, o.data, o.split, o.to, k=o.k, image_size=o.image_size, batch_size=o.batch_size,
-        num_threads=o.threads, on_bad_image=o.on_bad_image,
-        say=lambda text: print(text, file=sys.stderr),
+        num_threads=o.threads, on_bad_image=o.on_bad_image, say=_say,
     )  # fmt: skip
     return result, table((k, f"{v:,}" if isinstance(v, int) else str(v)) for k, v in result.items())
 
 
-def _open_run(workdir: pathlib.Path) -> tuple[dict[str, Any], list[str], Any]:
-    """Config, class names and checkpoints of a run's folder."""
-    from vitjax.train.checkpoint import SavedSteps
-    from vitjax.train.config import read_config
+def _token_labels_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("teacher", help="a run's folder, or MODEL=WEIGHTS")
+    add("--data", required=True, help="the training images, as `vitjax train` takes them")
+    add("--split", default="train", help="(train)")
+    add("--to", type=pathlib.Path, required=True, help="the folder of the maps")
+    add("--k", type=int, default=5, help="classes kept of each cell (5)")
+    add("--image-size", type=int, default=0, help="what the teacher sees (its own)")
+    add("--batch-size", type=int, default=64, help="(64)")
+    add("--threads", type=int, default=4, help="that read images (4)")
+    add("--on-bad-image", choices=("fail", "skip"), default="fail")
 
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{workdir} is no run's folder: it has no config.json. Give the --workdir that "
-            f"train.py "
-            "was given."
-        )
-    classes = json.loads((workdir / "classes.json").read_text())
-    return read_config(path), classes, SavedSteps(workdir / "checkpoints")
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser], None]]] = {
+    "train": (train, _train_arguments),
+    "list": (list_, _list_arguments),
+    "info": (info, _info_arguments),
+    "plan": (plan, _plan_arguments),
+    "predict": (predict, _predict_arguments),
+    "probe": (probe, _probe_arguments),
+    "data": (data, _data_arguments),
+    "token-labels": (token_labels, _token_labels_arguments),
+}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import pytest
 
 from tests.data.pictures import coordinates, encoded, eval_batches, scene
 from vitjax.data.codecs.image import decode
-from vitjax.data.sources.arrays import Arrays
 from vitjax.data.kinds import Image
+from vitjax.data.sources.arrays import Arrays
 from vitjax.data.transforms.augment import evaluation, parse_augmentation
 from vitjax.data.transforms.crops import INTERPOLATIONS, centre_window, view
 from vitjax.train.config import load_config

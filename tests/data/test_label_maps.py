@@ -9,7 +9,7 @@ from tests.data.pictures import Numbered, eval_batches, noise
 from vitjax.data import Source, pipeline
 from vitjax.data.codecs.image import Box
 from vitjax.data.kinds import Image, TokenScores, image_and_label
-from vitjax.data.label_maps import open_label_maps, with_label_maps
+from vitjax.data.label_maps import read_label_maps, with_label_maps
 from vitjax.data.source import BadImage
 from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.data.transforms.crops import crop_and_resize
@@ -24,6 +24,12 @@ def write_maps(folder, source, **changes):
                  fingerprint=source.info.fingerprint)  # fmt: skip
     (folder / "labels.json").write_text(json.dumps(about | changes))
     return str(folder)
+
+
+def maps_of(folder, source):
+    maps = read_label_maps(folder)
+    with_label_maps(source, maps)
+    return maps
 
 
 def placed(augmentation, image, seed):
@@ -57,7 +63,7 @@ class Holey(Numbered):
 
 def test_a_batch_has_the_maps_of_its_images(tmp_path):
     source = Holey(10)
-    maps = open_label_maps(write_maps(tmp_path, source), source)
+    maps = maps_of(write_maps(tmp_path, source), source)
 
     def batches(start, threads=2, label_maps=None, **more):
         kinds: dict = image_and_label(source.info, 8)
@@ -90,14 +96,14 @@ def test_a_batch_has_the_maps_of_its_images(tmp_path):
 
 def test_maps_of_other_images_are_refused(tmp_path):
     source = Numbered(4)
-    with pytest.raises(ValueError, match=r"holds no label maps.*vitjax labels"):
-        open_label_maps(str(tmp_path), source)
+    with pytest.raises(ValueError, match=r"holds no label maps.*vitjax token-labels"):
+        maps_of(str(tmp_path), source)
     folder = write_maps(tmp_path, source, fingerprint="1" * 16)
     with pytest.raises(ValueError, match=r"of other images.*here://.*1111.*0000"):
-        open_label_maps(folder, source)
+        maps_of(folder, source)
     with pytest.raises(ValueError, match="not finished"):
-        open_label_maps(write_maps(tmp_path, source, complete=False), source)
-    open_label_maps(write_maps(tmp_path, source), source)
+        maps_of(write_maps(tmp_path, source, complete=False), source)
+    maps_of(write_maps(tmp_path, source), source)
 
 
 def test_an_annotator_sees_the_whole_image_from_any_batch_on():

@@ -55,7 +55,7 @@ def test_two_heads_and_their_mean() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
     variables = noisy(model)
     x = jax.random.normal(jax.random.key(2), (2, 80, 48, 3))
-    both = jax.jit(lambda v: model.apply(v, x, method="both_logits"))
+    both = jax.jit(lambda v: model.apply(v, x, method="class_and_distillation_logits"))
     labels, teacher = both(variables)
     assert labels.shape == teacher.shape == (2, 5)
     assert float(jnp.abs(labels - teacher).max()) > 1e-2

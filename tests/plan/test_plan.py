@@ -15,7 +15,7 @@ from vitjax.plan import fit, plan, topology
 from vitjax.plan.collectives import Collective
 from vitjax.plan.estimate import FACTORS, Estimate, estimate
 from vitjax.plan.hlo import parse
-from vitjax.train.config import load_config
+from vitjax.training import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -54,7 +54,7 @@ def test_without_libtpu_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def config(**fields: str) -> Any:
-    return load_config(DIGITS, {k.replace("__", "."): v for k, v in fields.items()}, model_options)
+    return load_config(DIGITS, {k.replace("__", "."): v for k, v in fields.items()})
 
 
 def test_size_of_the_data_by_name_or_by_flag() -> None:
@@ -195,7 +195,7 @@ def test_every_config_is_planned_for_tpus(capsys: pytest.CaptureFixture[str]) ->
             "plan", f"--config={path}", "--topology=v5e:2x2", "--images=10000", "--classes=10",
             "--config.data.batch_size=64", "--config.data.eval_batch_size=64", "--json",
         ]  # fmt: skip
-        known = model_options(load_config(str(path), {}, model_options).model.name)
+        known = model_options(load_config(str(path), {}).model.name)
         if "depth" in known:
             arguments.append("--config.model.depth=1")
         elif "depths" in known:

@@ -7,8 +7,10 @@ import pytest
 
 from tests.golden.compare import FOLDER
 from tests.tasks.test_mixing import Linear, batch
+from vitjax.runs import Trained
+from vitjax.task import Keys
 from vitjax.tasks.classification import classification
-from vitjax.tasks.distillation import TEACHER, Distillation, Teacher, distillation_loss
+from vitjax.tasks.distillation import Distillation, distillation_loss
 
 
 def test_hard_and_soft_losses():
@@ -41,12 +43,12 @@ class TwoHeads(nn.Module):
     def setup(self):
         self.a, self.b = nn.Dense(3), nn.Dense(3)
 
-    def both_logits(self, x, train=False):
+    def class_and_distillation_logits(self, x, train=False):
         x = x.reshape(len(x), -1)
         return self.a(x), self.b(x)
 
     def __call__(self, x, train=False):
-        return sum(self.both_logits(x)) / 2
+        return sum(self.class_and_distillation_logits(x)) / 2
 
 
 @pytest.mark.slow
@@ -58,19 +60,21 @@ def test_the_second_head_learns_from_the_teacher(kind, student):
     same = ((0.5,) * 3, (0.5,) * 3)
     learn = {}
     for name, mean, std in (("same", *same), ("other", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))):
-        teacher = Teacher(model, variables, mean, std, 4)
+        teacher = Trained(model, variables, mean, std, 4)
         distilled = Distillation(teacher, kind, 0.25, 2.0)
         task = classification(student, num_classes=3, image_size=4, distilled=distilled)
         init = task.init(jax.random.key(0))
-        rest = {TEACHER: init[TEACHER]}
-        losses, after = jax.jit(task.loss)(init["params"], rest, batch(), jax.random.key(1))
-        assert after.keys() == rest.keys()
-        learn[name] = losses
-        assert task.predict(init, batch()["image"]).shape == (4, 3)
+        assert init.keys() == {"params"}, "the teacher is no part of the student"
+        keys = Keys(jax.random.key(1))
+        loss = jax.jit(task.loss)(init["params"], {}, batch(), keys, task.frozen)
+        assert loss.collections == {}
+        learn[name] = loss.value
+        assert task.predict(init, batch()).shape == (4, 3)
     x = (batch()["image"] / 255 - 0.5) / 0.5
     taught = model.apply(variables, x)
     both = isinstance(student, TwoHeads)
-    logits = student.apply({"params": init["params"]}, x, method="both_logits" if both else None)
+    method = "class_and_distillation_logits" if both else None
+    logits = student.apply({"params": init["params"]}, x, method=method)
     own, imitation = logits if both else (logits, logits)
     plain = -jnp.take_along_axis(jax.nn.log_softmax(own), batch()["label"][:, None], 1)[:, 0]
     expected = 0.75 * plain + 0.25 * distillation_loss(imitation, taught, kind, 2.0)

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from tests.golden.compare import FOLDER
+from vitjax.task import Keys
 from vitjax.tasks import mixing
 from vitjax.tasks.classification import classification
 from vitjax.tasks.mixing import (
@@ -186,30 +187,31 @@ def test_the_loss_is_that_of_mixed_images_and_labels():
     options = dict(num_classes=3, image_size=4, label_smoothing=0.1)
     task = classification(Linear(), **options, mixed=settings)
     params, key, b = task.init(jax.random.key(0))["params"], jax.random.key(4), batch()
-    losses, _ = jax.jit(task.loss)(params, {}, b, key)
+    losses = jax.jit(task.loss)(params, {}, b, Keys(key), None).value
     x = (b["image"] / 255 - 0.5) / 0.5
     target = jax.nn.one_hot(b["label"], 3) * 0.9 + 0.1 / 3
-    erase_key, mix_key = (jax.random.fold_in(key, n) for n in (mixing.ERASE, mixing.MIX))
+    erase_key, mix_key = Keys(key)("erase"), Keys(key)("mix")
     x = jax.jit(lambda x: erase(erase_key, x, 0.5))(x)
     x, target = jax.jit(lambda x, t: mix(mix_key, settings, x, t, b["mask"]))(x, target)
     logits = Linear().apply({"params": params}, x)
     expected = -(target * jax.nn.log_softmax(logits)).sum(1)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     plain = classification(Linear(), **options)
-    assert not np.allclose(losses, plain.loss(params, {}, b, key)[0])
+    assert not np.allclose(losses, plain.loss(params, {}, b, Keys(key), None).value)
 
 
 def test_several_labels_an_image():
     task = classification(Linear(), num_classes=3, image_size=4, loss="sigmoid")
     params, b = task.init(jax.random.key(0))["params"], batch()
-    single = task.loss(params, {}, b, jax.random.key(0))[0]
+    keys = Keys(jax.random.key(0))
+    single = task.loss(params, {}, b, keys, None).value
     several = b | {"label": jax.nn.one_hot(b["label"], 3)}
-    np.testing.assert_allclose(task.loss(params, {}, several, jax.random.key(0))[0], single)
-    logits = task.predict({"params": params}, b["image"])
-    for name, value in task.metrics(logits, b).items():
-        np.testing.assert_allclose(task.metrics(logits, several)[name], value, rtol=1e-6)
-    everything = task.metrics(logits, several | {"label": jnp.ones((4, 3))})
-    assert everything["top1"].tolist() == [1, 1, 1, 1]
+    np.testing.assert_allclose(task.loss(params, {}, several, keys, None).value, single)
+    logits = task.predict({"params": params}, b)
+    for name, value in task.measure(logits, b).items():
+        np.testing.assert_allclose(task.measure(logits, several)[name], value, rtol=1e-6)
+    everything = task.measure(logits, several | {"label": jnp.ones((4, 3))})
+    assert everything["top1"] == 4
 
 
 PROGRAM = """

@@ -9,6 +9,7 @@ import pytest
 from tests.golden.compare import FOLDER
 from tests.tasks.test_mixing import batch
 from vitjax.models import create_model
+from vitjax.task import Keys
 from vitjax.tasks import mixing
 from vitjax.tasks.classification import classification
 from vitjax.tasks.mixing import Mixing, mix_token
@@ -94,8 +95,8 @@ def test_maps_of_logits_become_probabilities_after_pooling():
     given = {
         "map_classes": classes.transpose(0, 3, 1, 2),
         "map_scores": values.transpose(0, 3, 1, 2),
-        "box": jnp.tile(jnp.array([0.25, 0.5, 0.5, 0.5]), (2, 1)),
-        "mirrored": jnp.array([False, False]),
+        "map_box": jnp.tile(jnp.array([0.25, 0.5, 0.5, 0.5]), (2, 1)),
+        "map_flipped": jnp.array([False, False]),
     }
     logits = np.zeros((4, 4, 7))
     np.put_along_axis(logits, np.asarray(classes[0]), np.asarray(values[0]), axis=2)
@@ -168,8 +169,8 @@ def with_maps():
         "map_classes": jnp.asarray(rng.permuted(np.tile(np.arange(3), (4, 4, 4, 1)), axis=3)
                                    [..., :2].transpose(0, 3, 1, 2), jnp.uint16),
         "map_scores": jnp.asarray(scores),
-        "box": jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (4, 1)),
-        "mirrored": jnp.array([False, True, False, False]),
+        "map_box": jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (4, 1)),
+        "map_flipped": jnp.array([False, True, False, False]),
     }  # fmt: skip
 
 
@@ -194,14 +195,14 @@ def test_the_loss_of_mixed_tokens(maps, class_target):
                     classes = np.asarray(b["map_classes"])[i, :, y, x]
                     cell[classes] = np.asarray(b["map_scores"], np.float64)[i, :, y, x]
                     if cell.sum():
-                        at = 3 - x if b["mirrored"][i] else x
+                        at = 3 - x if b["map_flipped"][i] else x
                         tokens[i, y, at] = 0.9 * cell / cell.sum() + 0.1 / 3
     if class_target != "label":
         targets = tokens.mean((1, 2))
 
     @jax.jit
     def expected(key):
-        mix_key = jax.random.fold_in(key, mixing.MIX)
+        mix_key = Keys(key)("mix")
         keep = mixing.kept_tokens(mix_key, Mixing(mixtoken=1.0), (4, 4), b["mask"])
         share = keep.mean((1, 2))[:, None]
         target = share * targets + (1 - share) * targets[np.array([1, 0, 3, 2])]
@@ -214,7 +215,7 @@ def test_the_loss_of_mixed_tokens(maps, class_target):
         losses, keep = expected(key)
         assert keep[2].all()
         shares.add(float(keep[0].mean()))
-        found, _ = loss(params, {}, b, key)
+        found = loss(params, {}, b, Keys(key), None).value
         np.testing.assert_allclose(found[:3], losses[:3], rtol=2e-3 if maps else 1e-4)
     assert len(shares) > 1
 

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax.models import from_config, model_options
+from vitjax.models import from_config
 from vitjax.tasks.classification import classification
 from vitjax.train import sharding
-from vitjax.train.config import load_config
-from vitjax.train.setup import make_setup
+from vitjax.train.program import compile_program
 from vitjax.train.state import named_leaves
+from vitjax.training import load_config
 
 PYRAMID = {"dims": "(16,32,64,64)", "num_heads": "(1,2,4,4)"}
 MODELS: dict[str, dict[str, str]] = {
@@ -67,13 +67,13 @@ def train(model: str, mesh: str, rule: str = "sgd") -> tuple[dict[str, Any], Any
         "schedule.learning_rate": "1e-2", "optimizer.ema": "0.9", "data.image_size": str(size),
         **{f"model.{k}": v for k, v in MODELS[model].items()}, **RULES[rule],
     }  # fmt: skip
-    config = load_config("configs/digits.py", flags, model_options)
+    config = load_config("configs/digits.py", flags)
     axes = {"data": 1, **MESHES[mesh]}
     devices = sharding.make_mesh(axes, jax.devices()[: int(np.prod(list(axes.values())))])
     module = from_config(config.model.to_dict(), 10, size)
     task = classification(module, num_classes=10, image_size=size)
     config.data.batch_size = BATCH
-    setup = make_setup(config, task, devices, 10)
+    program = compile_program(config, task, devices, 10)
     rng = np.random.default_rng(0)
     batches = [
         {
@@ -84,15 +84,15 @@ def train(model: str, mesh: str, rule: str = "sgd") -> tuple[dict[str, Any], Any
         for _ in range(2 if model.endswith("_base") else 4)
     ]
     key = jax.random.key(0)
-    state = setup.init(key)
+    state = program.init(key)
     per_device = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
-    step = setup.train_step.lower(setup.state, setup.batch, setup.key).compile()
+    step = program.train_step.lower(program.state, program.batch_spec, program.key).compile()
     kinds = re.findall(
         r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
         step.as_text(),
     )
     losses = []
-    for batch in sharding.to_devices(batches, setup.batch_sharding, BATCH):
+    for batch in sharding.to_devices(batches, program.batch_sharding, BATCH):
         state, metrics = step(state, batch, key)
         losses.append(float(metrics["loss"]))
     found = {

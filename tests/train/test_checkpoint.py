@@ -96,13 +96,13 @@ def empty(folder: pathlib.Path) -> None:
     (folder / "4").mkdir()
 
 
-def unseal(folder: pathlib.Path) -> None:
-    for path in (folder / "3" / "seal").rglob("*"):
+def spoil_manifest(folder: pathlib.Path) -> None:
+    for path in (folder / "3" / "manifest").rglob("*"):
         path.write_text("{") if path.is_file() else None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [flip, truncate, delete, truncate_metadata, unseal])
+@pytest.mark.parametrize("damage", [flip, truncate, delete, truncate_metadata, spoil_manifest])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     folder: pathlib.Path, damage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,10 +182,10 @@ def test_parameters_alone_are_read_for_inference(folder: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_seal_is_readable_by_people(folder: pathlib.Path) -> None:
-    seal = json.loads((folder / "3" / "seal" / "metadata").read_text())
-    assert seal["step"] == 3
-    assert seal["arrays"]["params/dense/kernel"][:2] == ["float32", [67, 31]]
+def test_the_manifest_is_readable_by_people(folder: pathlib.Path) -> None:
+    manifest = json.loads((folder / "3" / "manifest" / "metadata").read_text())
+    assert manifest["step"] == 3
+    assert manifest["arrays"]["params/dense/kernel"][:2] == ["float32", [67, 31]]
 
 
 @pytest.mark.slow

@@ -4,18 +4,17 @@ import pathlib
 
 import pytest
 
-from vitjax.models import model_options
 from vitjax.train.config import (
     ConfigError,
     check_batches,
     check_choice,
     count_steps,
-    load_config,
 )
+from vitjax.training import load_config
 
 
 def load(file: str, **overrides: str):
-    return load_config(file, {k.replace("__", "."): v for k, v in overrides.items()}, model_options)
+    return load_config(file, {k.replace("__", "."): v for k, v in overrides.items()})
 
 
 def test_flags_go_over_the_file_and_the_file_over_the_defaults(file: str) -> None:
@@ -92,7 +91,7 @@ def test_values_take_the_type_of_their_field(file: str) -> None:
 )
 def test_a_wrong_field_or_type_is_refused(file: str, key: str, value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_config(file, {key: value}, model_options)
+        load_config(file, {key: value})
 
 
 def test_a_wrong_field_in_a_file_is_refused_with_the_files_name(tmp_path: pathlib.Path) -> None:

@@ -86,7 +86,7 @@ def run(
             state = loop(
                 state, settings, start=start, steps=30, step=step,
                 batches=lambda start: iter(range(start, 999)),
-                evaluate=lambda s: {"top1": 0.5}, restore=begin_at,
+                evaluate=lambda s: {"test": {"top1": 0.5}}, restore=begin_at,
                 history=History(checkpoints.history(start) if start else None),
                 checkpoints=checkpoints, report=report, stop=stop, watchdog=Watchdog(0),
             )  # fmt: skip

@@ -14,10 +14,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import train
+from vitjax.console import clock
 from vitjax.train.checkpoint import Checkpoints, SavedSteps
 from vitjax.train.divergence import DivergedError, History
+from vitjax.train.loop import fetch
 from vitjax.train.loop import train as loop
-from vitjax.train.report import Report, clock, read_metrics
+from vitjax.train.report import Report, read_metrics
 from vitjax.train.signals import StopRequest, Watchdog
 from vitjax.train.state import TrainState
 
@@ -98,11 +100,11 @@ def test_time_counts_as_waiting_only_when_the_devices_have_run_dry(tmp_path: pat
             yield 1
 
     batches = slow()
-    report.next_batch(batches, Result(ready=False))
+    fetch(batches, Result(ready=False), report)
     report.train(1, np.ones(1), {})
-    report.next_batch(batches, Result(ready=True))
+    fetch(batches, Result(ready=True), report)
     report.train(2, np.ones(1), {})
-    report.next_batch(batches, None)
+    fetch(batches, None, report)
     report.train(3, np.ones(1), {})
     report.close()
     busy, dry, first = read_metrics(tmp_path / "metrics.jsonl")
@@ -151,8 +153,8 @@ def run_loop(folder: pathlib.Path, losses, stop: StopRequest | None = None) -> l
         loop(
             state, config(), start=0, steps=30, batches=lambda start: iter(range(start, 99)),
             step=lambda s, b: (s, {"loss": jnp.asarray(next(values))}),
-            evaluate=lambda s: {"top1": 0.5}, restore=lambda step: state, history=History(),
-            checkpoints=checkpoints, report=report, stop=stop or StopRequest(),
+            evaluate=lambda s: {"test": {"top1": 0.5}}, restore=lambda step: state,
+            history=History(), checkpoints=checkpoints, report=report, stop=stop or StopRequest(),
             watchdog=Watchdog(0),
         )  # fmt: skip
     finally:
@@ -246,7 +248,7 @@ def test_a_full_disk_stops_no_run_and_loses_no_metrics(tmp_path, monkeypatch, ca
 
 def test_what_tensorboard_reads(tmp_path):
     report = Report(tmp_path, start=7, steps=100, batch_size=2)
-    report.evaluation(11, {"top1": 0.5, "loss": 0.25})
+    report.evaluation(11, "test", {"top1": 0.5, "loss": 0.25})
     report.close()
     (path,) = (tmp_path / "events").iterdir()
     found = events(path)

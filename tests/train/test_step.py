@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import vitjax
+from vitjax.task import Keys
 from vitjax.tasks.classification import classification
 from vitjax.train.state import create_state, sha256
 from vitjax.train.step import make_eval_step, make_train_step
@@ -126,12 +127,12 @@ def test_the_average_covers_running_statistics() -> None:
     state = create_state(task.init(jax.random.key(0)), tx, ema=True)
     step = make_train_step(task, tx, RATE, ema_decay=0.9, ema_warmup=False)
     first, _ = jax.jit(step)(state, batch(), KEY)
-    before, after = state.rest["batch_stats"], first.rest["batch_stats"]
+    before, after = state.collections["batch_stats"], first.collections["batch_stats"]
     want = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, after)
     chex.assert_trees_all_close(first.variables()["batch_stats"], want, atol=1e-6)
     assert np.abs(after["BatchNorm_0"]["mean"]).max() > 0.01
     plain = create_state(task.init(jax.random.key(0)), tx, ema=False)
-    assert plain.variables()["batch_stats"] is plain.rest["batch_stats"]
+    assert plain.variables()["batch_stats"] is plain.collections["batch_stats"]
 
 
 def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
@@ -144,7 +145,7 @@ def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
         )
         variables = task.init(KEY)
         rest = {k: v for k, v in variables.items() if k != "params"}
-        return float(task.loss(variables["params"], rest, b, KEY)[0].mean())
+        return float(task.loss(variables["params"], rest, b, Keys(KEY), None).value.mean())
 
     np.testing.assert_allclose(first_loss(0.0), classes * np.log(2), rtol=1e-5)
     want = classes * np.log1p(np.exp(-10.0)) + 10.0
@@ -158,10 +159,10 @@ def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
 def test_evaluation_sums_over_real_samples() -> None:
     task, _, state = setup()
     b = batch(5, [1, 1, 1, 0, 0])
-    logits = np.asarray(task.predict(state.variables(), b["image"]))
+    logits = np.asarray(task.predict(state.variables(), b))
     right = (logits.argmax(1) == np.asarray(b["label"]))[:3].sum()
-    sums = make_eval_step(task)(state, b)
-    assert sums["count"] == 3
+    sums, _ = make_eval_step(task)(state, b)
+    assert sums["images"] == 3
     assert sums["top1"] == right
 
 

@@ -13,13 +13,14 @@ import optax
 import pytest
 
 from tests.golden.compare import FOLDER
-from vitjax.models import from_config, model_options
-from vitjax.tasks import classification
-from vitjax.train.config import load_config
+from vitjax.data import DataInfo
+from vitjax.layers import pixels
+from vitjax.tasks import classification, task_from_config
 from vitjax.train.optimizer import make_optimizer
-from vitjax.train.setup import make_setup
+from vitjax.train.program import compile_program
 from vitjax.train.sharding import make_mesh
 from vitjax.train.state import with_variables
+from vitjax.training import load_config
 from vitjax.weights import from_torch, to_torch
 
 STEPS = 100
@@ -48,7 +49,8 @@ class Double:
 @contextlib.contextmanager
 def float64(monkeypatch):
     jax.config.update("jax_enable_x64", True)
-    monkeypatch.setattr(classification, "jnp", Double())
+    for module in (classification, pixels):
+        monkeypatch.setattr(module, "jnp", Double())
     try:
         yield
     finally:
@@ -75,20 +77,19 @@ def run(folder, start, model, side, *, optimizer, loss=None):
     )  # fmt: skip
     file = folder / "config.py"
     file.write_text(f"def get_config():\n    return {fields!r}\n")
-    config = load_config(str(file), {}, model_options)
-    net = from_config(config.model.to_dict(), 5, side)
-    task = classification.from_config(config, net, 5)
-    setup = make_setup(config, task, make_mesh(config.mesh, jax.devices()[:1]), STEPS)
+    config = load_config(str(file), {})
+    task = task_from_config(config, DataInfo(tuple("abcde"), ""))
+    program = compile_program(config, task, make_mesh(config.mesh, jax.devices()[:1]), STEPS)
     options = {k: v for k, v in model.items() if k != "name"}
     variables = from_torch(model["name"], start, 5, image_size=side, **options)
-    state = with_variables(jax.tree.map(wide, setup.init(jax.random.key(0))), variables)
+    state = with_variables(jax.tree.map(wide, program.init(jax.random.key(0))), variables)
     rng = np.random.default_rng(7)
     images = rng.integers(0, 256, (24, side, side, 3), np.uint8)
     labels, losses = rng.integers(0, 5, 24), []
     for _ in range(STEPS):
         at = rng.permutation(24)[:8]
         batch = dict(image=jnp.asarray(images[at]), label=jnp.asarray(labels[at]), mask=jnp.ones(8))
-        state, metrics = setup.train_step(state, batch, jax.random.key(0))
+        state, metrics = program.train_step(state, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
     return losses, state
 
@@ -189,7 +190,7 @@ def test_biformer_adamw_with_batch_norm(tmp_path, monkeypatch):
             n, key = 8 * side**2, f"{name}.running_var"
             final[key] = (final[key] - first) * (n - 1) / n + first
         # Biases before a batch norm have a gradient of 0, of whose rounding Adam makes a step.
-        check("biformer_tiny", {"params": state.params, **state.rest}, final, limit=1e-9)
+        check("biformer_tiny", {"params": state.params, **state.collections}, final, limit=1e-9)
 
 
 @pytest.mark.parametrize("start", [0, 20_000])

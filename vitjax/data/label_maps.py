@@ -1,7 +1,8 @@
 """Label maps of a training set: which classes an annotator saw in each cell of each image.
 
-A folder that `vitjax labels` writes: `classes.npy` and `scores.npy`, [N, k, h, w], numbered as the
-images are, and `labels.json`, which says what they were made from. They are mapped, not read.
+A folder that `vitjax token-labels` writes: `classes.npy` and `scores.npy`, [N, k, h, w], numbered
+as the images are, and `labels.json`, which says what they were made from. The files are memory
+mapped.
 """
 
 import json
@@ -29,7 +30,7 @@ class LabelMaps:
     scores: Float16[np.ndarray, "N k h w"]
 
     def __init__(self, folder: pathlib.Path, about: Mapping[str, Any]):
-        self._folder, self._about = folder, about
+        self.folder, self.about = folder, about
         self.fingerprint = short_sha256((json.dumps(about, sort_keys=True).encode(),))
         self.classes, self.scores = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("classes", "scores")
@@ -40,7 +41,7 @@ class LabelMaps:
         return len(self.classes)
 
     def __reduce__(self) -> Any:
-        return LabelMaps, (self._folder, self._about)  # another process maps the files itself
+        return LabelMaps, (self.folder, self.about)  # another process maps the files itself
 
     def __getitem__(
         self, i: int
@@ -49,34 +50,39 @@ class LabelMaps:
         return self.classes[i], self.scores[i]
 
 
-def open_label_maps(folder: str, source: Source) -> LabelMaps:
-    """The maps of a training set.
+def read_label_maps(folder: str) -> LabelMaps:
+    """Open the maps in a folder.
 
     Raises:
-      ValueError: there are none, they are not finished, or they are of other images.
+      ValueError: there are none, or they are not finished.
     """
     path = pathlib.Path(folder)
     if not (path / ABOUT).is_file():
         raise ValueError(
-            f"{folder!r} holds no label maps: it has no {ABOUT}. `vitjax labels TEACHER --data=URI "
-            f"--to={folder}` makes them."
+            f"{folder!r} holds no label maps: it has no {ABOUT}. `vitjax token-labels TEACHER "
+            f"--data=URI --to={folder}` makes them."
         )
     about = json.loads((path / ABOUT).read_text())
     if not about["complete"]:
         raise ValueError(
-            f"The label maps in {folder!r} are not finished; the `vitjax labels` command that "
-            f"began them goes on."
-        )
-    if (about["fingerprint"], about["images"]) != (source.info.fingerprint, len(source)):
-        raise ValueError(
-            f"The label maps in {folder!r} are of other images: they were made for "
-            f"{about['data']}, split {about['split']!r} ({about['images']:,} images, fingerprint "
-            f"{about['fingerprint']}), and the training data has {len(source):,} images "
-            f"(fingerprint {source.info.fingerprint}). Train on those, or make maps of these."
+            f"The label maps in {folder!r} are not finished; the `vitjax token-labels` command "
+            f"that began them goes on."
         )
     return LabelMaps(path, about)
 
 
 def with_label_maps(source: Source, maps: LabelMaps) -> Source:
-    """Give the training set with its maps as the field `map`, of kind `kinds.TokenScores`."""
+    """Give the training set with its maps as the field `map`, of kind `kinds.TokenScores`.
+
+    Raises:
+      ValueError: they are of other images.
+    """
+    about, info = maps.about, source.info
+    if (about["fingerprint"], about["images"]) != (info.fingerprint, len(source)):
+        raise ValueError(
+            f"The label maps in {str(maps.folder)!r} are of other images: they were made for "
+            f"{about['data']}, split {about['split']!r} ({about['images']:,} images, fingerprint "
+            f"{about['fingerprint']}), and the training data has {len(source):,} images "
+            f"(fingerprint {info.fingerprint}). Train on those, or make maps of these."
+        )
     return WithField(source, "map", maps, maps.fingerprint)

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 Sample = dict[str, Any]
 """One example's fields by name, as they are stored.
 
@@ -67,6 +69,23 @@ class WithField:
 
     def example_name(self, i: int) -> str:
         return self._source.example_name(i)
+
+
+def renumber(label: Any, numbers: np.ndarray, count: int) -> Any:
+    """Give a label in other classes' numbers.
+
+    Args:
+      label: a class, several, or a weight for each; UNLABELLED stays.
+      numbers: of each class.
+      count: of the other classes.
+    """
+    if isinstance(label, np.ndarray) and label.dtype.kind == "f":
+        weights = np.zeros(count, np.float32)
+        weights[numbers] = label
+        return weights
+    several = np.atleast_1d(label).tolist()
+    renamed = [int(numbers[c]) if c != UNLABELLED else c for c in several]
+    return renamed[0] if np.ndim(label) == 0 else renamed
 
 
 class BadImage(ValueError):

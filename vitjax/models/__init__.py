@@ -84,7 +84,8 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     model = entry.replace(**overrides).build()
     default = {**defaults(entry.factory), **dict(entry.kwargs)}
     for key, value in overrides.items():
-        if key not in CONTEXT and value != default[key]:
+        # Rates are a schedule over the blocks, which of a few blocks may be the same.
+        if key not in {*CONTEXT, "drop_path_rate"} and value != default[key]:
             others = {k: v for k, v in overrides.items() if k != key}
             mixer = str(overrides.get("mixer", default.get("mixer")))
             _check_taken(name, key, value, mixer, model, entry.replace(**others))

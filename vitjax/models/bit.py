@@ -58,7 +58,7 @@ class BiT(nn.Module):
         """The maps after each stage, of strides 4, 8, 16 and 32."""
         return self.backbone(images.astype(self.dtype or images.dtype))
 
-    def cells(
+    def head_features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> Float[Array, "B h w C"]:
         """The last map as the head reads it, which it does averaged over positions."""
@@ -66,5 +66,5 @@ class BiT(nn.Module):
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = jnp.mean(self.cells(images, train), axis=(1, 2))
+        x = jnp.mean(self.head_features(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x

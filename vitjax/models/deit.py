@@ -43,7 +43,7 @@ class DistilledDeiT(ViT):
             init = self.param_init.of_head(self.width, self.num_classes)
             self.head_dist = nn.Dense(self.num_classes, **init, dtype=self.dtype)
 
-    def both_logits(
+    def class_and_distillation_logits(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Float[Array, "B K"], Float[Array, "B K"]]:
         """The logits of the class token's head, which learns the labels, and those of the
@@ -56,6 +56,6 @@ class DistilledDeiT(ViT):
         return self.head(x[:, 0]), self.head_dist(x[:, 1])
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """The mean of `both_logits`, as at inference."""
-        labels, teacher = self.both_logits(images, train)
+        """The mean of `class_and_distillation_logits`, as at inference."""
+        labels, teacher = self.class_and_distillation_logits(images, train)
         return (labels + teacher) / 2

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention import fill_mixers, parse_mixers
+from vitjax.attention import parse_mixers
 from vitjax.kernels.platform import inside_scan
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, all_zeros, glorot_uniform, lecun_normal
@@ -81,12 +81,13 @@ class Encoder(nn.Module):
         )
         rates = drop_path_schedule(self.drop_path_rate, self.depth)
         if self.scan:
-            if len(cycle) > 1:
+            mixer, *others = cycle
+            if others:
                 raise ValueError(
                     f"scan=True needs equal layers, and mixer={self.mixer!r} alternates; set "
                     f"scan=False."
                 )
-            self.blocks = factory(**dict(block.kwargs), mixer=cycle[0])
+            self.blocks = factory(**dict(block.kwargs), mixer=mixer)
         else:
             self.block = [
                 factory(**dict(block.kwargs), mixer=cycle[i % len(cycle)], drop_path_rate=rate)
@@ -96,10 +97,8 @@ class Encoder(nn.Module):
     def cycle(self) -> tuple[Spec, ...]:
         """Give the mixers through which the blocks cycle."""
         options = {name: getattr(self, name) for name in MIXER_OPTIONS}
-        mixers = parse_mixers(self.mixer, 1)
-        return fill_mixers(
-            mixers, num_heads=self.num_heads, drop_rate=self.drop_rate, **options
-        )[0]  # fmt: skip
+        options |= {"num_heads": self.num_heads, "drop_rate": self.drop_rate}
+        return tuple(mixer.offer(**options) for mixer in parse_mixers(self.mixer, 1)[0])
 
     def effective(self) -> tuple[Any, ...]:
         """Give what the model computes with; see `create_model`."""

@@ -282,7 +282,7 @@ class Pyramid(nn.Module):
             maps.append(x)
         return tuple(maps)
 
-    def cells(
+    def head_features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> Float[Array, "B h w C"]:
         """The last map as the head reads it, which it does averaged over positions."""
@@ -291,5 +291,5 @@ class Pyramid(nn.Module):
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = jnp.mean(self.cells(images, train), axis=(1, 2))
+        x = jnp.mean(self.head_features(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x

@@ -9,21 +9,15 @@ import time
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from vitjax.console import format_bytes, table
+from vitjax.data.known import KNOWN
+from vitjax.data.source import DataInfo
 from vitjax.plan import estimate as estimates
 from vitjax.plan.collectives import Collective, collectives
 from vitjax.plan.hlo import parse
 from vitjax.plan.topology import Topology
 from vitjax.train.compiler import compiler_options
-from vitjax.train.report import table
 
-DATA = {  # part of the data's name → training images and classes
-    "imagenet2012": (1_281_167, 1000),
-    "imagenet21k": (14_197_122, 21_841),  # the whole of the winter 2011 release
-    "jft300m": (303_000_000, 18_291),
-    "cifar100": (50_000, 100),
-    "cifar10": (50_000, 10),
-    "digits": (1437, 10),
-}
 NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
 
 
@@ -115,7 +109,7 @@ class Plan(NamedTuple):
         """A table, and what would help if it does not fit."""
         r, c, t = self.to_dict(), self.compiled, self.topology
         m = r["memory"]
-        room = f" of {mega(t.capacity)}" if t.capacity else ""
+        room = f" of {format_bytes(t.capacity)}" if t.capacity else ""
         mesh = " × ".join(f"{k} {n}" for k, n in self.mesh.items() if n > 1) or "one device"
         notes = (
             [f"compiled with effort {self.effort:g}: the real step differs"] if self.effort else []
@@ -123,29 +117,39 @@ class Plan(NamedTuple):
         rows = [
             ("model", f"{r['model']}, {self.config.model.dtype}, batch {r['batch_size']:,}"),
             ("topology", f"{t.name}: {t.chips} chips, {len(t.devices)} devices; mesh {mesh}"),
-            ("parameters", f"{mega(m['parameters'])} a device"),
-            ("optimizer", mega(m["optimizer"]) + (f", EMA {mega(m['ema'])}" if m["ema"] else "")),
+            ("parameters", f"{format_bytes(m['parameters'])} a device"),
+            (
+                "optimizer",
+                format_bytes(m["optimizer"])
+                + (f", EMA {format_bytes(m['ema'])}" if m["ema"] else ""),
+            ),
         ]
         if c.overflow:
             asked, there = c.overflow
             rows += [
-                ("does not fit", f"needs {mega(asked)} of {mega(there)}: {mega(asked - there)} "
-                 "too much"),
+                ("does not fit", f"needs {format_bytes(asked)} of {format_bytes(there)}: "
+                 f"{format_bytes(asked - there)} too much"),
                 ("would help", "; ".join(remedies(self.config, len(t.devices)))),
             ]  # fmt: skip
             return table(rows + [("note", note) for note in notes])
         rows += [
-            ("activations", f"{mega(m['temporaries'])} with gradients and other temporaries"),
-            ("in all", f"{mega(m['total'])}{room} a device"),
+            (
+                "activations",
+                f"{format_bytes(m['temporaries'])} with gradients and other temporaries",
+            ),
+            ("in all", f"{format_bytes(m['total'])}{room} a device"),
         ]
         for x in c.collectives:
             axes = " × ".join(x.axes) or "no axis of the mesh"
-            rows.append((x.kind, f"{x.count} over {axes}, {mega(x.bytes)} a device and step"))
+            rows.append(
+                (x.kind, f"{x.count} over {axes}, {format_bytes(x.bytes)} a device and step")
+            )
         if e := c.estimate:
             low, high = e.range
             rate, mfu, days = r["images_per_second"], r["mfu"], r["core_days"]
             rows += [
-                ("work", f"{e.flops / 1e9:,.0f} GFLOP and {mega(e.bytes)} a device and step"),
+                ("work", f"{e.flops / 1e9:,.0f} GFLOP and {format_bytes(e.bytes)} a device and "
+                 "step"),
                 (
                     "step, estimate",
                     f"{e.seconds * 1e3:,.1f} ms, of which {e.communication * 1e3:,.1f} on the "
@@ -169,7 +173,6 @@ def make_plan(
     *,
     images: int = 0,
     classes: int = 0,
-    teacher: Any = None,
     cache: bool = True,
     quick: bool = False,
 ) -> Plan:
@@ -177,7 +180,6 @@ def make_plan(
 
     Args:
       images, classes: of the training data, if its name does not tell.
-      teacher: of a distilled run, see `vitjax.teacher.outline`; MFU does not count its work.
       cache: keep and reuse what was read off a step that was compiled before.
       quick: compile with the least effort for a fast program. Without it the effort is that of
         `jax_exec_time_optimization_effort`, which `train.py` compiles with too.
@@ -186,30 +188,30 @@ def make_plan(
 
     from vitjax.analysis.cost import trace
     from vitjax.models import from_config
-    from vitjax.tasks import classification
+    from vitjax.tasks import task_from_config
     from vitjax.train import sharding
     from vitjax.train.config import check_batches, count_steps
-    from vitjax.train.setup import make_setup
+    from vitjax.train.program import compile_program
 
     d = config.data
     images, classes = known_data(config, images, classes)
     steps = count_steps(config, images)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     check_batches(config, mesh.shape["data"] * mesh.shape["fsdp"])
-    model = from_config(config.model.to_dict(), classes, d.image_size)
-    task = classification.from_config(config, model, classes, teacher)
-    # With a sigmoid an image may have several classes.
-    samples = classification.samples(config, classes, config.loss.name == "sigmoid")
-    setup = make_setup(config, task, mesh, steps, samples)
+    # Plans suppose one class an image; the weights for each of several are little of a batch.
+    info = DataInfo(tuple(map(str, range(classes))), "")
+    task = task_from_config(config, info, abstract=True)
+    program = compile_program(config, task, mesh, steps)
 
+    model = from_config(config.model.to_dict(), classes, d.image_size)
     _, macs, _ = trace(model, (1, d.image_size, d.image_size, 3))
     state = {
-        "parameters": _shard_bytes(setup.state.params),
-        "optimizer": _shard_bytes(setup.state.opt_state),
-        "ema": _shard_bytes((setup.state.ema, setup.state.ema_rest)),
-        "other_state": _shard_bytes(setup.state.rest),
+        "parameters": _shard_bytes(program.state.params),
+        "optimizer": _shard_bytes(program.state.opt_state),
+        "ema": _shard_bytes((program.state.ema, program.state.ema_collections)),
+        "other_state": _shard_bytes((program.state.collections, program.state.frozen)),
     }
-    lowered = setup.train_step.lower(setup.state, setup.batch, setup.key)
+    lowered = program.train_step.lower(program.state, program.batch_spec, program.key)
     axes = dict(mesh.shape)
     settings: Any = jax.config  # its fields are made when it is imported
     before = settings.jax_exec_time_optimization_effort
@@ -229,12 +231,12 @@ def known_data(config: Any, images: int, classes: int) -> tuple[int, int]:
       ValueError: neither.
     """
     name = re.sub(r"[^a-z0-9]", "", config.data.train.lower())
-    found = next((sizes for word, sizes in DATA.items() if word in name), (0, 0))
+    found = next((sizes for word, sizes in KNOWN.items() if word in name), (0, 0))
     images, classes = images or found[0], classes or found[1]
     if not classes or not (images or config.steps):
         raise ValueError(
             f"How large is config.data.train={config.data.train!r}? A plan does not open the data: "
-            f"give --images=N and --classes=N. Known by name: {', '.join(DATA)}."
+            f"give --images=N and --classes=N. Known by name: {', '.join(KNOWN)}."
         )
     return images, classes
 
@@ -310,13 +312,6 @@ def remedies(config: Any, devices: int) -> list[str]:
     if config.model.dtype == "float32":
         found.append("--config.model.dtype=bfloat16")
     return [*found, "a larger slice, or --fit to search"]
-
-
-def mega(size: float | None) -> str:
-    """Bytes for people."""
-    if not size:
-        return "0 MB"
-    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _shard_bytes(tree: Any) -> int:

@@ -1,32 +1,48 @@
-"""A task is a model, a loss and metrics as pure functions; the loop knows no more of it."""
+"""The tasks: TASKS is the menu, `task_from_config` builds one from a run's config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+from vitjax.data.source import DataInfo
+from vitjax.names import unknown
+from vitjax.task import Task
+from vitjax.tasks import classification
 
-from vitjax.models.pyramid import KERNELS, DecayRules
 
-
-class Task(NamedTuple):
-    """What the training loop is handed.
-
-    A batch is a dict of arrays with `mask` `[B]`: 1 for a sample that counts, 0 for padding. The
-    loop averages over samples; the functions give a value for each.
+class TaskEntry(NamedTuple):
+    """A task on the menu.
 
     Attributes:
-      init: key → variables.
-      loss: (params, other variables, batch, key) → (loss per sample `[B]`, updated other
-        variables).
-      predict: (variables, images) → predictions.
-      metrics: (predictions, batch) → name → value per sample `[B]`.
-      headline: the metric by which checkpoints are compared; larger is better.
-      decay_rules: which parameters decay, (regular expression, factor), unless the config says it.
+      from_config: (config, info of the training data, abstract) → `Task`; abstract: with shapes in
+        place of arrays that would have to be read, for a plan.
+      config: its sections of a run's config, with their defaults.
     """
 
-    init: Callable[[Array], dict[str, Any]]
-    loss: Callable[[Any, Any, dict[str, Array], Array], tuple[Float[Array, "B"], Any]]
-    predict: Callable[[Any, Array], Array]
-    metrics: Callable[[Array, dict[str, Array]], dict[str, Float[Array, "B"]]]
-    headline: str
-    decay_rules: DecayRules = KERNELS
+    from_config: Callable[[Any, DataInfo, bool], Task]
+    config: Mapping[str, Mapping[str, Any]]
+
+
+TASKS = {"classification": TaskEntry(classification.from_config, classification.CONFIG)}
+"""Name → task."""
+
+
+def task_from_config(config: Any, info: DataInfo, abstract: bool = False) -> Task:
+    """Build the task of a run: model, loss and measures; refuses what does not fit, by name.
+
+    Args:
+      config: of the run, resolved.
+      info: of its training data.
+      abstract: see `TaskEntry`.
+    """
+    return _entry(config.task).from_config(config, info, abstract)
+
+
+def task_options(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Give a task's sections of a run's config, with their defaults."""
+    return _entry(name).config
+
+
+def _entry(name: str) -> TaskEntry:
+    if name not in TASKS:
+        raise ValueError(unknown("task", name, TASKS))
+    return TASKS[name]

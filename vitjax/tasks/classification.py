@@ -4,6 +4,7 @@ Mixed images (`mixing`), a teacher (`distillation`) and token labels are parts o
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,18 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
+from vitjax.data.kinds import TokenScores, image_and_label
+from vitjax.data.label_maps import read_label_maps, with_label_maps
+from vitjax.data.source import DataInfo, Sample, Source
+from vitjax.layers.pixels import normalize_pixels
+from vitjax.models import from_config as model_from_config
 from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
-from vitjax.tasks import Task, mixing
-from vitjax.tasks.distillation import (
-    TEACHER,
-    Distillation,
-    Teacher,
-    distillation_loss,
-    teacher_logits,
-)
+from vitjax.runs import Trained, abstract_teacher, open_teacher
+from vitjax.task import Batch, Keys, Loss, Presentation, Sums, Task
+from vitjax.tasks import mixing
+from vitjax.tasks.distillation import KINDS, Distillation, distillation_loss, teacher_logits
 from vitjax.tasks.mixing import Mixing
 from vitjax.tasks.token_labels import (
     CLASS_TARGETS,
@@ -32,6 +34,38 @@ from vitjax.tasks.token_labels import (
     token_label_loss,
     token_targets,
 )
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "loss": {
+        "name": "softmax",
+        "label_smoothing": 0.0,
+        "head_bias": 0.0,  # first value of the head's bias; -10 with "sigmoid" and many classes
+    },
+    "mixing": {  # of training batches, on the device; see vitjax/tasks/mixing.py
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "prob": 1.0,
+        "switch_prob": 0.5,
+        "group_size": 0,  # samples that share a draw; 0: the whole batch
+        "erase": 0.0,
+        "mixtoken": 0.0,
+    },
+    "token_labels": {  # of each token (VOLO); see vitjax/tasks/token_labels.py
+        "maps": "",  # the folder of `vitjax token-labels`; empty: tokens have their image's label
+        "weight": 0.0,
+        "class_target": "label",  # of the class token: "label", "maps" of the crop, or "both"
+        "scores": "probabilities",  # what the maps hold; or "logits"
+    },
+    "distillation": {
+        "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
+        "kind": "hard",  # "soft" (arXiv:2012.12877, eq. 2) or "soft_mean" (DeiT's code)
+        "weight": 0.5,
+        "temperature": 3.0,
+    },
+}
+"""Its sections of a run's config."""
+TOP = 5
+"""Classes that `vitjax predict` shows."""
 
 LOSSES = ("softmax", "sigmoid")
 
@@ -51,8 +85,12 @@ def classification(
     token_weight: float = 0.0,
     class_target: str = "label",
     map_scores: str = "probabilities",
+    map_shape: tuple[int, ...] = (),
+    class_names: tuple[str, ...] = (),
+    multi_label: bool = False,
+    add_fields: Callable[[Source], Source] = lambda source: source,
 ) -> Task:
-    """The task of a model `images, train → logits [B, num_classes]`.
+    """Build the task of a model `images, train → logits [B, num_classes]`.
 
     Args:
       loss: "softmax" (one class an image) or "sigmoid" (each class for itself, as in JFT
@@ -62,12 +100,17 @@ def classification(
         improbable, near the log of their number, as in big_vision's JFT and ImageNet-21k runs.
       mean, std: per channel, in units of the full range: pixels become (pixel / 255 - mean) / std.
       mixed: what is done to a training batch.
-      distilled: a teacher, whose head is `both_logits`'s second where the model has one.
+      distilled: a teacher, whose head is the second of `class_and_distillation_logits` where the
+        model has that.
       token_weight: of the loss of each token's own logits (`token_logits`), whose labels are those
         of the batch's label maps, or the image's.
       class_target: what the class token then learns: the image's "label", what the label "maps" say
         of the crop, or "both"; see `token_labels.class_targets`.
       map_scores: what the maps hold, "probabilities" or "logits".
+      map_shape: k, h, w of the training data's label maps; empty without.
+      class_names: for `present`; their numbers if empty.
+      multi_label: an image has a weight for each class.
+      add_fields: see `Task`.
 
     Raises:
       ValueError: a part does not go with another, or with the model.
@@ -83,7 +126,7 @@ def classification(
         variables = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
         if head_bias:
             variables["params"] = with_head_bias(variables["params"], head_bias)
-        return variables | ({TEACHER: distilled.teacher.variables} if distilled else {})
+        return variables
 
     def weights(labels: Int[Array, "B"] | Float[Array, "B K"]) -> Float[Array, "B K"]:
         return jax.nn.one_hot(labels, num_classes) if labels.ndim == 1 else labels
@@ -94,48 +137,76 @@ def classification(
             return optax.softmax_cross_entropy(logits, target)
         return optax.sigmoid_binary_cross_entropy(logits, target).sum(axis=-1)
 
-    def train_loss(
-        params: Any, rest: Any, batch: dict[str, Array], key: Array
-    ) -> tuple[Float[Array, "B"], Any]:
-        images = normalize(batch["image"], mean, std)
+    def train_loss(params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any) -> Loss:
+        images = normalize_pixels(batch["image"], mean, std)
         target = optax.smooth_labels(weights(batch["label"]), label_smoothing)
         if mixed.erase:
-            images = mixing.erase(jax.random.fold_in(key, mixing.ERASE), images, mixed.erase)
+            images = mixing.erase(keys("erase"), images, mixed.erase)
         if mixed.mixes:
-            mix_key = jax.random.fold_in(key, mixing.MIX)
-            images, target = mixing.mix(mix_key, mixed, images, target, batch["mask"])
-        own = {name: value for name, value in rest.items() if name != TEACHER}
+            images, target = mixing.mix(keys("mix"), mixed, images, target, batch["mask"])
+        variables, one = {"params": params, **collections}, jnp.ones_like(batch["mask"])
         if by_token:
             labelled = TokenBatch(images, target, label_smoothing, batch)
-            return token_loss(model, tokens, mixed, {"params": params, **own}, labelled, key)
-        both = distilled is not None and hasattr(model, "both_logits")
-        logits, own = model.apply(
-            {"params": params, **own}, images, True, rngs={"dropout": key}, mutable=list(own),
-            method="both_logits" if both else None,
+            value, collections = token_loss(model, tokens, mixed, variables, labelled, keys)
+            return Loss(value, one, collections, {})
+        both = distilled is not None and hasattr(model, "class_and_distillation_logits")
+        logits, collections = model.apply(
+            variables, images, True, rngs={"dropout": keys("dropout")}, mutable=list(collections),
+            method="class_and_distillation_logits" if both else None,
         )  # fmt: skip
         if distilled is None:
-            return per_sample(logits, target), own
+            return Loss(per_sample(logits, target), one, collections, {})
         logits, imitation = logits if both else (logits, logits)
-        taught = teacher_logits(distilled.teacher, rest[TEACHER], images, mean, std)
+        taught = teacher_logits(distilled.teacher, frozen, images, mean, std)
         imitated = distillation_loss(imitation, taught, distilled.kind, distilled.temperature)
         share = distilled.weight
-        losses = (1 - share) * per_sample(logits, target) + share * imitated
-        return losses, {**own, TEACHER: rest[TEACHER]}
+        value = (1 - share) * per_sample(logits, target) + share * imitated
+        return Loss(value, one, collections, {})
 
-    def predict(variables: Any, images: Array) -> Float[Array, "B K"]:
-        own = {name: value for name, value in variables.items() if name != TEACHER}
-        return jnp.asarray(model.apply(own, normalize(images, mean, std)), jnp.float32)
+    def predict(variables: Any, batch: Batch) -> Float[Array, "B K"]:
+        images = normalize_pixels(batch["image"], mean, std)
+        return jnp.asarray(model.apply(variables, images), jnp.float32)
 
-    def metrics(logits: Array, batch: dict[str, Array]) -> dict[str, Float[Array, "B"]]:
-        plain = weights(batch["label"])
+    def measure(logits: Float[Array, "B K"], batch: Batch) -> Sums:
+        plain, mask = weights(batch["label"]), batch["mask"]
         # Of several labels the most probable one counts.
         found = jnp.where(plain > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
         rank = (logits > found).sum(axis=1)
         top = {f"top{k}": (rank < k).astype(jnp.float32) for k in (1, 5) if k < num_classes}
-        return {"loss": per_sample(logits, plain), **top}
+        values = {"loss": per_sample(logits, plain), **top, "images": jnp.ones_like(mask)}
+        return {name: jnp.sum(value * mask) for name, value in values.items()}
 
-    decay_rules = getattr(model, "decay_rules", KERNELS)
-    return Task(init, train_loss, predict, metrics, headline="top1", decay_rules=decay_rules)
+    def summarize(sums: Sums, rows: Any) -> dict[str, float]:
+        del rows
+        images = float(sums["images"])
+        means = {k: float(v) / max(images, 1.0) for k, v in sums.items() if k != "images"}
+        return means | {"images": images}
+
+    def present(logits: Float[np.ndarray, "K"], sample: Sample) -> Presentation:
+        del sample
+        squash = jax.nn.softmax if loss == "softmax" else jax.nn.sigmoid
+        shares = np.asarray(squash(logits), np.float64)
+        names = class_names or tuple(map(str, range(num_classes)))
+        top = [(names[i], float(shares[i])) for i in np.argsort(-shares)[:TOP]]
+        lines = [f"{share:7.2%}  {name}" for name, share in top]
+        return Presentation(lines, {"top": [list(t) for t in top]})
+
+    names = class_names or tuple(map(str, range(num_classes)))
+    kinds = image_and_label(DataInfo(names, "", multi_label=multi_label), image_size)
+    return Task(
+        kinds={**kinds, "map": TokenScores(map_shape)} if map_shape else kinds,
+        eval_kinds=kinds,
+        init=init,
+        loss=train_loss,
+        predict=predict,
+        measure=measure,
+        summarize=summarize,
+        monitor="top1",
+        present=present,
+        decay_rules=getattr(model, "decay_rules", KERNELS),
+        frozen=distilled.teacher.variables if distilled else None,
+        add_fields=add_fields,
+    )
 
 
 class TokenBatch(NamedTuple):
@@ -151,7 +222,7 @@ class TokenBatch(NamedTuple):
     images: Float[Array, "B H W c"]
     target: Float[Array, "B K"]
     label_smoothing: float
-    batch: dict[str, Array]
+    batch: Batch
 
 
 def token_loss(
@@ -160,7 +231,7 @@ def token_loss(
     mixed: Mixing,
     variables: Any,
     given: TokenBatch,
-    key: Array,
+    keys: Keys,
 ) -> tuple[Float[Array, "B"], Any]:
     """Compute the loss of token labels and MixToken.
 
@@ -181,13 +252,14 @@ def token_loss(
     target = class_targets(tokens.class_target, given.target, maps)
     inputs: tuple[Any, ...] = (given.images, True)
     if mixed.mixtoken:
-        mix_key = jax.random.fold_in(key, mixing.MIX)
-        keep = mixing.kept_tokens(mix_key, mixed, grid, given.batch["mask"])
+        keep = mixing.kept_tokens(keys("mix"), mixed, grid, given.batch["mask"])
         share = keep.mean(axis=(1, 2))[:, None]
         target = share * target + (1 - share) * mixing.partner(target)
         inputs += (functools.partial(mixing.mix_token, keep),)
     state = [name for name in variables if name != "params"]
-    (whole, logits), own = apply(variables, *inputs, rngs={"dropout": key}, mutable=state)
+    (whole, logits), own = apply(
+        variables, *inputs, rngs={"dropout": keys("dropout")}, mutable=state
+    )
     return token_label_loss(whole, logits, target, dense, tokens.weight), own
 
 
@@ -226,21 +298,22 @@ def _check_tokens(
         )
 
 
-def from_config(
-    config: Any, model: nn.Module, num_classes: int, teacher: Teacher | None = None
-) -> Task:
-    """The task of a run.
+def from_config(config: Any, info: DataInfo, abstract: bool = False) -> Task:
+    """Build the task of a run.
 
     Args:
       config: of the run, resolved.
-      model: as `models.from_config` gives it.
-      num_classes: of the data.
-      teacher: what `config.distillation.teacher` names.
+      info: of the training data.
+      abstract: the teacher is shapes alone, and label maps need not be there.
 
     Raises:
       ValueError: as `classification`, or label maps are given that nothing would read.
     """
-    how, tokens = config.distillation, config.token_labels
+    how, tokens, classes = config.distillation, config.token_labels, info.classes
+    check_choice("config.loss.name", config.loss.name, LOSSES)
+    check_choice("config.distillation.kind", how.kind, KINDS)
+    check_choice("config.token_labels.class_target", tokens.class_target, CLASS_TARGETS)
+    check_choice("config.token_labels.scores", tokens.scores, SCORES)
     if tokens.maps and not tokens.weight:
         raise ValueError(
             f"config.token_labels.maps={tokens.maps!r} is given, and with "
@@ -256,9 +329,14 @@ def from_config(
             f"config.loss.head_bias={config.loss.head_bias:g} is a first value, and "
             f"config.init={config.init!r} gives the first weights; set one of them alone."
         )
+    teacher: Trained | None = (
+        abstract_teacher(how.teacher) if abstract else open_teacher(how.teacher, classes)
+    )
+    maps = None if abstract or not tokens.maps else read_label_maps(tokens.maps)
+    shape = maps.shape if maps else (5, 14, 14) if tokens.maps else ()
     return classification(
-        model,
-        num_classes=num_classes,
+        model_from_config(config.model.to_dict(), len(classes), config.data.image_size),
+        num_classes=len(classes),
         image_size=config.data.image_size,
         loss=config.loss.name,
         label_smoothing=config.loss.label_smoothing,
@@ -270,31 +348,8 @@ def from_config(
         token_weight=tokens.weight,
         class_target=tokens.class_target,
         map_scores=tokens.scores,
+        map_shape=shape,
+        class_names=classes,
+        multi_label=info.multi_label,
+        add_fields=lambda source: with_label_maps(source, maps) if maps else source,
     )
-
-
-def samples(
-    config: Any, num_classes: int, multi_label: bool, map_shape: tuple[int, ...] = ()
-) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and type of what a sample of a training batch has besides its image.
-
-    Args:
-      config: of the run, resolved.
-      multi_label: an image has a weight for each class.
-      map_shape: of the run's label maps: classes kept, rows, columns; supposed if not known.
-    """
-    label = ((num_classes,), jnp.float32) if multi_label else ((), jnp.int32)
-    found: dict[str, Any] = {"label": label, "mask": ((), jnp.float32)}
-    if config.token_labels.maps:
-        shape = map_shape or (5, 14, 14)
-        found |= {"map_classes": (shape, jnp.uint16), "map_scores": (shape, jnp.float16),
-                  "box": ((4,), jnp.float32), "mirrored": ((), jnp.bool_)}  # fmt: skip
-    return found
-
-
-def normalize(
-    images: UInt8[Array | np.ndarray, "B H W c"], mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float[Array, "B H W c"]:
-    """uint8 pixels to floats of about unit variance."""
-    scale, shift = 1 / (255 * jnp.array(std)), jnp.array(mean) / jnp.array(std)
-    return jnp.asarray(images, jnp.float32) * scale - shift

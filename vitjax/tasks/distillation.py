@@ -1,41 +1,19 @@
 """Learning from a teacher: hard and soft distillation (Touvron et al., arXiv:2012.12877, eq. 2-3).
 
-The teacher's variables travel in the training state, as the collection TEACHER of what is not
-learnt: a run that goes on has the teacher that it began with.
+The teacher's variables travel in the training state as `frozen`, which no checkpoint holds.
 """
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from vitjax.names import check_choice
+from vitjax.runs import Trained
 
-TEACHER = "teacher"
 KINDS = ("hard", "soft", "soft_mean")
-
-
-class Teacher(NamedTuple):
-    """A trained model and how it wants its images.
-
-    Attributes:
-      model: images → logits, of the student's classes.
-      variables: its parameters and the rest.
-      mean, std: its normalisation.
-      image_size: side of the images that it was trained with.
-      crop, interpolation: how it was evaluated, see `pipeline.eval_batches`.
-    """
-
-    model: nn.Module
-    variables: Any
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int
-    crop: float = 0.875
-    interpolation: str = "bicubic"
 
 
 class Distillation(NamedTuple):
@@ -49,14 +27,14 @@ class Distillation(NamedTuple):
       temperature: of the soft probabilities (3 in the paper, 1 in the code).
     """
 
-    teacher: Teacher
+    teacher: Trained
     kind: str = "hard"
     weight: float = 0.5
     temperature: float = 3.0
 
 
 def teacher_logits(
-    teacher: Teacher,
+    teacher: Trained,
     variables: Any,
     images: Float[Array, "B H W c"],
     mean: tuple[float, ...],

@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float
 
 _ATTEMPTS = 10
 _QUANTILES = 4096
-MIX, ERASE = 1, 2  # streams of random numbers of a step
 
 
 class Mixing(NamedTuple):

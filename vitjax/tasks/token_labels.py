@@ -6,6 +6,7 @@ The authors' code is zihangJiang/TokenLabeling (`tlt/data/mixup.py`, `tlt/loss/c
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +53,7 @@ def crop_labels(
     labels: Float[Array, "h w K"],
     box: Float[Array, "4"],
     grid: tuple[int, int],
-    mirrored: Array | bool = False,
+    flipped: Array | bool = False,
 ) -> Float[Array, "H W K"]:
     """Read the label map of a crop on the tokens' grid, as RoI align does (arXiv:1703.06870).
 
@@ -64,7 +65,7 @@ def crop_labels(
       labels: of the whole image.
       box: top, left, height, width of the crop as shares of the image.
       grid: tokens along each axis; (1, 1) is the mean over the crop.
-      mirrored: whether the crop was flipped left and right.
+      flipped: whether the crop was flipped left and right.
     """
 
     def samples(start: Array, length: Array, cells: int, tokens: int) -> Float[Array, "t n"]:
@@ -78,13 +79,13 @@ def crop_labels(
 
     rows = samples(box[0], box[2], labels.shape[0], grid[0])
     columns = samples(box[1], box[3], labels.shape[1], grid[1])
-    columns = jnp.where(mirrored, columns[::-1], columns)
+    columns = jnp.where(flipped, columns[::-1], columns)
     # Rounded to bfloat16 or TF32, logits of 10 would be off by 0.03.
     return jnp.einsum("yh,xw,hwk->yxk", rows, columns, labels, precision="highest")
 
 
 def token_targets(
-    batch: dict[str, Array],
+    batch: Mapping[str, Array],
     targets: Float[Array, "B K"],
     grid: tuple[int, int],
     label_smoothing: float = 0.0,
@@ -98,7 +99,7 @@ def token_targets(
     code, whose targets sum to 1 + s / K, and ours to 1.
 
     Args:
-      batch: with `map_classes`, `map_scores`, `box` and `mirrored`, or without maps.
+      batch: with `map_classes`, `map_scores`, `map_box` and `map_flipped`, or without maps.
       targets: of the images, smoothed; a cell (of logits: an image) without scores has them.
       grid: tokens along each axis.
       label_smoothing: share of a map's label that is spread over all classes, as of the images'.
@@ -112,15 +113,15 @@ def token_targets(
         return targets, tokens
     logits, sizes = scores == "logits", ((1, 1), grid)
 
-    def look(classes: Array, values: Array, box: Array, mirrored: Array, whole: Array) -> Any:
+    def look(classes: Array, values: Array, box: Array, flipped: Array, whole: Array) -> Any:
         values = values.astype(whole.dtype)
         labels = dense_labels(classes, values, len(whole), normalised=not logits)
-        return tuple(of_grid(labels, box, g, mirrored, whole, values.any()) for g in sizes)
+        return tuple(of_grid(labels, box, g, flipped, whole, values.any()) for g in sizes)
 
     def of_grid(
-        labels: Array, box: Array, grid: Any, mirrored: Array, whole: Array, known: Bool[Array, ""]
+        labels: Array, box: Array, grid: Any, flipped: Array, whole: Array, known: Bool[Array, ""]
     ) -> Float[Array, "h w K"]:
-        found = crop_labels(labels, box, grid, mirrored)
+        found = crop_labels(labels, box, grid, flipped)
         if logits:
             found = jax.nn.softmax(found) * known
         seen = found.sum(axis=-1, keepdims=True)  # 0 in an empty cell
@@ -128,7 +129,7 @@ def token_targets(
         return smooth + (1 - seen) * whole
 
     maps = batch["map_classes"], batch["map_scores"]
-    crop, tokens = jax.vmap(look)(*maps, batch["box"], batch["mirrored"], targets)
+    crop, tokens = jax.vmap(look)(*maps, batch["map_box"], batch["map_flipped"], targets)
     return crop[:, 0, 0], tokens
 
 

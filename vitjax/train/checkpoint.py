@@ -4,6 +4,7 @@ Orbax restores flipped bits and other dtypes without a word, so each save carrie
 array, computed on the devices, and each restore is held against it.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -47,29 +48,45 @@ def without_late_failures(hook: Callable[[Any], None]) -> Callable[[Any], None]:
 class SavedSteps:
     """The checkpoints in a run's folder, for reading: nothing there is created or changed."""
 
-    def __init__(self, folder: pathlib.Path, headline: str = "top1") -> None:
-        self.folder, self.headline = folder.absolute(), headline
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder.absolute()
         self._fingerprint = jax.jit(fingerprint)
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in order; half-written and empty folders are none."""
-        return sorted(int(p.parent.parent.name) for p in self.folder.glob("[0-9]*/seal/metadata"))
+        """List the steps with a checkpoint, in order; half-written and empty folders are none.
+
+        Raises:
+          CheckpointError: an older version of this library wrote them.
+        """
+        if old := list(self.folder.glob("[0-9]*/seal/metadata")):
+            raise CheckpointError(
+                f"The checkpoints in {self.folder} were written by vitjax 0.1 (step "
+                f"{old[0].parent.parent.name}, for one), and this version reads its own format "
+                f"alone. Finish that run with the version that began it, or choose another "
+                f"--workdir."
+            )
+        return sorted(
+            int(p.parent.parent.name) for p in self.folder.glob("[0-9]*/manifest/metadata")
+        )
 
     def best(self) -> tuple[int, dict[str, float]] | None:
         """Step and metrics of the best evaluated checkpoint that is kept."""
-        rated = [(s, m) for s in self.steps() if self.headline in (m := self.metrics(s))]
-        return max(rated, key=lambda r: (r[1][self.headline], r[0])) if rated else None
+        manifests = [(step, self.manifest(step)) for step in self.steps()]
+        rated = [(m["metrics"][m["monitor"]], step) for step, m in manifests if m["metrics"]]
+        return (max(rated)[1], self.metrics(max(rated)[1])) if rated else None
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What was measured when the step was saved."""
-        return self._seal(step)["metrics"]
+        """Give what was measured when the step was saved."""
+        return self.manifest(step)["metrics"]
 
     def history(self, step: int) -> dict[str, Any]:
-        """What `divergence.History` was when the step was saved."""
-        return self._seal(step).get("history", {})
+        """Give what `divergence.History` was when the step was saved."""
+        return self.manifest(step)["history"]
 
     def read(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
-        """Variables for inference, as numpy arrays: `params`, `ema` (averaged, or None), `rest`.
+        """Read variables for inference, as numpy arrays.
+
+        They are `params`, `ema` (averaged, or None) and `collections`.
 
         Args:
           step: None for the latest that is whole.
@@ -89,8 +106,8 @@ class SavedSteps:
     def _read(self, step: int) -> dict[str, Any]:
         wanted = {
             tuple(path.split("/")): np.zeros(shape, dtype)
-            for path, (dtype, shape, _) in self._seal(step)["arrays"].items()
-            if path.startswith(("params/", "ema/", "rest/", "ema_rest/"))
+            for path, (dtype, shape, _) in self.manifest(step)["arrays"].items()
+            if path.startswith(("params/", "ema/", "collections/", "ema_collections/"))
         }
         target = traverse_util.unflatten_dict(wanted)
         arguments = ocp.args.PyTreeRestore(
@@ -101,11 +118,13 @@ class SavedSteps:
         with ocp.PyTreeCheckpointer() as reader:
             found = reader.restore(self.folder / str(step) / "state", args=arguments)
         self._verify(step, found)
-        found = {"ema": None, "rest": {}, **found}
-        return {**found, "rest": {**found["rest"], **found.pop("ema_rest", {})}}
+        found = {"ema": None, "collections": {}, **found}
+        averages = found.pop("ema_collections", {})
+        return {**found, "collections": {**found["collections"], **averages}}
 
-    def _seal(self, step: int) -> dict[str, Any]:
-        path = self.folder / str(step) / "seal" / "metadata"
+    def manifest(self, step: int) -> dict[str, Any]:
+        """Read what was written beside the arrays of a step."""
+        path = self.folder / str(step) / "manifest" / "metadata"
         if not path.is_file():
             raise CheckpointError(
                 f"there is none; there are {', '.join(map(str, self.steps())) or 'no others'}"
@@ -113,7 +132,7 @@ class SavedSteps:
         return json.loads(path.read_text())
 
     def _verify(self, step: int, state: Any) -> None:
-        arrays, prints = self._seal(step)["arrays"], self._fingerprint(state)
+        arrays, prints = self.manifest(step)["arrays"], self._fingerprint(state)
         if wrong := [path for path, value in prints.items() if int(value) != arrays[path][2]]:
             raise CheckpointError(
                 f"the bytes of {', '.join(wrong[:3])} changed since they were saved"
@@ -124,8 +143,10 @@ class Checkpoints(SavedSteps):
     """The checkpoints of one run, in `folder`, which is made.
 
     Args:
-      keep: how many of the latest to keep; the best by `headline` is kept besides.
-      headline: name of the metric, larger is better, by which the best is chosen.
+      keep: how many of the latest to keep; the best by `monitor` is kept besides.
+      monitor: name of the metric, larger is better, by which the best is chosen.
+      frozen: SHA-256 of what the state has frozen, which is not saved and must be the same when a
+        run goes on; empty for nothing.
       regular: whether a step's checkpoint is one of those that every run has, and not one made
         because a run was stopped there; the latest of those is kept too.
     """
@@ -135,16 +156,19 @@ class Checkpoints(SavedSteps):
         folder: pathlib.Path,
         *,
         keep: int = 3,
-        headline: str = "top1",
+        monitor: str = "top1",
+        frozen: str = "",
         regular: Callable[[int], bool] = bool,
     ) -> None:
-        super().__init__(folder, headline)
+        super().__init__(folder)
+        self.steps()  # refuses another format before anything is made
+        self.monitor, self.frozen = monitor, frozen
         policy = managers.AnyPreservationPolicy(
             [
                 managers.LatestN(keep),
                 _LatestRegular(regular),
                 managers.BestN(
-                    get_metric_fn=lambda m: m[headline], n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=lambda m: m[monitor], n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         )
@@ -153,7 +177,7 @@ class Checkpoints(SavedSteps):
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy, cleanup_tmp_directories=True, create=True
             ),
-            item_names=("state", "seal"),
+            item_names=("state", "manifest"),
         )
 
     def save(
@@ -174,10 +198,13 @@ class Checkpoints(SavedSteps):
             self._manager.check_for_errors()
         except Exception as error:
             log.warning("An earlier save failed: %s", _first(error))
+        state = dataclasses.replace(state, frozen=None)
         prints = jax.device_get(self._fingerprint(state))
-        seal = {
+        manifest = {
             "step": step,
+            "monitor": self.monitor,
             "metrics": metrics or {},
+            "frozen": self.frozen,
             "history": history or {},
             "arrays": {
                 path: [str(leaf.dtype), list(leaf.shape), int(prints[path])]
@@ -188,7 +215,7 @@ class Checkpoints(SavedSteps):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), seal=ocp.args.JsonSave(seal)
+                    state=ocp.args.StandardSave(state), manifest=ocp.args.JsonSave(manifest)
                 ),
                 metrics=metrics or None,
                 force=True,
@@ -259,8 +286,14 @@ class Checkpoints(SavedSteps):
         self._manager.close()
 
     def restore_step(self, step: int, template: Any) -> TrainState:
-        """The state of one step; any exception means that it cannot be used."""
-        arrays, complaints = self._seal(step)["arrays"], []
+        """Give the state of one step, without `frozen`; any exception means that it is unusable."""
+        template = dataclasses.replace(template, frozen=None)
+        if (there := self.manifest(step)["frozen"]) != self.frozen:
+            raise CheckpointError(
+                f"its teacher had the SHA-256 {there[:16] or '(none)'}, and the teacher now has "
+                f"{self.frozen[:16] or '(none)'}"
+            )
+        arrays, complaints = self.manifest(step)["arrays"], []
         want = named_leaves(template)
         for path in sorted(arrays.keys() | want.keys()):
             there = arrays.get(path, ["nothing", []])[:2]

@@ -1,6 +1,7 @@
 """Run configs: fields with their defaults, files and flags laid over them, clear refusals."""
 
 import ast
+import copy
 import difflib
 import importlib.util
 import json
@@ -11,12 +12,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vitjax.train.divergence import ACTIONS
+from vitjax.train.layer_decay import STYLES
 from vitjax.train.optimizer import OPTIMIZERS, SCHEDULES
 
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "epochs": 0.0,  # length of the run, in passes over the training images …
     "steps": 0,  # … or in optimizer steps
+    "task": "classification",  # a name of vitjax.tasks.TASKS; its sections are fields too
     "init": "",  # weights to begin with: a file, an Orbax folder, another run's, hf://owner/repo
     "model": {"name": "vit_ti16", "dtype": "float32"},  # any hyperparameter of the model besides
     "data": {
@@ -41,32 +45,7 @@ DEFAULTS: dict[str, Any] = {
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     },
-    "loss": {
-        "name": "softmax",
-        "label_smoothing": 0.0,
-        "head_bias": 0.0,  # first value of the head's bias; -10 with "sigmoid" and many classes
-    },
-    "mixing": {  # of training batches, on the device; see vitjax/tasks/mixing.py
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "prob": 1.0,
-        "switch_prob": 0.5,
-        "group_size": 0,  # samples that share a draw; 0: the whole batch
-        "erase": 0.0,
-        "mixtoken": 0.0,
-    },
-    "token_labels": {  # of each token (VOLO); see vitjax/tasks/token_labels.py
-        "maps": "",  # the folder of `vitjax labels`; empty: every token has its image's label
-        "weight": 0.0,
-        "class_target": "label",  # of the class token: "label", "maps" of the crop, or "both"
-        "scores": "probabilities",  # what the maps hold; or "logits"
-    },
-    "distillation": {
-        "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
-        "kind": "hard",  # "soft" (arXiv:2012.12877, eq. 2) or "soft_mean" (DeiT's code)
-        "weight": 0.5,
-        "temperature": 3.0,
-    },
+    "evals": {},  # name → more data to measure on: --config.evals.v2='folder:///v2?split=test'
     "optimizer": {
         "name": "adamw",
         "b1": 0.9,
@@ -127,8 +106,13 @@ class ConfigError(ValueError):
     """A field, value or file of a config that cannot be used."""
 
 
-def load_config(path: str, overrides: Mapping[str, str], model_options: Options) -> ConfigDict:
-    """The resolved config: defaults, the file's `get_config()`, then the command line.
+def load_config(
+    path: str,
+    overrides: Mapping[str, str],
+    model_options: Options,
+    task_options: Options = lambda name: {},
+) -> ConfigDict:
+    """Resolve a config: defaults, the file's `get_config()`, then the command line.
 
     Args:
       path: a Python file; what follows a colon is given to its `get_config`.
@@ -138,12 +122,15 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
         optimizer and schedule that another "optimizer.name" or "schedule.name" does not read.
       model_options: model name → its hyperparameters with their defaults; they are fields of
         `config.model` too.
+      task_options: task name → its sections with their defaults.
 
     Raises:
       ConfigError: no such file, an unknown field (the nearest is named), or a value of wrong type.
     """
-    config: Any = ConfigDict(DEFAULTS)
     file = _run_file(path)
+    task = overrides.get("task", file.get("task", DEFAULTS["task"]))
+    fields = {**DEFAULTS, **task_options(task)}
+    config: Any = ConfigDict(copy.deepcopy(fields))
     section = file.get("model", {})
     own = section.get("name", config.model.name)
     name = overrides.get("model.name", own)
@@ -161,9 +148,9 @@ def load_config(path: str, overrides: Mapping[str, str], model_options: Options)
             _warn_dropped(path, section.keys() & of_others, own, name)
             file[menu] = {k: v for k, v in section.items() if k not in of_others}
     for key, value in _flatten(file).items():
-        _set(config, key, value, options, where=path)
+        _set(config, key, value, fields, options, where=path)
     for key, text in overrides.items():
-        _set(config, key, _literal(text), options, where="the command line", text=text)
+        _set(config, key, _literal(text), fields, options, where="the command line", text=text)
     return config.lock()
 
 
@@ -173,11 +160,33 @@ def _warn_dropped(path: str, keys: Collection[str], own: str, name: str) -> None
         log.warning("%s sets %s for %s; %s keeps its own values.", path, listed, own, name)
 
 
+CONFIGS = tuple(
+    folder
+    for folder in (
+        pathlib.Path(__file__).parents[1] / "configs",  # in a wheel
+        pathlib.Path(__file__).parents[2] / "configs",  # in a checkout
+    )
+    if folder.is_dir()
+)
+"""Where a config is looked up by its name alone."""
+
+
+def _find_file(name: str) -> str:
+    """Give the path of a config: as it stands, or of one that comes along with the library."""
+    if pathlib.Path(name).is_file():
+        return name
+    stem = name.removesuffix(".py")
+    found = (folder / f"{stem}.py" for folder in CONFIGS if stem.isidentifier())
+    return next((str(path) for path in found if path.is_file()), name)
+
+
 def _run_file(path: str) -> dict[str, Any]:
     file, _, argument = path.partition(":")
+    file = _find_file(file)
     if not pathlib.Path(file).is_file():
         folder = pathlib.Path(file).parent
         found = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
+        found += [p.stem for known in CONFIGS for p in sorted(known.glob("*.py"))]
         near = difflib.get_close_matches(file, found, n=1, cutoff=0.0)
         raise ConfigError(
             f"No config file {file!r}." + (f" The nearest is {near[0]!r}." if near else "")
@@ -211,16 +220,19 @@ def _set(
     config: Any,
     key: str,
     value: Any,
+    fields: Mapping[str, Any],
     options: Mapping[str, Any],
     where: str,
     text: str | None = None,
 ) -> None:
-    known = _flatten(DEFAULTS)
+    known = _flatten(fields)
+    if key.startswith("evals.") and key.count(".") == 1:
+        known[key] = ""  # any name
     known.update({f"model.{name}": default for name, default in options.items() if name != "dtype"})
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
         section = key.rpartition(".")[0]
-        within = [k for k in known if k.rpartition(".")[0] == section] or list(DEFAULTS)
+        within = [k for k in known if k.rpartition(".")[0] == section] or list(fields)
         raise ConfigError(
             f"Unknown config field {key!r} in {where}"
             + (f"; did you mean {near[0]!r}?" if near else ".")
@@ -267,15 +279,28 @@ def check_choice(config: Any, key: str, allowed: Collection[str]) -> None:
         raise ConfigError(f"config.{key}={value!r}{hint} Choose from: {', '.join(allowed)}.")
 
 
+def check(config: Any) -> None:
+    """Raise a ConfigError if a field that is a choice is none of its words."""
+    for key, allowed in {
+        "optimizer.name": OPTIMIZERS,
+        "schedule.name": SCHEDULES,
+        "optimizer.layer_decay_style": STYLES,
+        "optimizer.mu_dtype": ("float32", "bfloat16"),
+        "model.dtype": ("float32", "bfloat16"),
+        "on_divergence.action": ACTIONS,
+    }.items():
+        check_choice(config, key, allowed)
+
+
 def read_config(path: pathlib.Path) -> dict[str, Any]:
     """The config of a run that was started before."""
     return json.loads(path.read_text())
 
 
 def flat_config(config: Any) -> dict[str, Any]:
-    """Fields by their whole names, with values as JSON has them."""
+    """Give fields by their whole names, with values as JSON has them."""
     return _flatten(
-        json.loads(json.dumps(config if isinstance(config, dict) else config.to_dict()))
+        json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else dict(config)))
     )
 
 

@@ -1,14 +1,17 @@
 """The loop: it knows a state, a step, batches and an evaluation, and no model."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from vitjax.console import progress
+from vitjax.data.sets import MAIN
 from vitjax.train.checkpoint import CheckpointError, Checkpoints
 from vitjax.train.divergence import DivergedError, History
-from vitjax.train.report import Report, progress
+from vitjax.train.report import Report
 from vitjax.train.signals import StopRequest, Watchdog
 from vitjax.train.state import TrainState
 
@@ -29,7 +32,7 @@ def train(
     steps: int,
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
     batches: Callable[[int], Iterator[Any]],
-    evaluate: Callable[[TrainState], dict[str, float]],
+    evaluate: Callable[[TrainState], dict[str, dict[str, float]]],
     restore: Callable[[int], TrainState],
     history: History,
     checkpoints: Checkpoints,
@@ -43,6 +46,7 @@ def train(
 
     Args:
       batches: from a step on.
+      evaluate: metrics of each evaluation by its name; those of MAIN are saved with the state.
       restore: the state after a step that `is_regular`; 0 for the first of all.
 
     Raises:
@@ -52,7 +56,7 @@ def train(
     done, stream = start, batches(history.data_step(start))
     pending: list[dict[str, Any]] = []
     while done < steps:
-        batch = report.next_batch(stream, pending[-1]["loss"] if pending else None)
+        batch = fetch(stream, pending[-1]["loss"] if pending else None, report)
         state, metrics = step(state, batch)
         done += 1
         pending.append(metrics)
@@ -79,14 +83,28 @@ def train(
             report.train(done, losses, extra)
         if saving:
             tested = evaluate(state) if evaluating else None
-            if tested is not None:
-                report.evaluation(done, tested)
-            _save(checkpoints, done, state, tested, history, last)
+            for name, metrics in (tested or {}).items():
+                report.evaluation(done, name, metrics)
+            _save(checkpoints, done, state, (tested or {}).get(MAIN), history, last)
             watchdog.alive()
             report.restart_clock(done)
         if stopping:
             break
     return state
+
+
+def fetch(stream: Iterator[Any], ahead: Any, report: Report) -> Any:
+    """Give the next batch; the time that it takes is waiting if the devices have run dry.
+
+    Args:
+      ahead: a result of the last step dispatched. If it is not there yet when the batch is, the
+        devices were busy all along, and nothing waited.
+    """
+    begin = time.perf_counter()
+    batch = next(stream)
+    if ahead is None or ahead.is_ready():
+        report.waited(time.perf_counter() - begin)
+    return batch
 
 
 def _go_back(

@@ -158,6 +158,17 @@ def exchange(value: Any) -> list[Any]:
     return [json.loads(row[:n].tobytes()) for row, n in zip(rows, sizes.reshape(-1), strict=True)]
 
 
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+    """Concatenate every process's rows, of which each may have another number."""
+    if jax.process_count() == 1:
+        return rows
+    counts = exchange(len(rows))
+    padded = np.zeros((max(counts), *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    gathered = np.asarray(multihost_utils.process_allgather(padded))
+    return np.concatenate([part[:n] for part, n in zip(gathered, counts, strict=True)])
+
+
 def on_lead(action: Callable[[], Any]) -> Any:
     """What the action gives in process 0, and None in the others, which wait for it.
 

@@ -5,13 +5,13 @@
 import contextlib
 import json
 import pathlib
-import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from vitjax.console import clock, is_share, progress, show
 from vitjax.train.processes import is_lead
 
 
@@ -64,18 +64,9 @@ class Report:
             last=True,
         )
 
-    def next_batch(self, batches: Any, ahead: Any = None) -> Any:
-        """The next batch; the time that it takes is waiting for data if the devices have run dry.
-
-        Args:
-          ahead: a result of the last step dispatched. If it is not there yet when the batch is, the
-            devices were busy all along, and nothing waited.
-        """
-        begin = time.perf_counter()
-        batch = next(batches)
-        if ahead is None or ahead.is_ready():
-            self._waited += time.perf_counter() - begin
-        return batch
+    def waited(self, seconds: float) -> None:
+        """Count time in which the devices had run dry and waited for data."""
+        self._waited += seconds
 
     def restart_clock(self, step: int) -> None:
         """Starts a new stretch: what came before (compilation, evaluation) is not training time."""
@@ -100,10 +91,10 @@ class Report:
         )
         self.restart_clock(step)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One evaluation of all test images."""
-        self._write(step, "test", metrics)
-        progress(f"step {step}/{self.steps}  test: {show(metrics)}", last=True)
+    def evaluation(self, step: int, name: str, metrics: Mapping[str, float]) -> None:
+        """Report one evaluation, "test" or another by its name."""
+        self._write(step, name, metrics)
+        progress(f"step {step}/{self.steps}  {name}: {show(metrics)}", last=True)
 
     def settle(self) -> None:
         """Writes what has waited for room on the disk.
@@ -216,40 +207,8 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def progress(text: str, last: bool = False) -> None:
-    """A line that overwrites itself on a terminal, and a line of its own elsewhere."""
-    if not is_lead():
-        return
-    if sys.stdout.isatty():
-        print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
-    else:
-        print(text, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """75 → "1:15", 3675 → "1:01:15"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def show(metrics: Mapping[str, float]) -> str:
-    """Metrics in words: accuracies in percent."""
-    return "  ".join(
-        f"{name} {value:.2%}" if name.startswith("top") else f"{name} {value:.4g}"
-        for name, value in metrics.items()
-    )
-
-
-def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns, the first as wide as it needs."""
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
-
-
 def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
-    """Draws loss, accuracy and learning rate over steps from `metrics.jsonl` into `curves.png`."""
+    """Draw loss, test metrics and learning rate from `metrics.jsonl` into `curves.png`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -270,13 +229,18 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     for which in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
         which(StrMethodFormatter("{x:g}"))
     loss.legend(frameon=False)
-    for name, colour in (("top1", "tab:orange"), ("top5", "tab:green")):
+    tests = [row for row in rows if row["split"] == "test"]
+    names = [
+        k for k in (tests[-1] if tests else {}) if k not in ("step", "split", "images", "loss")
+    ]
+    for name, colour in zip(names, ("tab:orange", "tab:green", "tab:purple", "tab:brown")):
         steps, values = curve("test", name)
-        if steps:
-            label = f"{name}, last {values[-1]:.2%}"
-            percent = [100 * v for v in values]
-            accuracy.plot(steps, percent, color=colour, marker="o", markersize=3, label=label)
-    accuracy.set(ylabel="test accuracy (%)")
+        share = is_share(name)
+        label = f"{name}, last {values[-1]:.2%}" if share else f"{name}, last {values[-1]:.4g}"
+        shown = [100 * v for v in values] if share else values
+        accuracy.plot(steps, shown, color=colour, marker="o", markersize=3, label=label)
+    percent = any(map(is_share, names))
+    accuracy.set(ylabel="test accuracy (%)" if percent else "test")
     if accuracy.lines:
         accuracy.legend(frameon=False, loc="lower right")
     rate.plot(*curve("train", "learning_rate"), color="tab:gray")

@@ -21,24 +21,26 @@ class TrainState:
     Attributes:
       step: optimizer steps taken, an int32 scalar.
       params: float32 parameters.
-      rest: the model's other variables (running statistics of batch norms).
+      collections: the model's other variables (running statistics of batch norms).
       opt_state: the optimizer's.
       ema: exponential moving average of the parameters, or None.
-      ema_rest: that of the running statistics, by collection; None without averages.
+      ema_collections: that of the running statistics, by collection; None without averages.
+      frozen: what the task's loss reads and nothing changes; no checkpoint holds it.
     """
 
     step: Any
     params: Any
-    rest: Any
+    collections: Any
     opt_state: Any
     ema: Any
-    ema_rest: Any = None
+    ema_collections: Any = None
+    frozen: Any = None
 
     def variables(self) -> dict[str, Any]:
         """Give what to evaluate: the averages if there are any."""
         if self.ema is None:
-            return {"params": self.params, **self.rest}
-        return {"params": self.ema, **self.rest, **(self.ema_rest or {})}
+            return {"params": self.params, **self.collections}
+        return {"params": self.ema, **self.collections, **(self.ema_collections or {})}
 
 
 def create_state(
@@ -46,14 +48,15 @@ def create_state(
 ) -> TrainState:
     """The state before the first step."""
     params = variables["params"]
-    rest = {k: v for k, v in variables.items() if k != "params"}
-    averages = _averages(params, rest) if ema else (None, None)
-    return TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), *averages)
+    collections = {k: v for k, v in variables.items() if k != "params"}
+    averages = _averages(params, collections) if ema else (None, None)
+    return TrainState(jnp.zeros((), jnp.int32), params, collections, tx.init(params), *averages)
 
 
-def _averages(params: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
-    """First values of `ema` and `ema_rest`."""
-    return jax.tree.map(jnp.copy, (params, {k: v for k, v in rest.items() if k in AVERAGED}))
+def _averages(params: Any, collections: dict[str, Any]) -> tuple[Any, Any]:
+    """Give the first values of `ema` and `ema_collections`."""
+    averaged = {k: v for k, v in collections.items() if k in AVERAGED}
+    return jax.tree.map(jnp.copy, (params, averaged))
 
 
 def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
@@ -68,9 +71,12 @@ def with_variables(state: TrainState, variables: dict[str, Any]) -> TrainState:
         return jax.make_array_from_callback(like.shape, like.sharding, lambda i: value[i])
 
     params = jax.tree.map(place, state.params, variables["params"])
-    rest = jax.tree.map(place, state.rest, {k: variables[k] for k in state.rest})
-    ema, ema_rest = (None, None) if state.ema is None else _averages(params, rest)
-    return dataclasses.replace(state, params=params, rest=rest, ema=ema, ema_rest=ema_rest)
+    own = {k: variables[k] for k in state.collections}
+    collections = jax.tree.map(place, state.collections, own)
+    ema, averages = (None, None) if state.ema is None else _averages(params, collections)
+    return dataclasses.replace(
+        state, params=params, collections=collections, ema=ema, ema_collections=averages
+    )
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -1,36 +1,15 @@
 """One optimizer step, and one evaluation step: pure functions of (state, batch)."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from vitjax.task import Batch, Keys, Task
 from vitjax.train.state import TrainState
-
-Batch = dict[str, Array]
-DROPOUT = 1
-"""The stream of random numbers that a step draws; others would take other numbers."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What training asks of a task: values per sample, which the step masks and averages."""
-
-    @property
-    def init(self) -> Callable[..., Any]: ...
-    @property
-    def loss(self) -> Callable[..., tuple[Array, Any]]: ...
-    @property
-    def predict(self) -> Callable[..., Array]: ...
-    @property
-    def metrics(self) -> Callable[..., dict[str, Array]]: ...
-    @property
-    def headline(self) -> str: ...
-    @property
-    def decay_rules(self) -> tuple[tuple[str, float], ...]: ...
 
 
 def make_train_step(
@@ -43,7 +22,7 @@ def make_train_step(
     ema_warmup: bool = True,
     gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
-    """`(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
+    """Make `(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
 
     The key is the run's, the same at every step; what a step draws depends on it and on the
     state's step. It is an argument so that runs with other seeds share what was compiled.
@@ -58,72 +37,91 @@ def make_train_step(
       gather: brings the parameters to where they are used; see `partition.gather_params`.
     """
 
-    def loss_sum(params: Any, rest: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
-        losses, rest = task.loss(gather(params), rest, batch, key)
-        return jnp.sum(losses * batch["mask"]), rest
+    def loss_sum(params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any) -> Any:
+        loss = task.loss(gather(params), collections, batch, keys, frozen)
+        mask = batch["mask"]
+        terms = {name: jnp.sum(term * mask) for name, term in loss.terms.items()}
+        sums = {"weight": jnp.sum(loss.weight * mask), "terms": terms}
+        return jnp.sum(loss.value * mask), (loss.collections, sums)
 
-    def gradients(params: Any, rest: Any, batch: Batch, key: Array) -> tuple[Array, Any, Any]:
-        grad = jax.value_and_grad(loss_sum, has_aux=True)
+    grad = jax.value_and_grad(loss_sum, has_aux=True)
+
+    def gradients(state: TrainState, batch: Batch, keys: Keys) -> tuple[Any, Any, Any, Any]:
         if accumulate == 1:
-            (loss, rest), grads = grad(params, rest, batch, key)
-            return loss, rest, grads
+            (loss, (collections, sums)), grads = grad(
+                state.params, state.collections, batch, keys, state.frozen
+            )
+            return loss, collections, sums, grads
 
-        def part(carry: Any, slice_: Any) -> tuple[Any, None]:
-            loss, rest, grads = carry
-            (more, rest), new = grad(params, rest, slice_[0], slice_[1])
-            return (loss + more, rest, jax.tree.map(jnp.add, grads, new)), None
+        def part(carry: Any, given: Any) -> tuple[Any, None]:
+            collections, totals = carry
+            number, slice_ = given
+            (loss, (collections, sums)), grads = grad(
+                state.params, collections, slice_, keys._replace(part=number), state.frozen
+            )
+            return (collections, jax.tree.map(jnp.add, totals, (loss, sums, grads))), None
 
         # Strided parts: each device keeps the samples that it has.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
         )
-        zero = (jnp.zeros(()), rest, jax.tree.map(jnp.zeros_like, params))
-        keys = jax.random.split(key, accumulate)
-        return jax.lax.scan(part, zero, (parts, keys))[0]
+        first = jax.tree.map(lambda x: x[0], parts)
+        (loss, (_, sums)), grads = jax.eval_shape(
+            grad, state.params, state.collections, first, keys, state.frozen
+        )
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, sums, grads))
+        given = (jnp.arange(accumulate), parts)
+        (collections, totals), _ = jax.lax.scan(part, (state.collections, zero), given)
+        loss, sums, grads = totals
+        return loss, collections, sums, grads
 
     def train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
-        loss, rest, grads = gradients(state.params, state.rest, batch, key)
-        count = jnp.maximum(batch["mask"].sum(), 1.0)
-        grads = jax.tree.map(lambda g: g / count, grads)
+        loss, collections, sums, grads = gradients(state, batch, Keys(key, state.step))
+        weight = jnp.maximum(sums["weight"], 1.0)
+        grads = jax.tree.map(lambda g: g / weight, grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        averages = move_averages(state, params, rest, ema_decay, ema_warmup)
+        averages = move_averages(state, params, collections, ema_decay, ema_warmup)
+        count = jnp.maximum(batch["mask"].sum(), 1.0)
         metrics = {
-            "loss": loss / count,
+            "loss": loss / weight,
+            **{name: term / count for name, term in sums["terms"].items()},
             "learning_rate": schedule(state.step),
             "grad_norm": optax.tree.norm(grads),
             "skipped_images": batch["mask"].size - batch["mask"].sum(),
         }
-        return TrainState(state.step + 1, params, rest, opt_state, *averages), metrics
+        state = TrainState(
+            state.step + 1, params, collections, opt_state, *averages, frozen=state.frozen
+        )
+        return state, metrics
 
     return train_step
 
 
 def move_averages(
-    state: TrainState, params: Any, rest: Any, decay: float, warmup: bool
+    state: TrainState, params: Any, collections: Any, decay: float, warmup: bool
 ) -> tuple[Any, Any]:
-    """Give the next `ema` and `ema_rest`: decay · average + (1 - decay) · value."""
+    """Give the next `ema` and `ema_collections`: decay · average + (1 - decay) · value."""
     if state.ema is None:
         return None, None
     share = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step)) if warmup else decay
-    values = (params, {name: rest[name] for name in state.ema_rest})
-    averages = (state.ema, state.ema_rest)
+    values = (params, {name: collections[name] for name in state.ema_collections})
+    averages = (state.ema, state.ema_collections)
     return jax.tree.map(lambda e, p: share * e + (1 - share) * p, averages, values)
 
 
 def make_eval_step(
     task: Task, gather: Callable[[Any], Any] = lambda params: params
-) -> Callable[[TrainState, Batch], dict[str, Array]]:
-    """`(state, batch) → sums over the batch's samples`, with their number under "count"."""
+) -> Callable[[TrainState, Batch], tuple[Any, Any]]:
+    """Make `(state, batch) → (sums, rows)`: see `Task.measure` and `Task.rows`."""
 
-    def eval_step(state: TrainState, batch: Batch) -> dict[str, Float[Array, ""]]:
+    def eval_step(state: TrainState, batch: Batch) -> tuple[Any, Any]:
         variables = state.variables()
         variables["params"] = gather(variables["params"])
-        values = task.metrics(task.predict(variables, batch["image"]), batch)
-        values["count"] = jnp.ones_like(batch["mask"])
-        return {name: jnp.sum(v * batch["mask"]) for name, v in values.items()}
+        prediction = task.predict(variables, batch)
+        rows = task.rows(prediction, batch) if task.rows else None
+        return task.measure(prediction, batch), rows
 
     return eval_step

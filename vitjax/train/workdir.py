@@ -9,17 +9,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from vitjax.train.config import CADENCE, DEFAULTS, FREE, ConfigError, flat_config, read_config
+from vitjax.train.config import CADENCE, FREE, ConfigError, flat_config, read_config
 
 
-def check_same_run(config: Any, path: pathlib.Path) -> None:
-    """Compares with the config that the work folder was started with.
+def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any]) -> None:
+    """Compare with the config that the work folder was started with.
+
+    Args:
+      defaults: of fields that are newer than the run.
 
     Raises:
       ConfigError: names the fields that differ, with both values.
     """
     here = flat_config(config)
-    there = {**flat_config(DEFAULTS), **flat_config(read_config(path))}  # fields may be new
+    there = {**flat_config(defaults), **flat_config(read_config(path))}
     free = set(FREE) - set(CADENCE if config.on_divergence.action == "rollback" else ())
     differing = [
         f"{key} (there {there.get(key, 'unset')!r}, now {here.get(key, 'unset')!r})"
@@ -38,11 +41,13 @@ def claim_workdir(
     workdir: pathlib.Path,
     class_names: Sequence[str],
     data: Mapping[str, Mapping[str, Any]],
+    defaults: Mapping[str, Any],
 ) -> IO[str]:
     """Makes the work folder, or finds in it the same run; it then holds config, classes and data.
 
     Args:
-      data: split → what it was when the run began: its "fingerprint" and number of "images".
+      data: name → what it was when the run began: its "fingerprint" and number of "images".
+      defaults: see `check_same_run`.
 
     Returns:
       The folder's lock, which is held until it is closed or the process ends.
@@ -54,7 +59,7 @@ def claim_workdir(
     path, names, facts = (workdir / f"{n}.json" for n in ("config", "classes", "data"))
     try:
         if path.exists():
-            check_same_run(config, path)
+            check_same_run(config, path, defaults)
             _check_same_data(workdir, list(class_names), data)
         claim = lock(workdir)
         _write_json(names, list(class_names))
@@ -81,7 +86,7 @@ def _check_same_data(
     path = workdir / "data.json"
     before = json.loads(path.read_text()) if path.exists() else data
     for split, now in data.items():
-        then = before[split]
+        then = before.get(split, now)
         if then["fingerprint"] != now["fingerprint"]:
             counts = (
                 f"{then['images']:,} images then and {now['images']:,} now"

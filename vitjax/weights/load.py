@@ -207,7 +207,12 @@ def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
         saved = reader.metadata(folder.absolute()).item_metadata.tree
         if "params" in saved:  # the optimizer's state is not read
             params = "ema" if saved.get("ema") else "params"
-            parts = (params, "batch_stats", "rest", "ema_rest")
+            if "rest" in saved:
+                raise ValueError(
+                    f"The run in {str(path)!r} was written by vitjax 0.1, whose checkpoints this "
+                    f"version does not read; save its weights with that version."
+                )
+            parts = (params, "batch_stats", "collections", "ema_collections")
             saved = {k: saved[k] for k in parts if saved.get(k)}
         # As numpy: the devices that wrote it need not be those that read it.
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
@@ -216,7 +221,12 @@ def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
     if not {"params", "ema"} & tree.keys():
         return {"params": tree}
     params = tree.pop("ema", None) or tree.pop("params")
-    return {"params": params, **tree.pop("rest", {}), **tree.pop("ema_rest", {}), **tree}
+    return {
+        "params": params,
+        **tree.pop("collections", {}),
+        **tree.pop("ema_collections", {}),
+        **tree,
+    }
 
 
 def _by_table(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitjax.data.source import UNLABELLED, DataInfo, Sample, Source, short_sha256
+from vitjax.data.source import DataInfo, Sample, Source, renumber, short_sha256
 
 
 class Mixture:
@@ -43,14 +43,8 @@ class Mixture:
     def __getitem__(self, i: int) -> Sample:
         which, index = self._place(i)
         sample = self._sources[which][index]
-        label, classes = sample["label"], self._classes[which]
-        if isinstance(label, np.ndarray) and label.dtype.kind == "f":
-            weights = np.zeros(len(self.info.classes), np.float32)
-            weights[classes] = label
-            return {**sample, "label": weights}
-        renamed = [int(classes[c]) if c != UNLABELLED else c for c in np.atleast_1d(label).tolist()]
-        several = not isinstance(label, int)
-        return {**sample, "label": renamed if several else renamed[0]}
+        label = renumber(sample["label"], self._classes[which], len(self.info.classes))
+        return {**sample, "label": label}
 
     def example_name(self, i: int) -> str:
         which, index = self._place(i)

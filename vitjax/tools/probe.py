@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int
 
 from vitjax.data import open_source, pipeline
+from vitjax.data.kinds import image_and_label
+from vitjax.data.sets import with_classes
 from vitjax.data.source import Source
-from vitjax.tasks.distillation import Teacher
-from vitjax.teacher import ask, open_trained, place
+from vitjax.runs import Trained, forward, open_trained, replicate
 from vitjax.train import sharding
 
 PROTOCOLS = ("knn", "fewshot", "linear")
@@ -96,17 +97,17 @@ def few_shots(labels: Int[np.ndarray, "N"], shots: int, seed: int) -> Int[np.nda
 
 
 def features(
-    trained: Teacher, source: Source, *, batch_size: int = 64, num_threads: int = 4
+    trained: Trained, source: Source, *, batch_size: int = 64, num_threads: int = 4
 ) -> tuple[Float32[np.ndarray, "N C"], Int[np.ndarray, "N"]]:
     """Features and classes of all images, computed on all devices."""
-    if source.multi_label:
+    if source.info.multi_label:
         raise ValueError("A probe needs one class an image, and these images have several.")
     trained = trained._replace(model=trained.model.clone(num_classes=0))
-    variables, placed, batch_size = place(trained, batch_size)
-    embed = jax.jit(functools.partial(ask, trained))
+    variables, placed, batch_size = replicate(trained, batch_size)
+    embed = jax.jit(functools.partial(forward, trained))
     batches = pipeline.eval_batches(
-        source, batch_size=batch_size, image_size=trained.image_size, crop=trained.crop,
-        interpolation=trained.interpolation, num_threads=num_threads,
+        source, kinds=image_and_label(source.info, trained.image_size), batch_size=batch_size,
+        crop=trained.crop, interpolation=trained.interpolation, num_threads=num_threads,
     )  # fmt: skip
     found = [
         jax.device_get((embed(variables, batch["image"]), batch["label"]))
@@ -132,8 +133,9 @@ def probe(
       train_uri, test_uri, splits: labelled images, and those that are asked about.
       **options: of `features`.
     """
-    trained, _ = open_trained(text)
+    trained = open_trained(text)
     sources = [open_source(uri, split) for uri, split in zip((train_uri, test_uri), splits)]
+    sources[1] = with_classes(sources[1], sources[0].info, "--test-data")
     (x, labels), (asked, truth) = (features(trained, source, **options) for source in sources)
     found: dict[str, Any] = {"model": text, "images": len(x), "features": x.shape[1]}
 
@@ -146,7 +148,7 @@ def probe(
         draws = []
         for seed in range(settings.draws):
             few = few_shots(labels, settings.shots, seed)
-            weights, intercept, _ = least_squares(x[few], labels[few], sources[0].num_classes)
+            weights, intercept, _ = least_squares(x[few], labels[few], len(sources[0].info.classes))
             draws.append(top1(np.argmax(asked @ weights + intercept, axis=1)))
         found["fewshot"], found["fewshot_std"] = float(np.mean(draws)), float(np.std(draws))
     if "linear" in protocols:

@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vitjax.console import clock
 from vitjax.data import open_source, pipeline
+from vitjax.data.kinds import Image
 from vitjax.data.label_maps import ABOUT
-from vitjax.tasks.distillation import Teacher
-from vitjax.teacher import ask, open_teacher, place
+from vitjax.runs import Trained, forward, open_teacher, replicate
 from vitjax.train import sharding
-from vitjax.train.report import clock
 from vitjax.train.state import sha256
 from vitjax.train.workdir import lock
 
@@ -41,7 +41,11 @@ def cell_logits(model: nn.Module, images: Float[Array, "B H W c"]) -> Float[Arra
     module: Any = model
     if hasattr(module, "token_logits"):
         return module.token_logits(images)[1]
-    cells = module.cells(images) if hasattr(module, "cells") else module.features(images)[-1]
+    cells = (
+        module.head_features(images)
+        if hasattr(module, "head_features")
+        else module.features(images)[-1]
+    )
     return module.head(cells)
 
 
@@ -75,17 +79,17 @@ def make_labels(
         room.
     """
     source = open_source(uri, split)
-    teacher = open_teacher(teacher_text, source.class_names)
+    teacher = open_teacher(teacher_text, source.info.classes)
     if teacher is None:
-        raise ValueError("Who annotates? Give a run's folder, or MODEL=WEIGHTS.")
-    variables, placed, batch_size = place(teacher, batch_size)
-    size, classes = image_size or teacher.image_size, source.num_classes
+        raise ValueError("Which model annotates? Give a run's folder, or MODEL=WEIGHTS.")
+    variables, placed, batch_size = replicate(teacher, batch_size)
+    size, classes = image_size or teacher.image_size, len(source.info.classes)
     if classes > np.iinfo(FILES["classes"]).max:
         raise ValueError(f"Label maps hold classes up to 65,535; the data has {classes:,}.")
 
     @jax.jit
     def annotate(variables: Any, images: Array, mask: Array) -> tuple[Array, Array, Array]:
-        logits = ask(teacher, variables, images, cell_logits)
+        logits = forward(teacher, variables, images, cell_logits)
         scores, best = jax.lax.top_k(jax.nn.softmax(logits), min(k, classes))
         scores *= mask[:, None, None, None]
         best, scores = (
@@ -99,7 +103,7 @@ def make_labels(
     maps, _, mean = annotate(variables, noise, mask)
     _check_cells(teacher, variables, noise, mean, teacher_text)
     about = {
-        "data": uri, "split": split, "images": len(source), "fingerprint": source.fingerprint,
+        "data": uri, "split": split, "images": len(source), "fingerprint": source.info.fingerprint,
         "teacher": teacher_text, "teacher_sha256": sha256(teacher.variables), "image_size": size,
         "interpolation": teacher.interpolation, "shape": list(maps.shape[1:]),
     }  # fmt: skip
@@ -108,7 +112,8 @@ def make_labels(
         start = done = _begin(folder, about, batch_size)
         begin = told = time.perf_counter()
         batches = pipeline.eval_batches(
-            source, batch_size=batch_size, image_size=size, crop=0.0, num_threads=num_threads,
+            source, kinds={"image": Image(size)}, batch_size=batch_size, crop=0.0,
+            num_threads=num_threads,
             start_step=-(-start // batch_size), interpolation=teacher.interpolation,
             on_bad_image=on_bad_image,
         )  # fmt: skip
@@ -145,11 +150,11 @@ def _one_behind(results: Iterator[Any]) -> Iterator[Any]:
         yield last
 
 
-def _check_cells(teacher: Teacher, variables: Any, images: Array, mean: Array, text: str) -> None:
+def _check_cells(teacher: Trained, variables: Any, images: Array, mean: Array, text: str) -> None:
     """The head is linear: the cells' mean are the image's logits where it reads the map's mean."""
     if hasattr(teacher.model, "token_logits"):
         return
-    whole = np.asarray(jax.jit(lambda v, x: ask(teacher, v, x))(variables, images))
+    whole = np.asarray(jax.jit(lambda v, x: forward(teacher, v, x))(variables, images))
     if np.abs(np.asarray(mean) - whole).max() > 0.03 * max(np.abs(whole).max(), 1e-3):
         raise ValueError(
             f"The head of {text!r} does not read the mean of its last map, and so says nothing of "

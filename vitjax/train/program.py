@@ -1,28 +1,30 @@
 """What a run compiles: state and steps with their shardings, for devices here or described."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from vitjax.data.kinds import batch_spec
+from vitjax.task import Task
 from vitjax.train import optimizer, sharding
 from vitjax.train.compiler import compiler_options
 from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
-from vitjax.train.step import Task, make_eval_step, make_train_step
+from vitjax.train.step import make_eval_step, make_train_step
 
 
-class Setup(NamedTuple):
+class Program(NamedTuple):
     """The parts of a run that are functions of config, task and mesh alone.
 
     Attributes:
-      init: jitted, key → TrainState.
+      init: jitted, key → TrainState without `frozen`.
       train_step: jitted, (state, batch, key) → (state, metrics); the state is donated.
-      eval_step: jitted, (state, batch) → sums.
+      eval_step: jitted, (state, batch) → (sums, rows).
       state: the state's shapes, dtypes and shardings.
-      batch: those of a training batch.
+      batch_spec: those of a training batch.
       key: those of the run's key.
       schedule: step → learning rate.
     """
@@ -31,32 +33,21 @@ class Setup(NamedTuple):
     train_step: Any
     eval_step: Any
     state: Any
-    batch: dict[str, jax.ShapeDtypeStruct]
+    batch_spec: dict[str, jax.ShapeDtypeStruct]
     key: jax.ShapeDtypeStruct
     schedule: Callable[[Any], Any]
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        return self.batch["image"].sharding
+        return self.batch_spec["mask"].sharding
 
 
-SINGLE = {"label": ((), jnp.int32), "mask": ((), jnp.float32)}
-"""What a sample has besides its image: one class, and whether it counts."""
-
-
-def make_setup(
-    config: Any,
-    task: Task,
-    mesh: Mesh,
-    steps: int,
-    samples: Mapping[str, tuple[tuple[int, ...], Any]] = SINGLE,
-) -> Setup:
-    """Nothing is allocated and nothing compiled before the first call.
+def compile_program(config: Any, task: Task, mesh: Mesh, steps: int) -> Program:
+    """Make a run's programs; nothing is allocated and nothing compiled before the first call.
 
     Args:
       config: of the run, resolved.
       steps: length of the run.
-      samples: shape and type of what a sample has besides its image.
     """
     d, o = config.data, config.optimizer
     schedule = optimizer.make_schedule(steps=steps, **config.schedule)
@@ -74,6 +65,8 @@ def make_setup(
         return create_state(task.init(key), tx, ema=o.ema > 0)
 
     shapes = jax.eval_shape(create, jax.random.key(0))
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), task.frozen)
+    shapes = dataclasses.replace(shapes, frozen=frozen)
     placed = partition_state(shapes, mesh, config.sharding_rules)
     gather = gather_params(placed.params, mesh)
     state = jax.tree.map(
@@ -90,14 +83,22 @@ def make_setup(
         out_shardings=(placed, everywhere),
     )
     eval_step = jax.jit(
-        sharding.constrain_activations(make_eval_step(task, gather), mesh), out_shardings=everywhere
+        sharding.constrain_activations(make_eval_step(task, gather), mesh),
+        out_shardings=(everywhere, split),
     )
-    image = ((d.image_size, d.image_size, 3), jnp.uint8)
     batch = {
-        name: jax.ShapeDtypeStruct((d.batch_size, *shape), dtype, sharding=split)
-        for name, (shape, dtype) in {"image": image, **samples}.items()
+        name: jax.ShapeDtypeStruct((d.batch_size, *spec.shape), spec.dtype, sharding=split)
+        for name, spec in batch_spec(task.kinds).items()
     }
-    init = jax.jit(create, out_shardings=placed)
+    init = jax.jit(create, out_shardings=dataclasses.replace(placed, frozen=None))
     key = jax.eval_shape(jax.random.key, 0)
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
-    return Setup(init, train_step, eval_step, state, batch, key, schedule)
+    return Program(init, train_step, eval_step, state, batch, key, schedule)
+
+
+def with_frozen(state: Any, program: Program, task: Task) -> Any:
+    """Give a state the task's frozen arrays, placed as the program has them."""
+    if task.frozen is None:
+        return state
+    shardings = jax.tree.map(lambda x: x.sharding, program.state.frozen)
+    return dataclasses.replace(state, frozen=jax.device_put(task.frozen, shardings))

@@ -1,0 +1,76 @@
+"""What a model costs, layer by layer, and how far a run has come."""
+
+import pathlib
+from typing import Any
+
+from vitjax.analysis.cost import count, layers
+from vitjax.console import show, table
+from vitjax.models import create_model, model_options
+from vitjax.runs import open_run
+from vitjax.train.state import sha256
+
+
+def model_info(name: str, image_size: int = 0, depth: int = 2) -> tuple[Any, str]:
+    """Count a model's parameters and operations.
+
+    Args:
+      image_size: pixels per side; 0 for the model's own.
+      depth: levels of layers.
+
+    Returns:
+      JSON, and a table.
+    """
+    options = model_options(name)
+    size = image_size or options.get("image_size") or 224
+    model: Any = create_model(name, **({"image_size": size} if "image_size" in options else {}))
+    height, width = (size, size) if isinstance(size, int) else size
+    cost = count(model, (1, height, width, 3))
+    rows = layers(model, (1, height, width, 3), depth)
+    result = {
+        "model": name,
+        "image_size": [height, width],
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "layers": [row._asdict() for row in rows],
+    }
+    head = {
+        "model": name,
+        "image": f"{height}×{width}",
+        "parameters": f"{cost.parameters:,}",
+        "multiply-adds": f"{cost.macs / 1e9:,.3f} G (convolutions and matrix products)",
+        "FLOPs": f"{cost.flops / 1e9:,.3f} G (compiled forward pass)",
+    }
+    wide = max(len(row.path) for row in rows)
+    body = [f"  {r.path:<{wide}}  {r.kind:<20} {r.shape:>18} {r.parameters:>13,}" for r in rows]
+    title = f"  {'layer':<{wide}}  {'kind':<20} {'output':>18} {'parameters':>13}"
+    return result, "\n".join([table(head.items()), "", title, *body])
+
+
+def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
+    """Say how far a run has come.
+
+    Returns:
+      JSON, and a table.
+    """
+    run = open_run(workdir)
+    step, variables = run.checkpoints.read()
+    best = run.checkpoints.best()
+    result = {
+        "workdir": str(workdir),
+        "model": run.config.model.name,
+        "step": step,
+        "metrics": run.checkpoints.metrics(step),
+        "best": {"step": best[0], **best[1]} if best else None,
+        "sha256": sha256(variables["params"]),
+        "checkpoints": run.checkpoints.steps(),
+    }
+    rows = {
+        "model": result["model"],
+        "step": str(step),
+        "measured there": show(result["metrics"]) or "nothing",
+        "best": f"step {best[0]}  {show(best[1])}" if best else "nothing evaluated yet",
+        "SHA-256": result["sha256"],
+        "checkpoints": ", ".join(map(str, result["checkpoints"])),
+    }
+    return result, table(rows.items())
