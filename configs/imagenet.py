@@ -20,7 +20,7 @@ A distilled DeiT names its teacher, a run or published weights of a model on the
 own, a RegNetY-16GF, is none): `:deit_tiny_distilled --config.distillation.teacher=runs/teacher`.
 
 A VOLO (arXiv:2106.13112, section 4) has token labels and MixToken instead of mixup and CutMix:
-`vitjax labels TEACHER --data=URI --to=maps`, then `:volo_d1 --config.token_labels.maps=maps`, 84.2
+`vitjax token-labels TEACHER --data=URI --to=maps`, then `:volo_d1 --config.token_labels.maps=maps`, 84.2
 (D2 85.2, D3 85.4, D4 85.7, D5 86.1; table 4). Their annotator was an NFNet-F6 (86.3). Without maps
 every token has its image's label. D4 and D5 are evaluated on a crop of 1.15.
 

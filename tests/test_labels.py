@@ -86,7 +86,6 @@ def test_an_interrupted_annotation_goes_on(tmp_path, capsys, named, teacher, mon
 
     monkeypatch.setattr(labels.os, "fsync", fsync)
     assert make(broken, capsys)[0] == 2
-    source = open_source(DATA, "test[:50]")
     with pytest.raises(ValueError, match="not finished"):
         read_label_maps(str(broken))
     named["other"] = teacher._replace(variables=jax.tree.map(lambda v: v + 1, teacher.variables))

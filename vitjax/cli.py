@@ -22,6 +22,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from vitjax.names import check_choice
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one sentence."""
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     try:
         plain, fields = split_fields(sys.argv[1:] if arguments is None else arguments)
+        if plain and not plain[0].startswith("-"):
+            check_choice("command", plain[0], COMMANDS)
         options, rest = parser.parse_known_args(plain)
         if rest:
             parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
