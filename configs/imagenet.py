@@ -20,9 +20,10 @@ A distilled DeiT names its teacher, a run or published weights of a model on the
 own, a RegNetY-16GF, is none): `:deit_tiny_distilled --config.distillation.teacher=runs/teacher`.
 
 A VOLO (arXiv:2106.13112, section 4) has token labels and MixToken instead of mixup and CutMix:
-`vitjax token-labels TEACHER --data=URI --to=maps`, then `:volo_d1 --config.token_labels.maps=maps`, 84.2
-(D2 85.2, D3 85.4, D4 85.7, D5 86.1; table 4). Their annotator was an NFNet-F6 (86.3). Without maps
-every token has its image's label. D4 and D5 are evaluated on a crop of 1.15.
+`vitjax token-labels TEACHER --data=URI --to=maps`, then `:volo_d1
+--config.token_labels.maps=maps`, 84.2 (D2 85.2, D3 85.4, D4 85.7, D5 86.1; table 4). Their
+annotator was an NFNet-F6 (86.3). Without maps every token has its image's label. D4 and D5 are
+evaluated on a crop of 1.15.
 
 Swin at 22k, then 1k (arXiv:2103.14030, section 4.1; arXiv:2111.09883, appendix): 90 epochs of
 `:pretrain_swin_base --config.data.train=URI`, 22k classes, batch 4,096 (128 chips); then 30 epochs

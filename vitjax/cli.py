@@ -130,7 +130,7 @@ def train(options: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             if not several:
                 stack.enter_context(signals.leave_at_once())
-            return run(config, options.workdir, stack)
+            return run(config, options.workdir, stack, options.profile)
     except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -143,6 +143,8 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
     add("--workdir", type=pathlib.Path, metavar="FOLDER", help="where checkpoints, metrics and "
         "plots go; shared by all processes")  # fmt: skip
     add("--show", action="store_true", help="print the resolved config and leave")
+    add("--profile", default="", metavar="START:STEPS", help="trace some steps into "
+        "FOLDER/profile, for TensorBoard and Perfetto")  # fmt: skip
     add("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
     add("--num_processes", type=int, default=0, metavar="N", help="how many there are")
     add("--process_id", type=int, default=-1, metavar="I", help="which this is, from 0")

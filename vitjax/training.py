@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vitjax.analysis.cost import trace
+from vitjax.analysis import cost
 from vitjax.console import clock, progress, show, table
 from vitjax.data import pipeline
 from vitjax.data.sets import MAIN, Data, open_data
@@ -24,6 +24,7 @@ from vitjax.train.checkpoint import Checkpoints, without_late_failures
 from vitjax.train.compiler import keep_compiled
 from vitjax.train.divergence import History
 from vitjax.train.evaluate import evaluate
+from vitjax.train.profile import Profile
 from vitjax.train.program import Program, compile_program, with_frozen
 from vitjax.train.report import Report, plot_curves, read_metrics
 from vitjax.train.state import sha256, with_variables
@@ -35,11 +36,12 @@ def load_config(path: str, overrides: Mapping[str, str]) -> Any:
     return configs.load_config(path, overrides, model_options, task_options)
 
 
-def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack) -> int:
+def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack, profile: str = "") -> int:
     """Train as the config says, or go on; returns the exit code.
 
     Args:
       stack: closes what it is given when the run ends.
+      profile: steps to trace, see `vitjax.train.profile`.
     """
     begin, kept = time.perf_counter(), keep_compiled()
     check(config)
@@ -49,6 +51,7 @@ def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack) -> int:
     task = task_from_config(config, data.train.info)
     data = data._replace(train=task.add_fields(data.train))
     steps = configs.count_steps(config, len(data.train))
+    trace = Profile(profile, workdir / "profile", steps)
     program = compile_program(config, task, mesh, steps)
     checkpoints = claim(config, workdir, data, task, stack)
 
@@ -66,8 +69,8 @@ def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack) -> int:
 
     report = Report(workdir, start=start, steps=steps, batch_size=config.data.batch_size)
     stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
-    stack.callback(watchdog.close)
-    stack.callback(report.close)
+    for part in (watchdog, report, trace):
+        stack.callback(part.close)
     feed = Feed(config, data, task, program)
     if start < steps:
         with stop.listening():
@@ -85,6 +88,7 @@ def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack) -> int:
                 report=report,
                 stop=stop,
                 watchdog=watchdog,
+                profile=trace,
             )
     checkpoints.close()
     if stop.signal and int(state.step) < steps:
@@ -186,7 +190,7 @@ def summary(
     """What is about to run, as a table."""
     d, classes, size = config.data, len(data.train.info.classes), config.data.image_size
     model = from_config(config.model.to_dict(), classes, size)
-    parameters, macs, _ = trace(model, (1, size, size, 3))
+    parameters, macs, _ = cost.trace(model, (1, size, size, 3))
     rate = f"{config.optimizer.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
     epochs = steps * d.batch_size / len(data.train)
     tests = " and ".join(f"{len(source):,} {name}" for name, source in data.evals.items())

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,6 +61,29 @@ def test_nothing_is_compiled_after_the_first_of_each(
     by_step = dict(counts)
     assert by_step[4] == by_step[8] == by_step[10] > 0  # up to the first evaluation and save
     assert by_step[12] == by_step[20] == by_step[30]  # and from there to the end
+
+
+@pytest.mark.slow
+def test_nothing_moves_between_host_and_devices_unasked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are put on the devices, and results fetched, by name; all else stays there."""
+    guarded = []
+
+    def guard(*arguments: Any, **options: Any) -> Any:
+        with jax.transfer_guard("disallow"):
+            guarded.append(True)
+            return loop(*arguments, **options)
+
+    monkeypatch.setattr("vitjax.train.loop.train", guard)
+    trace = f"--profile=12:3 --workdir={tmp_path / 'run'}".split()
+    assert train.main([*FLAGS, *trace]) == 0
+    assert guarded
+    (folder,) = (tmp_path / "run" / "profile" / "plugins" / "profile").iterdir()
+    assert {"perfetto_trace.json.gz"} < {p.name for p in folder.iterdir()}
+    assert train.main([*FLAGS, "--profile=30:3", f"--workdir={tmp_path / 'other'}"]) == 2
+    assert train.main([*FLAGS, "--profile=3", f"--workdir={tmp_path / 'other'}"]) == 2
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from vitjax.console import progress
 from vitjax.data.sets import MAIN
 from vitjax.train.checkpoint import CheckpointError, Checkpoints
 from vitjax.train.divergence import DivergedError, History
+from vitjax.train.profile import Profile
 from vitjax.train.report import Report
 from vitjax.train.signals import StopRequest, Watchdog
 from vitjax.train.state import TrainState
@@ -39,6 +40,7 @@ def train(
     report: Report,
     stop: StopRequest,
     watchdog: Watchdog,
+    profile: Profile | None = None,
 ) -> TrainState:
     """Runs steps `start` to `steps`; returns early, saved, when a stop is requested.
 
@@ -57,7 +59,12 @@ def train(
     pending: list[dict[str, Any]] = []
     while done < steps:
         batch = fetch(stream, pending[-1]["loss"] if pending else None, report)
-        state, metrics = step(state, batch)
+        if profile:
+            profile.before(done)
+        with jax.profiler.StepTraceAnnotation("train", step_num=done):
+            state, metrics = step(state, batch)
+        if profile:
+            profile.after(done, metrics)
         done += 1
         pending.append(metrics)
         if len(pending) > IN_FLIGHT:
