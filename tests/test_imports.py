@@ -23,7 +23,17 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "runs": {"train", "weights", "models", "layers", "data"},
     "tasks": {"runs", "task", "models", "heads", "layers", "data"},
     "analysis": {"models", "weights", "kernels"},
-    "tools": {"runs", "task", "tasks", "train", "analysis", "models", "data", "console"},
+    "tools": {
+        "__version__",
+        "runs",
+        "task",
+        "tasks",
+        "train",
+        "analysis",
+        "models",
+        "data",
+        "console",
+    },
     "plan": {"train", "tasks", "models", "analysis", "data", "console"},
     "training": {
         *("train", "weights", "task", "tasks", "models", "analysis", "data", "console"),

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from vitjax.models import create_model, list_models
     from vitjax.weights.load import load_pretrained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["create_model", "list_models", "load_pretrained"]
 
 _HOMES = {

@@ -9,6 +9,7 @@
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
+  vitjax doctor                                 versions and devices, for a report of a fault
 
 Every command but train takes --json, for scripts.
 """
@@ -336,6 +337,13 @@ def _token_labels_arguments(sub: argparse.ArgumentParser) -> None:
     add("--on-bad-image", choices=("fail", "skip"), default="fail")
 
 
+def doctor(options: argparse.Namespace) -> tuple[Any, str]:
+    """Show versions, devices and settings, for a report of a fault."""
+    from vitjax.tools.doctor import doctor
+
+    return doctor()
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -349,6 +357,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "probe": (probe, _probe_arguments),
     "data": (data, _data_arguments),
     "token-labels": (token_labels, _token_labels_arguments),
+    "doctor": (doctor, lambda sub: None),
 }
 
 
