@@ -108,7 +108,7 @@ def test_a_run_may_bring_its_own_rules() -> None:
 
 
 FAMILIES = (
-    "vit_b16", "deit_tiny_distilled", "r26_vit_s32", "bit_r50x1", "swin_tiny", "swinv2_tiny",
+    "vit_b16", "deit_tiny_distilled", "r26_vit_s32", "bit_r50x1", "swin_tiny", "swinv2_tiny_w8",
     "biformer_tiny", "debiformer_tiny", "dat_pp_tiny", "pvt_tiny", "pvt_v2_b0", "volo_d1",
 )  # fmt: skip
 

@@ -71,6 +71,15 @@ def parse_mixers(text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS) 
     return tuple(tuple(s.at(i) for s in stage) for i, stage in enumerate(stages))
 
 
+def takes_sequences(mixer: Spec) -> bool:
+    """Whether a mixer takes `[B, N, C]` too, as its `takes_sequences` declares.
+
+    Where all do, tokens stay a sequence: on TPUs the rows of a map of 14×14 are padded to 16.
+    """
+    declared = getattr(mixer.factory, "takes_sequences", None)
+    return declared is not None and declared(**dict(mixer.kwargs))
+
+
 def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
     """Give each mixer the options of its model that it has and does not set itself.
 

@@ -16,7 +16,6 @@ from vitjax.layers.conv import depthwise_conv, require_map
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_grid
-from vitjax.layers.spec import Spec
 
 
 class FullAttention(nn.Module):
@@ -64,6 +63,13 @@ class FullAttention(nn.Module):
             out += lepe.reshape(out.shape)
         return merge_heads(self, out, train).reshape(x.shape)
 
+    @staticmethod
+    def takes_sequences(
+        position_bias: bool = False, lepe_kernel_size: int = 0, **others: Any
+    ) -> bool:
+        """Whether it needs no map, with these hyperparameters: without a term of positions."""
+        return not (position_bias or lepe_kernel_size)
+
     def relative_bias(self, x: Float[Array, "B H W C"]) -> Float[Array, "h N N"]:
         """The table `[2H-1, 2W-1, h]`, as a bias of each query and key of this map."""
         require_map(x)
@@ -75,19 +81,6 @@ class FullAttention(nn.Module):
             table = self.param("position_bias", self.param_init.table, shape)
         size = (2 * x.shape[1] - 1, 2 * x.shape[2] - 1)
         return relative_bias_of_map(resize_grid(jnp.asarray(table), size))
-
-
-def needs_map(mixer: Spec) -> bool:
-    """Whether a mixer takes maps alone: all but full attention without a term of its positions.
-
-    Where it does not, tokens stay a sequence: on TPUs the rows of a map of 14×14 are padded to 16.
-    """
-    options = dict(mixer.kwargs)
-    return (
-        mixer.factory is not FullAttention
-        or bool(options.get("position_bias"))
-        or bool(options.get("lepe_kernel_size"))
-    )
 
 
 def project_heads(

@@ -52,6 +52,11 @@ class BiT(nn.Module):
                 self.num_classes, kernel_init=nn.initializers.zeros, dtype=self.dtype
             )
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each map of `features`."""
+        return tuple(4 << i for i in range(len(self.depths)))
+
     def features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Float[Array, "B _ _ _"], ...]:

@@ -126,7 +126,8 @@ def dat(
         stem = spec(ConvNorm, kernel_size=patch_size, stride=patch_size, norm=norm)
         downsample = spec(ConvNorm, kernel_size=2, stride=2, use_bias=False, norm=norm)
     return Pyramid(
-        dims=dims, depths=depths, num_heads=num_heads, stem=stem, downsample=downsample,
+        dims=dims, depths=depths, num_heads=num_heads, stem=stem,
+        stem_stride=patch_size, downsample=downsample,
         mixers=fill_mixers(parse_mixers(mixer, stages, menu), **options),
         block=spec(Block, mlp=mlps, norm=norm, cpe_kernel_size=cpe_kernel_size,
                    layer_scale_init=layer_scale_init),

@@ -83,8 +83,8 @@ def pvt(
         spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate).at(i) for i in range(len(dims))
     )
     return (PVT if token else Pyramid)(
-        dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry, downsample=entry,
-        block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
+        dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry,
+        stem_stride=patch_size, downsample=entry, block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
         dtype=dtype,
     )  # fmt: skip

@@ -188,6 +188,7 @@ class Pyramid(nn.Module):
       mixers: one tuple per stage, as `parse_mixers` gives it.
       block: everything of `Block` but its mixer; per-stage tuples allowed.
       stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`; they are given `width`.
+      stem_stride: pixels of the image per pixel of the first map; every later one halves it.
       norm: before pooling.
       stage_norm: the norm follows each stage, as a part of its map, `norm_{i}` (PVT v2, MiT).
       drop_path_rate: stochastic depth of the last block, linear from 0 in the first; or one rate
@@ -208,6 +209,7 @@ class Pyramid(nn.Module):
     block: Spec = spec(Block)
     norm: Spec = layer_norm()
     stage_norm: bool = False
+    stem_stride: int = 4
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
     drop_path_rate: float | tuple[float, ...] = 0.0
@@ -245,6 +247,11 @@ class Pyramid(nn.Module):
         if self.num_classes:
             init = self.param_init.of_head(self.dims[-1], self.num_classes)
             self.head = nn.Dense(self.num_classes, **init, dtype=self.dtype, name="head")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each map of `features`."""
+        return tuple(self.stem_stride << i for i in range(len(self.dims)))
 
     def stage(self, i: int) -> Spec:
         """Give stage i."""

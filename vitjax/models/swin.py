@@ -126,7 +126,7 @@ def swin(
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
-        stem=stem, downsample=spec(PatchMerging), norm=norm,
+        stem=stem, stem_stride=patch_size, downsample=spec(PatchMerging), norm=norm,
         block=spec(Block, norm=norm, mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)),
         num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
         remat=remat, scan=scan, param_init=INIT, dtype=dtype,

@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.attention import takes_sequences
 from vitjax.attention.attention_pool import AttentionPool
-from vitjax.attention.full import needs_map
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.patch_embed import PatchEmbed, patch_grid
 from vitjax.layers.position import place_tokens, resize_positions, sincos_2d
@@ -111,6 +111,11 @@ class ViT(Encoder):
             return 0
         return 1 + self.num_registers * self.register_position
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each map of `features`."""
+        return (self.patch_size,)
+
     def encode(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Array, tuple[int, int]]:
@@ -127,7 +132,7 @@ class ViT(Encoder):
         tokens = [self.cls_token] if self.pool == "token" else []
         tokens += [self.reg_token] if self.num_registers else []
         x = place_tokens(x.reshape(batch, -1, width), tokens, table.astype(x.dtype))
-        if not tokens and any(map(needs_map, self.mixers)):
+        if not tokens and not all(map(takes_sequences, self.mixers)):
             x = x.reshape(batch, height, breadth, width)
         x = self.norm(self.layers(self.drop(x, deterministic=not train), train))
         return x.reshape(batch, -1, width), (height, breadth)

@@ -123,6 +123,12 @@ class VOLO(Pyramid):
             self.aux_head = nn.Dense(self.num_classes, **init, dtype=self.dtype)
         super().setup()
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel of each map of `features`."""
+        halve, patch = dict(self.downsample.kwargs)["halve"], dict(self.stem.kwargs)["patch_size"]
+        return tuple(patch << sum(halve[: i + 1]) for i in range(len(self.dims)))
+
     def tokens(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B N C"]:
         """The last map as a sequence, after the class blocks and the norm."""
         x = x.reshape(x.shape[0], -1, x.shape[-1])

@@ -19,6 +19,7 @@ from vitjax.data.label_maps import read_label_maps, with_label_maps
 from vitjax.data.source import DataInfo, Sample, Source
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.models import from_config as model_from_config
+from vitjax.models.protocols import GivesDistillationLogits, GivesTokenLogits
 from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
 from vitjax.runs import Trained, abstract_teacher, open_teacher
@@ -149,7 +150,7 @@ def classification(
             labelled = TokenBatch(images, target, label_smoothing, batch)
             value, collections = token_loss(model, tokens, mixed, variables, labelled, keys)
             return Loss(value, one, collections, {})
-        both = distilled is not None and hasattr(model, "class_and_distillation_logits")
+        both = distilled is not None and isinstance(model, GivesDistillationLogits)
         logits, collections = model.apply(
             variables, images, True, rngs={"dropout": keys("dropout")}, mutable=list(collections),
             method="class_and_distillation_logits" if both else None,
@@ -281,7 +282,7 @@ def with_head_bias(params: dict[str, Any], value: float) -> dict[str, Any]:
 def _check_tokens(
     model: nn.Module, loss: str, mixed: Mixing, distilled: Distillation | None
 ) -> None:
-    if not hasattr(model, "token_logits"):
+    if not isinstance(model, GivesTokenLogits):
         raise ValueError(
             "Token labels and MixToken need a model with logits of its tokens, a VOLO; set "
             "token_labels.weight=0 and mixing.mixtoken=0."

@@ -24,6 +24,7 @@ from vitjax.console import clock
 from vitjax.data import open_source, pipeline
 from vitjax.data.kinds import Image
 from vitjax.data.label_maps import ABOUT
+from vitjax.models.protocols import GivesHeadFeatures, GivesTokenLogits
 from vitjax.runs import Trained, forward, open_teacher, replicate
 from vitjax.train import sharding
 from vitjax.train.state import sha256
@@ -39,14 +40,11 @@ def cell_logits(model: nn.Module, images: Float[Array, "B H W c"]) -> Float[Arra
     They are the tokens' own, or the head's of a model whose head reads the map's mean.
     """
     module: Any = model
-    if hasattr(module, "token_logits"):
+    if isinstance(model, GivesTokenLogits):
         return module.token_logits(images)[1]
-    cells = (
-        module.head_features(images)
-        if hasattr(module, "head_features")
-        else module.features(images)[-1]
-    )
-    return module.head(cells)
+    if isinstance(model, GivesHeadFeatures):
+        return module.head(module.head_features(images))
+    return module.head(module.features(images)[-1])
 
 
 def make_labels(
@@ -152,7 +150,7 @@ def _one_behind(results: Iterator[Any]) -> Iterator[Any]:
 
 def _check_cells(teacher: Trained, variables: Any, images: Array, mean: Array, text: str) -> None:
     """The head is linear: the cells' mean are the image's logits where it reads the map's mean."""
-    if hasattr(teacher.model, "token_logits"):
+    if isinstance(teacher.model, GivesTokenLogits):
         return
     whole = np.asarray(jax.jit(lambda v, x: forward(teacher, v, x))(variables, images))
     if np.abs(np.asarray(mean) - whole).max() > 0.03 * max(np.abs(whole).max(), 1e-3):

@@ -1,0 +1,55 @@
+"""What models say that they can do, they do."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.train.test_sharding import FAMILIES
+from vitjax.attention import MIXERS, takes_sequences
+from vitjax.layers.spec import spec
+from vitjax.models import create_model
+from vitjax.models.protocols import (
+    Backbone,
+    GivesDistillationLogits,
+    GivesHeadFeatures,
+    GivesTokenLogits,
+)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "volo_d3", "dat_tiny", "vit_s14"])
+def test_strides_are_those_of_the_maps(name: str) -> None:
+    model: Any = create_model(name, 5)
+    assert isinstance(model, Backbone)
+    side = 4 * max(model.strides)
+
+    def features(images):
+        variables = model.init(jax.random.key(0), images)
+        return model.apply(variables, images, method="features")
+
+    maps = jax.eval_shape(features, jnp.zeros((1, side, side, 3)))
+    assert [m.shape[1:3] for m in maps] == [(side // s, side // s) for s in model.strides]
+
+
+def test_abilities_are_those_of_the_families() -> None:
+    abilities = {
+        name: [
+            isinstance(create_model(name), kind)
+            for kind in (GivesHeadFeatures, GivesTokenLogits, GivesDistillationLogits)
+        ]
+        for name in ("vit_s16", "deit_tiny_distilled", "volo_d1", "swin_tiny", "bit_r50x1")
+    }
+    assert abilities == {
+        "vit_s16": [False, False, False],
+        "deit_tiny_distilled": [False, False, True],
+        "volo_d1": [True, True, False],
+        "swin_tiny": [True, False, False],
+        "bit_r50x1": [True, False, False],
+    }
+
+
+def test_a_mixer_declares_whether_it_takes_sequences() -> None:
+    assert {name for name, mixer in MIXERS.items() if takes_sequences(mixer)} == {"full"}
+    assert not takes_sequences(MIXERS["full"].replace(position_bias=True))
+    assert not takes_sequences(spec(dict))
