@@ -51,8 +51,8 @@ def test_bfloat16_in_bfloat16_out_near_float32(name: str) -> None:
     mixer, x = build(name), features(14, 14)
     half = MIXERS[name].at(0).default(num_heads=4, dtype=jnp.bfloat16).build()
     variables = jax.jit(mixer.init)(jax.random.key(1), x)
-    exact = mixer.apply(variables, x)
-    rough = half.apply(variables, x.astype(jnp.bfloat16))
+    exact = jax.jit(mixer.apply)(variables, x)
+    rough = jax.jit(half.apply)(variables, x.astype(jnp.bfloat16))
     assert rough.dtype == jnp.bfloat16
     error = jnp.linalg.norm(rough.astype(jnp.float32) - exact) / jnp.linalg.norm(exact)
     # Rounding may move a region across the routing threshold, but not the bulk of the map.
@@ -65,8 +65,8 @@ def test_samples_do_not_see_each_other(name: str) -> None:
     """The batch is the samples one by one, also under vmap."""
     mixer, x = build(name), features(14, 14)
     variables = jax.jit(mixer.init)(jax.random.key(1), x)
-    whole = mixer.apply(variables, x)
-    alone = jax.vmap(lambda y: mixer.apply(variables, y[None])[0])(x)
+    whole = jax.jit(mixer.apply)(variables, x)
+    alone = jax.jit(jax.vmap(lambda y: mixer.apply(variables, y[None])[0]))(x)
     np.testing.assert_allclose(whole, alone, atol=1e-5)
 
 

@@ -1,5 +1,7 @@
 """Outlook attention: its limit, its plain form, torch's unfold and fold."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +75,8 @@ def test_unfold_and_fold_are_torchs(size) -> None:
 def test_any_map_has_finite_gradients(options, size) -> None:
     mixer, x = OutlookAttention(num_heads=2, **options), normal(0, 2, *size, 8)
     params = jax.jit(mixer.init)(jax.random.key(1), x)
-    out, sown = mixer.apply(params, x, mutable=["intermediates"])
+    apply = jax.jit(functools.partial(mixer.apply, mutable=["intermediates"]))
+    out, sown = apply(params, x)
     assert out.shape == x.shape
     weights = sown["intermediates"]["weights"][0]
     assert weights.shape[1:3] == grid(size, options.get("stride", 2))

@@ -12,7 +12,14 @@ import vitjax
 
 MODELS = {  # a cycle of two mixers and a block left over; two turns, with batch norms
     "swin_tiny": dict(depths=(1, 2, 5, 1), dims=(6, 10, 14, 22), num_heads=(1, 1, 2, 2)),
-    "debiformer_tiny": dict(depths=(1, 1, 4, 1)),
+    "debiformer_tiny": dict(
+        dims=(32, 64),
+        depths=(1, 4),
+        offset_groups=(1, 2),
+        table_size=(16, 8),
+        n_win=4,
+        mixer="bra(topk=1) | dbra(topk=4) ; bra(topk=2) | dbra(topk=8)",
+    ),
 }
 
 

@@ -172,7 +172,9 @@ def test_loading_at_another_resolution_interpolates_the_positions() -> None:
     # Resized when it is loaded, or each time that it is used: the same.
     same = weights.from_torch("vit_ti7", state_dict, **TINY)
     x = images(35, 56)
-    np.testing.assert_allclose(larger.apply(loaded, x), model.apply(same, x), atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(larger.apply)(loaded, x), jax.jit(model.apply)(same, x), atol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -204,7 +206,7 @@ def test_every_key_that_does_not_fit_is_listed_at_once() -> None:
 def test_bfloat16_stays_near_float32() -> None:
     model, half = tiny(), tiny(dtype=jnp.bfloat16)
     variables = init(model)
-    exact, rough = model.apply(variables, images()), half.apply(variables, images())
+    exact, rough = (jax.jit(m.apply)(variables, images()) for m in (model, half))
     assert rough.dtype == jnp.bfloat16
     assert all(
         x.dtype == jnp.float32 for x in jax.tree.leaves(half.init(jax.random.key(0), images()))

@@ -84,9 +84,9 @@ def pvt(
     )
     return (PVT if token else Pyramid)(
         dims=dims, depths=depths, num_heads=num_heads, mixers=mixers, stem=entry,
-        stem_stride=patch_size, downsample=entry, block=spec(Block, mlp=mlps), num_classes=num_classes, image_size=image_size,
-        drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
-        dtype=dtype,
+        stem_stride=patch_size, downsample=entry, block=spec(Block, mlp=mlps),
+        num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate, remat=remat,
+        scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip
 
 

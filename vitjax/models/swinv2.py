@@ -82,6 +82,7 @@ def swinv2(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, stem_stride=patch_size, downsample=spec(PatchMerging, post_norm=True),
-        block=block, norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
-        remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
+        block=block, norm=norm, num_classes=num_classes, image_size=image_size,
+        drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
+        dtype=dtype,
     )  # fmt: skip
