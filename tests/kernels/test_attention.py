@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vitjax.attention.core import attention_weights, dot_product_attention, weighted_sum
-from vitjax.layers.mlp import activated_product, gelu
+from vitjax.layers.activations import gelu
+from vitjax.layers.mlp import activated_product
 
 
 def plain(q: Any, k: Any, v: Any, bias: Any, mask: Any) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.routing import (
     Router,
     Routing,
@@ -26,8 +26,8 @@ from vitjax.attention.routing import (
     topk_routing,
 )
 from vitjax.layers.conv import depthwise_conv
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import pad_to_multiple
 
 
 def bilevel_routing_attention(

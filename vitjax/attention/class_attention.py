@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.layers.init import NORMAL, Init
 
 

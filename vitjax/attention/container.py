@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
-from vitjax.attention.full import merge_heads, project_heads
-from vitjax.layers.conv import depthwise_conv, require_map
+from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import require_map
 
 
 def balance(

@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.deformable_bias import KINDS, DisplacementBias
-from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.sampling import sample_groups
-from vitjax.layers.conv import depthwise_conv, require_map
+from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import require_map
 
 
 def deformable_attention(

@@ -16,13 +16,13 @@ from vitjax.attention.bi_level_routing import bilevel_routing_attention
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.deformable import deformable_attention
 from vitjax.attention.deformable_bias import DisplacementBias
-from vitjax.attention.full import merge_heads, project_heads
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.routing import Router, gather_regions, take_regions
 from vitjax.attention.sampling import sample_groups
 from vitjax.layers.conv import depthwise_conv
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import pad_to_multiple
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.windows import relative_bias_of_map
-from vitjax.kernels import cpu
-from vitjax.layers.conv import depthwise_conv, require_map
+from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import require_map
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_grid
 
@@ -81,68 +81,3 @@ class FullAttention(nn.Module):
             table = self.param("position_bias", self.param_init.table, shape)
         size = (2 * x.shape[1] - 1, 2 * x.shape[2] - 1)
         return relative_bias_of_map(resize_grid(jnp.asarray(table), size))
-
-
-def project_heads(
-    mixer: Any, x: Float[Array, "*B N C"], count: int, name: str, use_bias: bool | None = None
-) -> tuple[Array, ...]:
-    """`count` projections of x (q, k, v: 3) as `[*B, N, h, d]` each, in one matrix product.
-
-    Call it from the compact method of a mixer, which gives `num_heads`, `qkv_bias`, `param_init`
-    and `dtype`. The kernel is `[C, count, h, d]`, so that tensor parallelism can split it by heads.
-
-    Raises:
-      ValueError: the width is no multiple of the number of heads.
-    """
-    width, heads = x.shape[-1], mixer.num_heads
-    bias: bool = mixer.qkv_bias if use_bias is None else use_bias
-    if width % heads:
-        fits = [h for h in range(1, min(width, 4 * heads) + 1) if width % h == 0]
-        raise ValueError(
-            f"{type(mixer).__name__}: a width of {width} cannot be split into {heads} heads; "
-            f"num_heads must divide "
-            f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
-        )
-    sizes = (count, heads, width // heads)
-    return Projections(sizes, bias, mixer.param_init, mixer.dtype, name=name)(x)
-
-
-class Projections(nn.Module):
-    """Several linear maps of x as one product, `nn.DenseGeneral(sizes)` cut along its first axis.
-
-    The biases are added after the cut: each one's gradient is then summed where that of its part is
-    computed, and not from memory. Each map is initialised as a layer of its own.
-
-    Attributes:
-      sizes: (number of maps, heads, head width).
-    """
-
-    sizes: tuple[int, int, int]
-    use_bias: bool
-    param_init: Init
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*B N C"]) -> tuple[Float[Array, "*B N h d"], ...]:
-        width, (_, heads, head_width) = x.shape[-1], self.sizes
-        init = self.param_init.dense(width, heads * head_width)
-        kernel = self.param("kernel", init["kernel_init"], (width, *self.sizes), jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", init["bias_init"], self.sizes, jnp.float32)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = cpu.keep(jnp.einsum("...nc,cthd->...nthd", cpu.keep(x), kernel))
-        parts = enumerate(cpu.cut(y))
-        return tuple(part if bias is None else part + bias[i] for i, part in parts)
-
-
-def merge_heads(
-    mixer: Any, x: Float[Array, "*B h d"], train: bool, name: str = "proj"
-) -> Float[Array, "*B C"]:
-    """Concatenates the heads and projects them, with the mixer's `drop_rate`."""
-    x = x.reshape(*x.shape[:-2], -1)
-    width = x.shape[-1]
-    init = mixer.param_init.dense(width, width)
-    options = dict(dtype=mixer.dtype, dot_general=cpu.dot_general)
-    x = nn.Dense(width, **init, **options, name=name)(x)
-    return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.windows import window_merge, window_partition
-from vitjax.layers.conv import require_map
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import pad_to_multiple, require_map
 
 
 def neighborhood_attention(

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.sampling import reference_points
 from vitjax.kernels.depthwise import depthwise_conv_general_dilated
+from vitjax.layers.activations import gelu
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.mlp import gelu
 from vitjax.layers.norm import layer_norm
 
 

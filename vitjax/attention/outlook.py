@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vitjax.attention.full import merge_heads, project_heads
-from vitjax.layers.conv import require_map
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import require_map
 
 
 def outlook_attention(

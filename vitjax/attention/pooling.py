@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vitjax.layers.conv import require_map
+from vitjax.layers.maps import require_map
 
 
 def pooling(x: Float[Array, "B H W C"], *, pool_size: int) -> Float[Array, "B H W C"]:

@@ -37,7 +37,7 @@ def region_partition(x: Float[Array, "B H W *C"], n_win: int) -> Float[Array, "B
     if height % n_win or width % n_win:
         raise ValueError(
             f"A map of {height}×{width} cannot be cut into {n_win}×{n_win} regions: each side must "
-            f"be a multiple; pad the map first (vitjax.layers.downsample.pad_to_multiple) or "
+            f"be a multiple; pad the map first (vitjax.layers.maps.pad_to_multiple) or "
             f"choose another n_win."
         )
     x = x.reshape(batch, n_win, height // n_win, n_win, width // n_win, *rest)

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.full import merge_heads, project_heads
-from vitjax.layers.conv import require_map
+from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.layers.activations import gelu
 from vitjax.layers.downsample import ConvNorm
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.mlp import gelu
+from vitjax.layers.maps import require_map
 from vitjax.layers.norm import layer_norm
 
 

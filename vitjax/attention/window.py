@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.windows import (
     relative_bias,
     shift_map,
@@ -17,8 +17,8 @@ from vitjax.attention.windows import (
     window_merge,
     window_partition,
 )
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import pad_to_multiple
 
 
 def window_attention(

@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
-from vitjax.attention.full import merge_heads, project_heads
+from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.window import window_attention, window_shift
 from vitjax.attention.windows import relative_bias
-from vitjax.layers.conv import require_map
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import pad_to_multiple, require_map
 
 MAX_SCALE = 100.0
 """1/τ of eq. 2 is at most this: the paper's τ ≥ 0.01."""

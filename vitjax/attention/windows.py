@@ -19,7 +19,7 @@ def window_partition(x: Float[Array, "B H W *S"], window_size: int) -> Float[Arr
     if height % window_size or width % window_size:
         raise ValueError(
             f"A map of {height}×{width} cannot be cut into windows of {window_size}×{window_size}: "
-            f"each side must be a multiple; pad the map first (vitjax.layers.downsample."
+            f"each side must be a multiple; pad the map first (vitjax.layers.maps."
             f"pad_to_multiple) or choose another window_size."
         )
     rows, columns = height // window_size, width // window_size

@@ -1,6 +1,4 @@
-"""Maps: what takes no sequence says so, and the depthwise convolution of position encodings, local
-terms and convolutional MLPs.
-"""
+"""The depthwise convolution of position encodings, local terms and convolutional MLPs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,19 +8,7 @@ from jaxtyping import Array, Float
 
 from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.init import NORMAL, Init
-
-
-def require_map(x: Array) -> None:
-    """Raises ValueError unless x is `[B, H, W, C]`.
-
-    A convolution would take a sequence `[B, N, C]` for one map, and mix the batch.
-    """
-    if x.ndim != 4:
-        raise ValueError(
-            f"A map [B, H, W, C] is needed here, and this is a sequence of shape {x.shape}; choose "
-            "a token mixer that takes sequences ('full'), or a model whose blocks see maps; a "
-            "ViT's do without class token and registers (pool='gap')."
-        )
+from vitjax.layers.maps import require_map
 
 
 def depthwise_conv(

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.layers.conv import require_map
+from vitjax.layers.activations import gelu
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.mlp import gelu
+from vitjax.layers.maps import pad_to_multiple
 from vitjax.layers.norm import batch_norm, layer_norm, normalize
 from vitjax.layers.spec import Spec
 
@@ -105,10 +104,3 @@ class PatchMerging(nn.Module):
         init = self.param_init.dense(4 * channels, self.width)
         reduce = nn.Dense(self.width, use_bias=False, **init, dtype=self.dtype, name="reduction")
         return norm(reduce(x)) if self.post_norm else reduce(norm(x))
-
-
-def pad_to_multiple(x: Float[Array, "B H W C"], multiple: int) -> Float[Array, "B h w C"]:
-    """Zeros at the right and bottom until both sides are multiples; the same array if they are."""
-    require_map(x)
-    bottom, right = (-side % multiple for side in x.shape[1:3])
-    return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x

@@ -1,53 +1,16 @@
 """The MLPs of the blocks: features to features of the same shape."""
 
-import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.kernels import cpu
-from vitjax.kernels.platform import platform_dependent
+from vitjax.layers.activations import gelu
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
-
-
-def gelu(x: Array) -> Array:
-    """The exact GELU (with erf): the tanh form moves logits by up to 7e-3.
-
-    In 32 bits on CPUs too it is computed with one erf, and only x is kept, outside of scans.
-    """
-    if x.dtype.itemsize == 2:
-        return gelu_once(x)
-    return platform_dependent(x, cpu=gelu_once, default=partial(jax.nn.gelu, approximate=False))
-
-
-@jax.custom_vjp
-def gelu_once(x: Array) -> Array:
-    """The exact GELU with one erf, in 32 bits at least; only x is kept."""
-    return (x * _normal_cdf(x)).astype(x.dtype)
-
-
-def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
-    # The barrier keeps XLA from keeping the forward pass's erf, as large as x.
-    x = _widened(jax.lax.optimization_barrier(x))
-    density = jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
-    return ((grad * (_normal_cdf(x) + x * density)).astype(grad.dtype),)
-
-
-def _normal_cdf(x: Array) -> Array:
-    return 0.5 + 0.5 * jax.lax.erf(_widened(x) * 0.5**0.5)
-
-
-def _widened(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-gelu_once.defvjp(lambda x: (gelu_once(x), x), _gelu_backward)
 
 
 def activated_product(act: Callable[[Array], Array]) -> Callable[..., Array]:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.layers.resnet import ResNet, group_norm
+from vitjax.models.resnet import ResNet, group_norm
 
 VARIANTS = {
     "r50x1": dict(depths=(3, 4, 6, 3), width_factor=1),

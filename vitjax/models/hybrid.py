@@ -13,12 +13,12 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vitjax.layers.downsample import pad_to_multiple
 from vitjax.layers.init import Init
-from vitjax.layers.resnet import ResNet, ResNetRoot
+from vitjax.layers.maps import pad_to_multiple
 from vitjax.layers.spec import spec
 from vitjax.models import vit
 from vitjax.models.encoder import VIT_INIT
+from vitjax.models.resnet import ResNet, ResNetRoot
 
 
 class ResNetEmbed(nn.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.layers.resnet import ResNet, ResNetRoot, StdConv, standardize
+from vitjax.models.resnet import ResNet, ResNetRoot, StdConv, standardize
 
 
 def test_standardised_kernels_have_mean_0_and_variance_1_per_output() -> None:
