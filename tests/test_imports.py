@@ -106,3 +106,34 @@ def test_importing_vitjax_is_light() -> None:
         assert not heavy
         best = min(best, float(seconds))
     assert best < 0.3
+
+
+def module_level(path: pathlib.Path) -> set[str]:
+    """Modules of vitjax that a file imports when it is imported itself."""
+    known = {module_name(p) for p in FILES}
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vitjax"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+    return found
+
+
+def module_name(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module_name(path): module_level(path) for path in FILES}
+    assert graph["vitjax.training"] >= {"vitjax.task", "vitjax.train.loop", "vitjax.tasks"}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' → '.join((*way[way.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(graph.get(name, ())):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())

@@ -26,7 +26,7 @@ class Collective(NamedTuple):
     kind: str
     axes: tuple[str, ...]
     group: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     bytes: int
 
     def seconds(self, links: float) -> float:
