@@ -5,6 +5,7 @@ import logging
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -233,7 +234,8 @@ def results(workdir: pathlib.Path, config: Any, monitor: str, begin: float) -> s
 
 
 def quiet_libraries() -> None:
-    """Silence what Orbax logs, with a traceback, of errors that it raises besides."""
+    """Silence what Orbax says, with tracebacks, of errors that it raises besides."""
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     sys.unraisablehook = without_late_failures(sys.unraisablehook)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

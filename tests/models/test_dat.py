@@ -123,7 +123,8 @@ def test_every_part_has_a_name_in_the_checkpoints():
 @pytest.mark.parametrize("case", DEPTHS)
 def test_tables_of_another_image_and_window_size_are_resized(case):
     name = "dat_pp_tiny" if "pp" in case else "dat_tiny"
-    options = dict(image_size=(96, 160), window_size=5, neighborhood_size=5)
+    local = "window_size" if name == "dat_tiny" else "neighborhood_size"
+    options = {"image_size": (96, 160), local: 5}
     params = weights.from_torch(name, golden_weights(case), **options)["params"]
     mixers = [params["stage_2"][f"block_{i}"]["mixer"] for i in (0, 1)]
     assert mixers[1]["bias"]["table"].shape[1:] == (11, 19)

@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from vitjax.train.config import CADENCE, FREE, ConfigError, flat_config, read_config
+from vitjax.train.config import CADENCE, DEFAULTS, FREE, ConfigError, flat_config, read_config
 
 
-def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any]) -> None:
+def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any] = DEFAULTS) -> None:
     """Compare with the config that the work folder was started with.
 
     Args:
@@ -41,7 +41,7 @@ def claim_workdir(
     workdir: pathlib.Path,
     class_names: Sequence[str],
     data: Mapping[str, Mapping[str, Any]],
-    defaults: Mapping[str, Any],
+    defaults: Mapping[str, Any] = DEFAULTS,
 ) -> IO[str]:
     """Makes the work folder, or finds in it the same run; it then holds config, classes and data.
 
