@@ -18,7 +18,7 @@ from vitjax.layers.pixels import normalize_pixels
 from vitjax.models import create_model, from_config
 from vitjax.train import sharding
 from vitjax.train.checkpoint import SavedSteps
-from vitjax.train.config import DEFAULTS, read_config
+from vitjax.train.config import DEFAULTS, read_run_config
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """How published weights want their images; a run says so itself."""
@@ -79,7 +79,7 @@ def open_run(folder: pathlib.Path | str) -> Run:
             f"training was given."
         )
     config = ConfigDict(DEFAULTS)
-    config.update(ConfigDict(read_config(path)))
+    config.update(ConfigDict(read_run_config(path)))
     classes = tuple(json.loads((folder / "classes.json").read_text()))
     data = folder / "data.json"
     facts = json.loads(data.read_text()).get("training", {}) if data.is_file() else {}

@@ -16,7 +16,7 @@ from vitjax.console import clock, progress, show, table
 from vitjax.data import pipeline
 from vitjax.data.sets import MAIN, Data, open_data
 from vitjax.data.transforms.augment import evaluation, parse_augmentation
-from vitjax.models import from_config, model_options, read_config
+from vitjax.models import from_config, model_arguments, model_options
 from vitjax.task import Task
 from vitjax.tasks import task_from_config, task_options
 from vitjax.train import config as configs
@@ -145,7 +145,7 @@ class Feed(NamedTuple):
 def check(config: Any) -> None:
     """Refuse what is wrong with a config by itself, before any data is opened."""
     configs.check(config)
-    configs.check_choice(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
+    configs.check_field(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
     parse_augmentation(config.data.augment)
     evaluation(config.data.eval_crop, config.data.interpolation)
 
@@ -180,7 +180,7 @@ def initial_state(config: Any, program: Program, task: Task, classes: int, key: 
         return state
     from vitjax.weights.load import load_pretrained  # only such a run pays for it
 
-    name, options = read_config(config.model.to_dict(), config.data.image_size)
+    name, options = model_arguments(config.model.to_dict(), config.data.image_size)
     _, weights = load_pretrained(name, config.init, classes, **options)
     return with_variables(state, weights)
 

@@ -38,11 +38,11 @@ def test_values_and_gradients(bias_shape: tuple[int, ...] | None, masked: bool) 
 
     exact = [None if x is None else x.astype(jnp.float32) for x in half]
     expected, pull = jax.vjp(lambda *a: plain(*a, mask), *exact[:4])
-    found, pull_16 = jax.vjp(fast, *half[:4])
+    found, pull_half = jax.vjp(fast, *half[:4])
     assert found.dtype == jnp.bfloat16
     close(expected, found)
     for a, b in zip(
-        jax.tree.leaves(pull(exact[4])), jax.tree.leaves(pull_16(half[4])), strict=True
+        jax.tree.leaves(pull(exact[4])), jax.tree.leaves(pull_half(half[4])), strict=True
     ):
         close(a, b)
 

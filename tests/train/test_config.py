@@ -7,7 +7,7 @@ import pytest
 from vitjax.train.config import (
     ConfigError,
     check_batches,
-    check_choice,
+    check_field,
     count_steps,
 )
 from vitjax.training import load_config
@@ -117,7 +117,7 @@ def test_the_length_is_given_once(file: str) -> None:
 
 def test_choices_and_batches_are_checked(file: str) -> None:
     with pytest.raises(ConfigError, match=r"config.loss.name='sofmax'; did you mean 'softmax'"):
-        check_choice(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
+        check_field(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
     check_batches(load(file, data__batch_size="24", optimizer__accumulate="3"), 8)
     with pytest.raises(
         ConfigError,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vitjax.train.checkpoint import SavedSteps
-from vitjax.train.processes import ProcessError, call_roll, exchange, from_lead, start
+from vitjax.train.processes import ProcessError, exchange, from_lead, start, wait_for_processes
 from vitjax.train.state import named_leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -189,7 +189,7 @@ def test_another_config_in_one_process_is_caught_before_the_first_step(
 def roll(port: int, me: int, seconds: float) -> subprocess.Popen:
     code = (
         "from vitjax.train.processes import *\n"
-        f"try: call_roll('localhost', {port}, 4, {me}, {seconds}); print('all here')\n"
+        f"try: wait_for_processes('localhost', {port}, 4, {me}, {seconds}); print('all here')\n"
         "except ProcessError as error: print(error)"
     )
     return subprocess.Popen(
@@ -210,7 +210,7 @@ def test_who_does_not_come_is_named() -> None:
 def test_a_first_process_that_does_not_answer() -> None:
     port = free_port()
     with pytest.raises(ProcessError, match=f"Process 0 did not answer at localhost:{port} within"):
-        call_roll("localhost", port, 2, 1, 0.5)
+        wait_for_processes("localhost", port, 2, 1, 0.5)
 
 
 def test_one_process_needs_nobody() -> None:

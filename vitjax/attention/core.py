@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vitjax.kernels import cpu
-from vitjax.kernels.attention import attention_16
+from vitjax.kernels.attention import attention_half
 
 
 def attention_weights(
@@ -61,13 +61,13 @@ def dot_product_attention(
 ) -> Float[Array, "*B N h e"]:
     """Attention of N queries to M keys; see `attention_weights` for bias, mask and scale.
 
-    In 16 bits `attention_16` computes it, in less memory.
+    In 16 bits `attention_half` computes it, in less memory.
     """
     if q.dtype == k.dtype == v.dtype and q.dtype.itemsize == 2:
         q *= jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, q.dtype)
         bias = None if bias is None else jnp.atleast_2d(bias)
         mask = None if mask is None else jnp.atleast_2d(mask)
-        return attention_16(q, k, v, bias, mask)
+        return attention_half(q, k, v, bias, mask)
     return weighted_sum(attention_weights(q, k, bias=bias, mask=mask, scale=scale), v)
 
 

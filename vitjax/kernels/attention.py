@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 
 @jax.custom_vjp
-def attention_16(
+def attention_half(
     q: Float[Array, "*B N h d"],
     k: Float[Array, "*B M h d"],
     v: Float[Array, "*B M h e"],
@@ -71,7 +71,7 @@ def _backward(kept: tuple[Any, ...], grad: Array) -> tuple[Any, ...]:
     return dq, dk, dv, d_bias, None
 
 
-attention_16.defvjp(_forward, _backward)
+attention_half.defvjp(_forward, _backward)
 
 
 def _logits(q: Array, k: Array, bias: Any, mask: Any, factor: float) -> Float[Array, "*B h M N"]:

@@ -117,11 +117,11 @@ def _check_taken(name: str, key: str, value: Any, mixer: str, model: Any, withou
 
 def from_config(config: Mapping[str, Any], num_classes: int, image_size: int) -> nn.Module:
     """The model of a run's config: `name`, `dtype`, and hyperparameters by their names."""
-    name, options = read_config(config, image_size)
+    name, options = model_arguments(config, image_size)
     return create_model(name, num_classes, **options)
 
 
-def read_config(config: Mapping[str, Any], image_size: int) -> tuple[str, dict[str, Any]]:
+def model_arguments(config: Mapping[str, Any], image_size: int) -> tuple[str, dict[str, Any]]:
     """Name and hyperparameters of a run's config, as `create_model` takes them.
 
     Args:

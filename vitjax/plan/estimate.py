@@ -7,7 +7,7 @@ reached, nor the links. What is printed is an estimate and a calibrated range, n
 from typing import Any, NamedTuple
 
 from vitjax.plan.collectives import Collective
-from vitjax.plan.hlo import FREE, Program, moved_bytes, product_flops
+from vitjax.plan.hlo import NO_COST, Program, moved_bytes, product_flops
 from vitjax.plan.topology import Topology
 
 
@@ -126,7 +126,7 @@ def _roofline(
     body = program.computations[computation]
     flops = size = seconds = 0.0
     for i in body.values():
-        if i.opcode in FREE or i.opcode == "while" or i.opcode.endswith(("-start", "-done")):
+        if i.opcode in NO_COST or i.opcode == "while" or i.opcode.endswith(("-start", "-done")):
             continue
         moved = moved_bytes(program, computation, i)
         work = product_flops(program, computation, i)

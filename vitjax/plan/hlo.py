@@ -11,7 +11,7 @@ BYTES = {
     **dict.fromkeys(("f64", "s64", "u64", "c64"), 8),
 }
 ARRAY = re.compile(r"\b(pred|bf16|f8e\w+|[suf]\d+|c64)\[([\d,]*)\](?:\{([^}]*)\})?")
-FREE = frozenset(
+NO_COST = frozenset(
     [
         "parameter",
         "constant",

@@ -270,7 +270,7 @@ def _article(kind: type) -> str:
     return names.get(kind, f"a {kind.__name__}")
 
 
-def check_choice(config: Any, key: str, allowed: Collection[str]) -> None:
+def check_field(config: Any, key: str, allowed: Collection[str]) -> None:
     """Raises a ConfigError if a field is none of the allowed words."""
     value = _flatten(config.to_dict())[key]
     if value not in allowed:
@@ -289,10 +289,10 @@ def check(config: Any) -> None:
         "model.dtype": ("float32", "bfloat16"),
         "on_divergence.action": ACTIONS,
     }.items():
-        check_choice(config, key, allowed)
+        check_field(config, key, allowed)
 
 
-def read_config(path: pathlib.Path) -> dict[str, Any]:
+def read_run_config(path: pathlib.Path) -> dict[str, Any]:
     """The config of a run that was started before."""
     return json.loads(path.read_text())
 

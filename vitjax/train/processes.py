@@ -55,7 +55,7 @@ def start(
             "--coordinator=10.0.0.1:8476 --num_processes=4 --process_id=0, with another id, from "
             "0 to 3, for each."
         )
-    call_roll(host, int(port), num_processes, process_id, wait_seconds)
+    wait_for_processes(host, int(port), num_processes, process_id, wait_seconds)
     jax.distributed.initialize(
         coordinator, num_processes, process_id, initialization_timeout=wait_seconds
     )
@@ -74,7 +74,7 @@ def _in_cluster() -> bool:
     )
 
 
-def call_roll(host: str, port: int, count: int, me: int, seconds: float) -> None:
+def wait_for_processes(host: str, port: int, count: int, me: int, seconds: float) -> None:
     """Returns once all processes are there. Process 0 listens at the coordinator's port until then.
 
     jax waits too, but it ends the process from within when time is up, and does not say for whom.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from vitjax.train.config import CADENCE, DEFAULTS, FREE, ConfigError, flat_config, read_config
+from vitjax.train.config import CADENCE, DEFAULTS, FREE, ConfigError, flat_config, read_run_config
 
 
 def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any] = DEFAULTS) -> None:
@@ -22,7 +22,7 @@ def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any] 
       ConfigError: names the fields that differ, with both values.
     """
     here = flat_config(config)
-    there = {**flat_config(defaults), **flat_config(read_config(path))}
+    there = {**flat_config(defaults), **flat_config(read_run_config(path))}
     free = set(FREE) - set(CADENCE if config.on_divergence.action == "rollback" else ())
     differing = [
         f"{key} (there {there.get(key, 'unset')!r}, now {here.get(key, 'unset')!r})"
