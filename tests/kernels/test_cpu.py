@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vitjax
-from vitjax.attention import core, full, offsets
+from vitjax.attention import core, offsets, projections
 from vitjax.kernels import cpu
 from vitjax.kernels.depthwise import LAYOUT, depthwise_conv_general_dilated
 from vitjax.layers import conv, mlp, norm
@@ -167,7 +167,7 @@ def test_programs_for_tpus_have_the_operations_of_the_plain_forms(
     monkeypatch.setattr(offsets, "depthwise_conv_general_dilated", plain)
     monkeypatch.setattr(norm, "LayerNorm", nn.LayerNorm)
     monkeypatch.setattr(mlp, "gelu", plain_gelu)
-    for module in (core, full, mlp):
+    for module in (core, projections, mlp):
         monkeypatch.setattr(module, "cpu", Plain)
     assert tpu_operations(name, options) == ours
 

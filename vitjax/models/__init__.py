@@ -24,37 +24,28 @@ from vitjax.models import (
     vit,
     volo,
 )
-from vitjax.models.bit import BiT
-from vitjax.models.deit import DistilledDeiT
+from vitjax.models.family import Family
 from vitjax.models.vit import ViT
 from vitjax.names import unknown
 
-MODELS: dict[str, Spec] = {
-    **{
-        f"vit_{size}{patch}{suffix}": spec(ViT, patch_size=patch, **vit.VARIANTS[size], **extra)
-        for size, patches in vit.PATCH_SIZES.items()
-        for patch in patches
-        for suffix, extra in (("", {}), ("_reg4", vit.REGISTERS))
-    },
-    **{
-        f"deit_{v}{suffix}": spec(factory, **kw)
-        for factory, suffix in ((ViT, ""), (DistilledDeiT, "_distilled"))
-        for v, kw in deit.VARIANTS.items()
-    },
-    **{v: spec(ViT, **kw) for v, kw in hybrid.VARIANTS.items()},
-    **{f"bit_{v}": spec(BiT, **kw) for v, kw in bit.VARIANTS.items()},
-    **{f"swin_{v}": spec(swin.swin, **kw) for v, kw in swin.VARIANTS.items()},
-    **{f"swinv2_{v}": spec(swinv2.swinv2, **kw) for v, kw in swinv2.VARIANTS.items()},
-    **{f"biformer_{v}": spec(biformer.biformer, **kw) for v, kw in biformer.VARIANTS.items()},
-    **{
-        f"debiformer_{v}": spec(debiformer.debiformer, **kw)
-        for v, kw in debiformer.VARIANTS.items()
-    },
-    **{f"dat_{v}": spec(dat.dat, **kw) for v, kw in dat.VARIANTS.items()},
-    **{f"pvt_{v}": spec(pvt.pvt, **kw) for v, kw in pvt.VARIANTS.items()},
-    **{f"pvt_v2_{v}": spec(pvt_v2.pvt_v2, **kw) for v, kw in pvt_v2.VARIANTS.items()},
-    **{f"volo_{v}": spec(volo.volo, **kw) for v, kw in volo.VARIANTS.items()},
-}
+FAMILIES: tuple[Family, ...] = (
+    vit.FAMILY,
+    hybrid.FAMILY,
+    bit.FAMILY,
+    deit.FAMILY,
+    swin.FAMILY,
+    swinv2.FAMILY,
+    pvt.FAMILY,
+    pvt_v2.FAMILY,
+    dat.FAMILY,
+    dat.FAMILY_PP,
+    biformer.FAMILY,
+    debiformer.FAMILY,
+    volo.FAMILY,
+)
+"""All families; the menu, the tables of weights and docs/models.md come from them."""
+
+MODELS: dict[str, Spec] = {name: s for family in FAMILIES for name, s in family.models.items()}
 """Name → factory with the variant's hyperparameters."""
 
 

@@ -22,6 +22,7 @@ from vitjax.layers.init import NORMAL
 from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.spec import spec
+from vitjax.models.family import Family
 from vitjax.models.pyramid import Block, Pyramid
 
 VARIANTS = {
@@ -101,3 +102,17 @@ def biformer(
         stem, downsample, block, norm, num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    models={f"biformer_{v}": spec(biformer, **kw) for v, kw in VARIANTS.items()},
+    weights={biformer: "biformer"},
+    paper="[BiFormer](https://arxiv.org/abs/2303.08810)",
+    code="rayleizhu/BiFormer, MIT",
+    source="the repository's README",
+    golden="tiny: logits, stages, gradients, routed regions",
+    published={
+            "biformer_tiny": (13.1, 2.2, 81.4, ""), "biformer_small": (25.5, 4.5, 83.8, ""),
+            "biformer_base": (56.8, 9.8, 84.3, ""), "biformer_stl": (28.4, 4.6, 82.7, ""),
+        },
+)  # fmt: skip

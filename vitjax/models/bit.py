@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.layers.spec import spec
+from vitjax.models.family import JFT, Family
 from vitjax.models.resnet import ResNet, group_norm
 
 VARIANTS = {
@@ -73,3 +75,14 @@ class BiT(nn.Module):
         """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
         x = jnp.mean(self.head_features(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x
+
+
+FAMILY = Family(
+    models={f"bit_{v}": spec(BiT, **kw) for v, kw in VARIANTS.items()},
+    weights={BiT: "bit"},
+    paper="[BiT](https://arxiv.org/abs/1912.11370)",
+    code="google-research/big_transfer, Apache-2.0",
+    source="BiT paper, table 1",
+    golden="none: the block is compared with its formula",
+    published={"bit_r152x4": (None, None, 87.54, JFT)},
+)  # fmt: skip

@@ -20,6 +20,7 @@ from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
+from vitjax.models.family import Family
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WINDOWS = "window | window(shift=4)"
@@ -134,3 +135,31 @@ def dat(
         norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
         remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    models={f"dat_{v}": spec(dat, **kw) for v, kw in VARIANTS.items() if not v.startswith("pp_")},
+    weights={dat: "dat"},
+    paper="[DAT](https://arxiv.org/abs/2201.00520)",
+    code="LeapLabTHU/DAT, Apache-2.0",
+    source="the paper, table 2",
+    golden="tiny: logits, stages, gradients",
+    published={
+            "dat_tiny": (29, 4.6, 82.0, ""), "dat_small": (50, 9.0, 83.7, ""),
+            "dat_base": (88, 15.8, 84.0, ""),
+        },
+)  # fmt: skip
+
+
+FAMILY_PP = Family(
+    models={f"dat_{v}": spec(dat, **kw) for v, kw in VARIANTS.items() if v.startswith("pp_")},
+    weights={dat: "dat"},
+    paper="[DAT++](https://arxiv.org/abs/2309.01430)",
+    code="LeapLabTHU/DAT, Apache-2.0",
+    source="the paper, table 3",
+    golden="tiny: logits, stages, gradients",
+    published={
+            "dat_pp_tiny": (24, 4.3, 83.9, ""), "dat_pp_small": (53, 9.4, 84.6, ""),
+            "dat_pp_base": (93, 16.6, 84.9, ""),
+        },
+)  # fmt: skip

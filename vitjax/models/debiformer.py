@@ -27,6 +27,7 @@ from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import batch_norm
 from vitjax.layers.spec import spec
+from vitjax.models.family import Family
 from vitjax.models.pyramid import Block, Pyramid
 
 VARIANTS = {
@@ -107,3 +108,18 @@ def debiformer(
         drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat, scan=scan,
         param_init=INIT, dtype=dtype,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    models={f"debiformer_{v}": spec(debiformer, **kw) for v, kw in VARIANTS.items()},
+    weights={debiformer: "debiformer"},
+    paper="[DeBiFormer](https://arxiv.org/abs/2410.08582)",
+    code="maclong01/DeBiFormer, MIT",
+    source="the repository's README",
+    golden=("tiny: logits, stages, gradients, routed regions, of the released code with the two "
+        "slips mended that keep it from running"),
+    published={
+            "debiformer_tiny": (21.4, 2.6, 81.9, ""), "debiformer_small": (44, 5.4, 83.9, ""),
+            "debiformer_base": (77, 11.8, 84.4, "the README says 77 M, the code has 95.5 M"),
+        },
+)  # fmt: skip

@@ -8,6 +8,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vitjax.layers.init import NORMAL
+from vitjax.layers.spec import spec
+from vitjax.models.family import Family
 from vitjax.models.vit import VARIANTS as SIZES
 from vitjax.models.vit import ViT
 
@@ -59,3 +61,23 @@ class DistilledDeiT(ViT):
         """The mean of `class_and_distillation_logits`, as at inference."""
         labels, teacher = self.class_and_distillation_logits(images, train)
         return (labels + teacher) / 2
+
+
+FAMILY = Family(
+    models={
+        f"deit_{v}{suffix}": spec(factory, **kw)
+        for factory, suffix in ((ViT, ""), (DistilledDeiT, "_distilled"))
+        for v, kw in VARIANTS.items()
+    },
+    weights={ViT: "vit", DistilledDeiT: "deit"},
+    paper="[DeiT](https://arxiv.org/abs/2012.12877)",
+    code="facebookresearch/deit, Apache-2.0",
+    source="the repository's README",
+    golden="tiny, distilled: logits, stages, gradients",
+    published={
+            "deit_tiny": (5, None, 72.2, ""), "deit_small": (22, None, 79.9, ""),
+            "deit_base": (86, None, 81.8, ""), "deit_tiny_distilled": (6, None, 74.5, ""),
+            "deit_small_distilled": (22, None, 81.2, ""),
+            "deit_base_distilled": (87, None, 83.4, ""),
+        },
+)  # fmt: skip

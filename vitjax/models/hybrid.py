@@ -18,7 +18,9 @@ from vitjax.layers.maps import pad_to_multiple
 from vitjax.layers.spec import spec
 from vitjax.models import vit
 from vitjax.models.encoder import VIT_INIT
+from vitjax.models.family import Family
 from vitjax.models.resnet import ResNet, ResNetRoot
+from vitjax.models.vit import ViT
 
 
 class ResNetEmbed(nn.Module):
@@ -74,3 +76,18 @@ VARIANTS = {
     ),
 }
 """Hyperparameters of a `ViT` each."""
+
+
+FAMILY = Family(
+    models={name: spec(ViT, **kw) for name, kw in VARIANTS.items()},
+    weights={ViT: "vit"},
+    paper=("[ViT](https://arxiv.org/abs/2010.11929), section 4.1, and "
+        "[AugReg](https://arxiv.org/abs/2106.10270)"),
+    code="google-research/vision_transformer, Apache-2.0",
+    source="AugReg, table 2",
+    golden="`r_vit_ti16`, `r50_vit_b16`: logits, stages, gradients",
+    published={
+            "r_vit_ti16": (6.4, None, None, ""), "r26_vit_s32": (36.6, None, None, ""),
+            "r50_vit_l32": (330.0, None, None, ""),
+        },
+)  # fmt: skip

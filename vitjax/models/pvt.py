@@ -24,6 +24,7 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import Spec, fields, spec
+from vitjax.models.family import Family
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WIDTHS = dict(dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratio=(8.0, 8.0, 4.0, 4.0))
@@ -176,3 +177,17 @@ def reduce_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None) -> Mixer
     return tuple(
         tuple(reduce(m, ratio) for m in stage) for stage, ratio in zip(mixers, ratios, strict=True)
     )
+
+
+FAMILY = Family(
+    models={f"pvt_{v}": spec(pvt, **kw) for v, kw in VARIANTS.items()},
+    weights={pvt: "pvt"},
+    paper="[PVT](https://arxiv.org/abs/2102.12122)",
+    code="whai362/PVT, Apache-2.0",
+    source="the repository's README",
+    golden="tiny: logits, stages, gradients",
+    published={
+            "pvt_tiny": (13.2, 1.9, 75.1, ""), "pvt_small": (24.5, 3.8, 79.8, ""),
+            "pvt_medium": (44.2, 6.7, 81.2, ""), "pvt_large": (61.4, 9.8, 81.7, ""),
+        },
+)  # fmt: skip

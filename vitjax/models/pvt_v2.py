@@ -18,6 +18,7 @@ from vitjax.layers.init import Init, fan_out_normal
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
+from vitjax.models.family import Family
 from vitjax.models.pvt import reduce_mixers
 from vitjax.models.pyramid import Block, Pyramid
 
@@ -84,3 +85,20 @@ def pvt_v2(
         stage_norm=True, num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    models={f"pvt_v2_{v}": spec(pvt_v2, **kw) for v, kw in VARIANTS.items()},
+    weights={pvt_v2: "pvt_v2"},
+    paper="[PVT v2](https://arxiv.org/abs/2106.13797)",
+    code="whai362/PVT, Apache-2.0",
+    source="the repository's README; multiply-adds: the paper, table 1",
+    golden="b0: logits, stages, gradients",
+    published={
+            "pvt_v2_b0": (3.4, 0.6, 70.5, "the README says 3.4 M, the code has 3.67 M"),
+            "pvt_v2_b1": (13.1, 2.1, 78.7, "the README says 13.1 M, the code has 14.0 M"),
+            "pvt_v2_b2": (25.4, 4.0, 82.0, ""), "pvt_v2_b2_li": (22.6, 3.9, 82.1, ""),
+            "pvt_v2_b3": (45.2, 6.9, 83.1, ""), "pvt_v2_b4": (62.6, 10.1, 83.6, ""),
+            "pvt_v2_b5": (82.0, 11.8, 83.8, ""),
+        },
+)  # fmt: skip

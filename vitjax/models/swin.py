@@ -24,6 +24,7 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import Spec, spec
+from vitjax.models.family import I21K, Family
 from vitjax.models.pyramid import Block, Pyramid
 
 _SIZES = {
@@ -153,3 +154,18 @@ def window_geometry(
     return dict(
         map_size=maps, window_size=tuple(min(w, *m) for w, m in zip(windows, maps, strict=True))
     )
+
+
+FAMILY = Family(
+    models={f"swin_{v}": spec(swin, **kw) for v, kw in VARIANTS.items()},
+    weights={swin: "swin"},
+    paper="[Swin](https://arxiv.org/abs/2103.14030)",
+    code="microsoft/Swin-Transformer, MIT",
+    source="the repository's README",
+    golden="tiny: logits, stages, gradients",
+    published={
+            "swin_tiny": (28, 4.5, 81.2, ""), "swin_small": (50, 8.7, 83.2, ""),
+            "swin_base": (88, 15.4, 83.5, ""), "swin_base_384": (88, 47.1, 84.5, ""),
+            "swin_large": (197, 34.5, 86.3, I21K), "swin_large_384": (197, 103.9, 87.3, I21K),
+        },
+)  # fmt: skip

@@ -21,6 +21,7 @@ from vitjax.layers.downsample import PatchMerging
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
+from vitjax.models.family import I21K, Family
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 from vitjax.models.swin import INIT, SIZES, SwinStem, window_geometry
 
@@ -86,3 +87,20 @@ def swinv2(
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
         dtype=dtype,
     )  # fmt: skip
+
+
+FAMILY = Family(
+    models={f"swinv2_{v}": spec(swinv2, **kw) for v, kw in VARIANTS.items()},
+    weights={swinv2: "swinv2"},
+    paper="[Swin V2](https://arxiv.org/abs/2111.09883)",
+    code="microsoft/Swin-Transformer, MIT",
+    source="the paper, table 4 and appendix A",
+    golden="tiny, window 8: logits, stages, gradients",
+    published={
+            "swinv2_tiny_w8": (28, 5.9, 81.8, ""), "swinv2_small_w8": (50, 11.5, 83.7, ""),
+            "swinv2_base_w8": (88, 20.3, 84.2, ""), "swinv2_tiny_w16": (28, 6.6, 82.8, ""),
+            "swinv2_small_w16": (50, 12.6, 84.1, ""), "swinv2_base_w16": (88, 21.8, 84.6, ""),
+            "swinv2_large_w16": (197, 47.5, 86.9, I21K), "swinv2_base_w24": (88, 54.7, 87.1, I21K),
+            "swinv2_large_w24": (197, 115.4, 87.6, I21K),
+        },
+)  # fmt: skip

@@ -21,6 +21,7 @@ from vitjax.layers.patch_embed import PatchEmbed, patch_grid
 from vitjax.layers.position import place_tokens, resize_positions, sincos_2d
 from vitjax.layers.spec import Spec, spec
 from vitjax.models.encoder import Encoder
+from vitjax.models.family import I21K, Family
 from vitjax.names import check_choice
 
 VARIANTS = {
@@ -155,3 +156,26 @@ class ViT(Encoder):
         if self.representation_size:
             x = nn.tanh(self.representation(x))
         return self.head(x) if self.num_classes else x
+
+
+FAMILY = Family(
+    models={
+        f"vit_{size}{patch}{suffix}": spec(ViT, patch_size=patch, **VARIANTS[size], **extra)
+        for size, patches in PATCH_SIZES.items()
+        for patch in patches
+        for suffix, extra in (("", {}), ("_reg4", REGISTERS))
+    },
+    weights={ViT: "vit"},
+    paper=("[ViT](https://arxiv.org/abs/2010.11929), [Scaling](https://arxiv.org/abs/2106.04560), "
+        "[Registers](https://arxiv.org/abs/2309.16588)"),
+    code="google-research/vision_transformer, Apache-2.0",
+    source=("parameters: ViT paper, table 1, and Scaling, table 2; top-1: ViT paper, table 5, at "
+        "384 pixels (H/14 392), G/14: Scaling, table 1"),
+    golden="Ti/16 and B/32: logits, stages, gradients",
+    published={
+            "vit_b16": (86, None, 83.97, I21K), "vit_b32": (None, None, 81.28, I21K),
+            "vit_l16": (307, None, 85.15, I21K), "vit_l32": (None, None, 80.99, I21K),
+            "vit_h14": (632, None, 85.13, I21K), "vit_g14": (1011, None, None, ""),
+            "vit_G14": (1843, None, 90.45, "JFT-3B first, fine-tuned"),
+        },
+)  # fmt: skip

@@ -28,6 +28,7 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.position import resize_grid
 from vitjax.layers.spec import Spec, spec
+from vitjax.models.family import Family
 from vitjax.models.pyramid import Block, Pyramid
 
 _D2 = dict(dims=(256, 512, 512, 512), num_heads=(8, 16, 16, 16))
@@ -287,3 +288,18 @@ def position_grids(
     factor = 2 ** sum(halve[: where + 1])
     rows, columns = (max(1, -(-side // 2) // (patch_size // 2) // factor) for side in sides)
     return tuple((rows, columns) if i == where else None for i in range(len(halve)))
+
+
+FAMILY = Family(
+    models={f"volo_{v}": spec(volo, **kw) for v, kw in VARIANTS.items()},
+    weights={volo: "volo"},
+    paper="[VOLO](https://arxiv.org/abs/2106.13112)",
+    code="sail-sg/volo, Apache-2.0",
+    source="the repository's README; multiply-adds: the paper, table 1",
+    golden="d1: logits, stages, gradients",
+    published={
+            "volo_d1": (27, 6.8, 84.2, ""), "volo_d2": (59, 14.1, 85.2, ""),
+            "volo_d3": (86, 20.6, 85.4, ""), "volo_d4": (193, 43.8, 85.7, ""),
+            "volo_d5": (296, 69.0, 86.1, ""),
+        },
+)  # fmt: skip

@@ -2,6 +2,7 @@
 nothing of it.
 """
 
+import importlib
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,46 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from vitjax import models
 from vitjax.models import create_model, model_spec
-from vitjax.models.biformer import biformer as biformer_model
-from vitjax.models.bit import BiT
-from vitjax.models.dat import dat as dat_model
-from vitjax.models.debiformer import debiformer as debiformer_model
-from vitjax.models.deit import DistilledDeiT
 from vitjax.models.encoder import Encoder, stack_layers, unstack_layers
-from vitjax.models.pvt import pvt as pvt_model
-from vitjax.models.pvt_v2 import pvt_v2 as pvt_v2_model
-from vitjax.models.swin import swin as swin_model
-from vitjax.models.swinv2 import swinv2 as swinv2_model
-from vitjax.models.vit import ViT
-from vitjax.models.volo import volo as volo_model
-from vitjax.weights import (
-    biformer,
-    bit,
-    dat,
-    debiformer,
-    deit,
-    pvt,
-    pvt_v2,
-    swin,
-    swinv2,
-    table,
-    vit,
-    volo,
-)
+from vitjax.weights import table
 
 FAMILIES: dict[Any, Any] = {
-    ViT: vit,
-    DistilledDeiT: deit,
-    BiT: bit,
-    biformer_model: biformer,
-    dat_model: dat,
-    debiformer_model: debiformer,
-    swin_model: swin,
-    swinv2_model: swinv2,
-    pvt_model: pvt,
-    pvt_v2_model: pvt_v2,
-    volo_model: volo,
+    factory: importlib.import_module(f"vitjax.weights.{module}")
+    for family in models.FAMILIES
+    for factory, module in family.weights.items()
 }
 """Factory on the menu → module with TABLE, and where a family needs them IGNORE and
 `adapt(state_dict, model)`.

@@ -1,0 +1,33 @@
+"""What a family registers in its file: the menu, weights and docs/models.md read it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vitjax.layers.spec import Spec
+
+
+class Family(NamedTuple):
+    """Models of one paper, where they were published, and what holds ours against them.
+
+    Attributes:
+      models: name on the menu → factory with the variant's hyperparameters.
+      weights: factory → the module of `vitjax.weights` with its table of names.
+      paper: links, as docs/models.md has them.
+      code: the official code and its license.
+      source: of the published figures.
+      golden: what the tests compare with the official code's numbers.
+      published: name → (parameters in millions, multiply-adds in G, top-1 in %, remark); figures
+        that the source does not give are None.
+    """
+
+    models: Mapping[str, Spec]
+    weights: Mapping[Any, str]
+    paper: str
+    code: str
+    source: str
+    golden: str
+    published: Mapping[str, tuple[float | None, float | None, float | None, str]]
+
+
+I21K = "ImageNet-21k first, fine-tuned"
+JFT = "JFT-300M first, fine-tuned at higher resolution"
