@@ -118,8 +118,9 @@ def load_config(
       path: a Python file; what follows a colon is given to its `get_config`.
       overrides: "optimizer.weight_decay" → the text given on the command line. Another
         "model.name" than the file's takes that model as it is on the menu: the file's
-        hyperparameters are its own model's, and dropped with a warning. So are those of the file's
-        optimizer and schedule that another "optimizer.name" or "schedule.name" does not read.
+        hyperparameters are its own model's, and dropped with a warning. So are the sections of
+        another "task" than the file's, and fields of the file's optimizer and schedule that another
+        "optimizer.name" or "schedule.name" does not read.
       model_options: model name → its hyperparameters with their defaults; they are fields of
         `config.model` too.
       task_options: task name → its sections with their defaults.
@@ -128,8 +129,13 @@ def load_config(
       ConfigError: no such file, an unknown field (the nearest is named), or a value of wrong type.
     """
     file = _run_file(path)
-    task = overrides.get("task", file.get("task", DEFAULTS["task"]))
+    own = file.get("task", DEFAULTS["task"])
+    task = overrides.get("task", own)
     fields = {**DEFAULTS, **task_options(task)}
+    if task != own:  # the file's sections of its own task are none of this one's
+        foreign = {key for key in task_options(own) if key in file and key not in fields}
+        _warn_dropped(path, foreign, own, task)
+        file = {key: value for key, value in file.items() if key not in foreign}
     config: Any = ConfigDict(copy.deepcopy(fields))
     section = file.get("model", {})
     own = section.get("name", config.model.name)
