@@ -1,7 +1,9 @@
-"""A training run, from its config to its last checkpoint."""
+"""Training run, from its config to its last checkpoint."""
 
 import contextlib
+import dataclasses
 import logging
+import math
 import pathlib
 import sys
 import time
@@ -15,64 +17,105 @@ from vitjax.analysis import cost
 from vitjax.console import clock, progress, show, table
 from vitjax.data import pipeline
 from vitjax.data.sets import MAIN, Data, open_data
-from vitjax.data.transforms.augment import evaluation, parse_augmentation
-from vitjax.models import from_config, model_arguments, model_options
+from vitjax.data.source import class_labels
+from vitjax.data.transforms.augment import check_channels, evaluation, parse_augmentation
+from vitjax.data.transforms.crops import height_and_width
+from vitjax.models import model_options
+from vitjax.runs import published_pixels
 from vitjax.task import Task
-from vitjax.tasks import task_from_config, task_options
+from vitjax.tasks import task_config, task_from_config
 from vitjax.train import config as configs
 from vitjax.train import loop, processes, sharding, signals
 from vitjax.train.checkpoint import Checkpoints, without_late_failures
 from vitjax.train.compiler import keep_compiled
+from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import History
 from vitjax.train.evaluate import evaluate
+from vitjax.train.loggers import check_loggers, open_loggers
+from vitjax.train.optimizer import make_schedule
 from vitjax.train.profile import Profile
 from vitjax.train.program import Program, compile_program, with_frozen
-from vitjax.train.report import Report, plot_curves, read_metrics
+from vitjax.train.report import Report, plot_curves, read_metrics, write_by_class
 from vitjax.train.state import sha256, with_variables
-from vitjax.train.workdir import claim_workdir
+from vitjax.train.workdir import TEACHER, claim_workdir, read_extensions
 
 
-def load_config(path: str, overrides: Mapping[str, str]) -> Any:
-    """Resolve a run's config; see `vitjax.train.config.load_config`."""
-    return configs.load_config(path, overrides, model_options, task_options)
+def load_config(path: str, overrides: Mapping[str, str]) -> RunConfig:
+    """Resolve a run's config; see `vitjax.train.config.load_config`.
+
+    If `data.mean` and `data.std` are empty, they become those of the initial weights.
+    """
+    config = configs.load_config(path, overrides, model_options, task_config)
+    d = config.data
+    if d.mean and d.std:
+        return config
+    shown = published_pixels(config.model["name"], config.init)
+    d = dataclasses.replace(d, mean=d.mean or shown.mean, std=d.std or shown.std)
+    return dataclasses.replace(config, data=d)
 
 
-def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack, profile: str = "") -> int:
-    """Train as the config says, or go on; returns the exit code.
+def run(
+    config: RunConfig,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    profile: str = "",
+    extend: bool = False,
+    on_metrics: Callable[[dict[str, Any]], None] | None = None,
+) -> int:
+    """Start or resume the training run of a config, and return the exit code.
 
     Args:
-      stack: closes what it is given when the run ends.
+      stack: closes the resources of the run when it ends.
       profile: steps to trace, see `vitjax.train.profile`.
+      extend: make the existing run longer, see `vitjax.train.workdir.claim_workdir`.
+      on_metrics: called in the first process with each row of `metrics.jsonl`, once it is written:
+        {"step": 50, "split": "train", "loss": …}. An exception from it ends the run.
     """
     begin, kept = time.perf_counter(), keep_compiled()
     check(config)
     mesh = sharding.make_mesh(config.mesh)
     configs.check_batches(config, sharding.batch_parts(mesh))
-    data = open_data(config)
-    task = task_from_config(config, data.train.info)
-    data = data._replace(train=task.add_fields(data.train))
+    data = open_data(config.data, config.evals)
+    if config.data.sampling == "balanced":
+        class_labels(data.train)  # told what is missing before anything is begun
+    task = task_from_config(config, data.info)
+    evals = {name: task.add_eval_fields(source) for name, source in data.evals.items()}
+    data = Data(task.add_fields(data.train), evals)
     steps = configs.count_steps(config, len(data.train))
     trace = Profile(profile, workdir / "profile", steps)
     program = compile_program(config, task, mesh, steps)
-    checkpoints = claim(config, workdir, data, task, stack)
+    checkpoints = claim(config, workdir, data, task, stack, extend)
 
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=program.key.sharding)()
 
     def state_of(step: int) -> Any:
         if step:
             return with_frozen(checkpoints.restore_step(step, program.state), program, task)
-        return initial_state(config, program, task, len(data.train.info.classes), key)
+        return initial_state(config, program, task, key)
 
     found = checkpoints.restore(program.state)
     start, state = (found[0], with_frozen(found[1], program, task)) if found else (0, state_of(0))
     history = History(checkpoints.history(start) if start else None)
-    progress(summary(config, data, steps, mesh, f"{workdir}", start, kept), last=True)
+    progress(
+        summary(config, data, task, program, mesh, steps, f"{workdir}", start, kept), last=True
+    )
 
-    report = Report(workdir, start=start, steps=steps, batch_size=config.data.batch_size)
+    if extend:
+        progress(extension(config, workdir, start, program), last=True)
+
+    listeners = [*stack.enter_context(open_loggers(config, workdir, steps))]
+    listeners += [on_metrics] if on_metrics else []
+    report = Report(
+        workdir,
+        start=start,
+        steps=steps,
+        batch_size=config.data.batch_size,
+        listeners=listeners,
+    )
     stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
     for part in (watchdog, report, trace):
         stack.callback(part.close)
-    feed = Feed(config, data, task, program)
+    feed = Feed(workdir, config, data, task, program)
     if start < steps:
         with stop.listening():
             state = loop.train(
@@ -103,9 +146,10 @@ def run(config: Any, workdir: pathlib.Path, stack: contextlib.ExitStack, profile
 
 
 class Feed(NamedTuple):
-    """A run's batches, on the devices."""
+    """Batches of a run, on the devices."""
 
-    config: Any
+    workdir: pathlib.Path
+    config: RunConfig
     data: Data
     task: Task
     program: Program
@@ -115,13 +159,13 @@ class Feed(NamedTuple):
         d = self.config.data
         batches = pipeline.train_batches(
             self.data.train, kinds=self.task.kinds, batch_size=d.batch_size, augment=d.augment,
-            seed=self.config.seed, repeats=d.repeats, start_step=start,
+            seed=self.config.seed, repeats=d.repeats, sampling=d.sampling, start_step=start,
             **self._options(d.batch_size),
         )  # fmt: skip
         return sharding.to_devices(batches, self.program.batch_sharding, d.batch_size)
 
     def evaluate(self, state: Any, alive: Callable[[], None]) -> dict[str, dict[str, float]]:
-        """Measure a state on every evaluation."""
+        """Compute the metrics of a state on every evaluation."""
         return {name: self._evaluate(state, name, alive) for name in self.data.evals}
 
     def _evaluate(self, state: Any, name: str, alive: Callable[[], None]) -> dict[str, float]:
@@ -131,7 +175,11 @@ class Feed(NamedTuple):
             crop=d.eval_crop, interpolation=d.interpolation, **self._options(d.eval_batch_size),
         )  # fmt: skip
         placed = sharding.to_devices(batches, self.program.batch_sharding, d.eval_batch_size)
-        return evaluate(lambda b: self.program.eval_step(state, b), placed, self.task, alive)
+        step = int(jax.device_get(state.step))
+        return evaluate(
+            lambda b: self.program.eval_step(state, b), placed, self.task, alive,
+            tell=lambda by_class: write_by_class(self.workdir, name, step, by_class),
+        )  # fmt: skip
 
     def _options(self, batch_size: int) -> dict[str, Any]:
         d = self.config.data
@@ -142,65 +190,85 @@ class Feed(NamedTuple):
         )  # fmt: skip
 
 
-def check(config: Any) -> None:
-    """Refuse what is wrong with a config by itself, before any data is opened."""
+def check(config: RunConfig) -> None:
+    """Check the config itself, before any data is opened."""
     configs.check(config)
-    configs.check_field(config, "data.on_bad_image", pipeline.ON_BAD_IMAGE)
+    check_loggers(config)
+    configs.check_field("data.on_bad_image", config.data.on_bad_image, pipeline.ON_BAD_IMAGE)
+    pipeline.check_sampling(config.data.sampling, config.data.repeats)
     parse_augmentation(config.data.augment)
+    check_channels(config.data.augment, config.data.channels)
     evaluation(config.data.eval_crop, config.data.interpolation)
 
 
 def claim(
-    config: Any, workdir: pathlib.Path, data: Data, task: Task, stack: contextlib.ExitStack
+    config: RunConfig,
+    workdir: pathlib.Path,
+    data: Data,
+    task: Task,
+    stack: contextlib.ExitStack,
+    extend: bool = False,
 ) -> Checkpoints:
-    """Lock the work folder for this run, and open its checkpoints; all processes run the same."""
-    facts = data.facts()
+    """Lock the work folder, open its checkpoints, and check that all processes run the same."""
+    facts, frozen = data.facts(), "" if task.frozen is None else sha256(task.frozen)
+    if frozen:
+        facts[TEACHER] = {"fingerprint": frozen[:16], "images": 0}
     processes.check_same_everywhere(
         {**configs.flat_config(config), **processes.code_version(), "data": facts}
     )
-    classes, defaults = data.train.info.classes, {**configs.DEFAULTS, **task_options(config.task)}
+    classes = data.train.info.classes
     processes.on_lead(
-        lambda: (
-            stack.enter_context(claim_workdir(config, workdir, classes, facts, defaults)) and None
-        )
+        lambda: stack.enter_context(claim_workdir(config, workdir, classes, facts, extend)) and None
     )
     return Checkpoints(
         workdir / "checkpoints",
         keep=config.keep,
         monitor=task.monitor,
-        frozen="" if task.frozen is None else sha256(task.frozen),
+        frozen=frozen,
         regular=lambda step: loop.is_regular(config, step),
     )
 
 
-def initial_state(config: Any, program: Program, task: Task, classes: int, key: Any) -> Any:
-    """Draw the state from the seed; `config.init` replaces the model's weights."""
+def initial_state(config: RunConfig, program: Program, task: Task, key: Any) -> Any:
+    """Initialise the state from the seed; `config.init` replaces the model's weights."""
     state = with_frozen(program.init(key), program, task)
     if not config.init:
         return state
-    from vitjax.weights.load import load_pretrained  # only such a run pays for it
-
-    name, options = model_arguments(config.model.to_dict(), config.data.image_size)
-    _, weights = load_pretrained(name, config.init, classes, **options)
-    return with_variables(state, weights)
+    if task.load is None:
+        raise ValueError(
+            f"The task {config.task!r} cannot start from pretrained weights; remove config.init."
+        )
+    return with_variables(state, task.load(config.init))
 
 
 def summary(
-    config: Any, data: Data, steps: int, mesh: Any, folder: str, start: int, kept: str
+    config: RunConfig,
+    data: Data,
+    task: Task,
+    program: Program,
+    mesh: Any,
+    steps: int,
+    folder: str,
+    start: int,
+    kept: str,
 ) -> str:
-    """What is about to run, as a table."""
-    d, classes, size = config.data, len(data.train.info.classes), config.data.image_size
-    model = from_config(config.model.to_dict(), classes, size)
-    parameters, macs, _ = cost.trace(model, (1, size, size, 3))
+    """Format the summary of a run, as a table."""
+    d, classes = config.data, len(data.train.info.classes)
+    height, width = height_and_width(d.image_size)
+    state = program.state
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    macs = cost.per_sample(task.forward, state, program.batch_spec, program.key)
     rate = f"{config.optimizer.name}, {config.schedule.name} from {config.schedule.learning_rate:g}"
     epochs = steps * d.batch_size / len(data.train)
     tests = " and ".join(f"{len(source):,} {name}" for name, source in data.evals.items())
     rows = {
-        "model": f"{config.model.name}, {parameters:,} parameters, {config.model.dtype}",
+        "model": f"{config.model['name']}, {parameters:,} parameters, {config.model['dtype']}",
         "compute": f"{macs / 1e6:,.1f} M multiply-adds per image",
         "devices": sharding.describe(mesh),
         "data": f"{d.train}: {len(data.train):,} training and {tests} images, "
-        f"{classes} classes, {size}×{size} pixels",
+        + (f"{classes} classes, " if classes else "")
+        + f"{height}×{width} pixels"
+        + ("" if d.channels == 3 else f", channels: {d.channels}"),
         "schedule": f"{steps:,} steps of {d.batch_size} images ({epochs:.1f} epochs), {rate}",
         "folder": folder + (f", going on from step {start:,}" if start else ""),
         "compiled": f"programs are kept in {kept}",
@@ -208,8 +276,22 @@ def summary(
     return table(rows.items())
 
 
-def results(workdir: pathlib.Path, config: Any, monitor: str, begin: float) -> str:
-    """What came out, as a table; draws the curves, and says how to use the model."""
+def extension(config: RunConfig, workdir: pathlib.Path, start: int, program: Program) -> str:
+    """Describe what an extension of a run changes, and what it keeps."""
+    before, now = read_extensions(workdir)[-1]
+    old = make_schedule(config.schedule, before)
+    rate = (
+        f"at step {start:,} its learning rate is {float(program.schedule(start)):.3g}, and "
+        f"that of {before:,} has {float(old(start)):.3g}"
+    )
+    return (
+        f"Extended from {before:,} to {now:,} steps: the schedule is that of {now:,} steps, "
+        f"{rate}. Parameters, moments, averages and the place in the data are kept."
+    )
+
+
+def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float) -> str:
+    """Draw the curves, and format the results and the next command as a table."""
     rows = read_metrics(workdir / "metrics.jsonl")
     tests = [r for r in rows if r["split"] == MAIN]
     best = max(tests, key=lambda r: (r.get(monitor, -r["loss"]), r["step"]))
@@ -219,7 +301,7 @@ def results(workdir: pathlib.Path, config: Any, monitor: str, begin: float) -> s
         return f"step {row['step']}  {show({k: v for k, v in row.items() if k not in measured})}"
 
     others = {r["split"]: line(r) for r in rows if r["split"] in config.evals}  # the last of each
-    curves = plot_curves(workdir, f"{config.model.name} on {config.data.train}")
+    curves = plot_curves(workdir, f"{config.model['name']} on {config.data.train}")
     shown = {
         "last": line(tests[-1]),
         "best": line(best),
@@ -227,6 +309,7 @@ def results(workdir: pathlib.Path, config: Any, monitor: str, begin: float) -> s
         "time": f"{clock(time.perf_counter() - begin)} in this process",
         "curves": str(curves),
         "metrics": f"{workdir / 'metrics.jsonl'}, tensorboard --logdir={workdir / 'events'}",
+        **({"by class": f"{workdir / 'by_class'}"} if (workdir / "by_class").is_dir() else {}),
         "config": str(workdir / "config.json"),
         "use it": f"vitjax predict --workdir={workdir} photo.png",
     }
@@ -234,7 +317,7 @@ def results(workdir: pathlib.Path, config: Any, monitor: str, begin: float) -> s
 
 
 def quiet_libraries() -> None:
-    """Silence what Orbax says, with tracebacks, of errors that it raises besides."""
+    """Silence tracebacks that Orbax logs for errors that it also raises."""
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     sys.unraisablehook = without_late_failures(sys.unraisablehook)
     for name in ("absl", "asyncio"):

@@ -1,4 +1,4 @@
-"""The tasks: TASKS is the menu, `task_from_config` builds one from a run's config."""
+"""Menu of tasks (TASKS), and `task_from_config`, which builds one from a run's config."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,40 +6,58 @@ from typing import Any, NamedTuple
 from vitjax.data.source import DataInfo
 from vitjax.names import unknown
 from vitjax.task import Task
-from vitjax.tasks import classification
+from vitjax.tasks import classification, restoration, segmentation
+from vitjax.train.config import read
+from vitjax.train.defaults import RunConfig
 
 
 class TaskEntry(NamedTuple):
-    """A task on the menu.
+    """Entry of the menu of tasks.
 
     Attributes:
-      from_config: (config, info of the training data, abstract) → `Task`; abstract: with shapes in
-        place of arrays that would have to be read, for a plan.
-      config: its sections of a run's config, with their defaults.
+      from_config: (config, info of the training data, abstract) → `Task`; abstract: shapes replace
+        arrays that would be read from files, for a plan.
+      config: config class of its runs, with its sections.
+      classes: whether its data has classes.
     """
 
     from_config: Callable[[Any, DataInfo, bool], Task]
-    config: Mapping[str, Mapping[str, Any]]
+    config: type[RunConfig]
+    classes: bool = True
 
 
-TASKS = {"classification": TaskEntry(classification.from_config, classification.CONFIG)}
+TASKS = {
+    "classification": TaskEntry(classification.from_config, classification.ClassificationRun),
+    "restoration": TaskEntry(restoration.from_config, restoration.RestorationRun, classes=False),
+    "segmentation": TaskEntry(segmentation.from_config, segmentation.SegmentationRun),
+}
 """Name → task."""
 
 
-def task_from_config(config: Any, info: DataInfo, abstract: bool = False) -> Task:
-    """Build the task of a run: model, loss and measures; refuses what does not fit, by name.
+def task_from_config(config: RunConfig, info: DataInfo, abstract: bool = False) -> Task:
+    """Build the task of a run: model, loss and measures; errors name the field that does not fit.
 
     Args:
-      config: of the run, resolved.
-      info: of its training data.
+      config: resolved config of the run.
+      info: info of the training data.
       abstract: see `TaskEntry`.
     """
     return _entry(config.task).from_config(config, info, abstract)
 
 
-def task_options(name: str) -> Mapping[str, Mapping[str, Any]]:
-    """Give a task's sections of a run's config, with their defaults."""
+def task_config(name: str) -> type[RunConfig]:
+    """Return the config class of a task's runs."""
     return _entry(name).config
+
+
+def read_config(found: Mapping[str, Any]) -> RunConfig:
+    """Build a run's config, with the sections of its task, from nested dicts; see `config.read`."""
+    return read(task_config(found["task"]), found)
+
+
+def has_classes(name: str) -> bool:
+    """Return whether a task's data has classes."""
+    return _entry(name).classes
 
 
 def _entry(name: str) -> TaskEntry:

@@ -1,1 +1,1 @@
-"""The training system: one jitted, sharded step and one loop for every task."""
+"""Training system: one jitted, sharded step and one loop for every task."""

@@ -1,7 +1,7 @@
-"""Checkpoints: Orbax writes them, a fingerprint of every array tells whether they come back whole.
+"""Checkpoints, written by Orbax and verified by a checksum of every array.
 
-Orbax restores flipped bits and other dtypes without a word, so each save carries a checksum per
-array, computed on the devices, and each restore is held against it.
+Orbax restores flipped bits and other dtypes without an error. So each save stores a checksum per
+array, computed on the devices, and each restore is verified against it.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ log = logging.getLogger("vitjax")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or used."""
+    """Error: a checkpoint cannot be written or used."""
 
 
 def without_late_failures(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`sys.unraisablehook` without what tensorstore prints after a save that failed.
+    """Build a `sys.unraisablehook` that drops tensorstore's messages after a failed save.
 
-    The first write that fails ends the save, and this is reported; those that fail after it find
-    its event loop closed, and each would print a traceback.
+    The first failed write ends the save and is reported. Writes that fail later find the event
+    loop closed, and each would print a traceback.
     """
 
     def unraisablehook(it: Any) -> None:
@@ -46,14 +46,14 @@ def without_late_failures(hook: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 class SavedSteps:
-    """The checkpoints in a run's folder, for reading: nothing there is created or changed."""
+    """Read-only view of the checkpoints in a run's folder: it creates and changes nothing."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder.absolute()
         self._fingerprint = jax.jit(fingerprint)
 
     def steps(self) -> list[int]:
-        """List the steps with a checkpoint, in order; half-written and empty folders are none.
+        """List the steps with a checkpoint, in order, without half-written and empty folders.
 
         Raises:
           CheckpointError: an older version of this library wrote them.
@@ -70,17 +70,17 @@ class SavedSteps:
         )
 
     def best(self) -> tuple[int, dict[str, float]] | None:
-        """Step and metrics of the best evaluated checkpoint that is kept."""
+        """Return step and metrics of the best evaluated checkpoint that is kept."""
         manifests = [(step, self.manifest(step)) for step in self.steps()]
         rated = [(m["metrics"][m["monitor"]], step) for step, m in manifests if m["metrics"]]
         return (max(rated)[1], self.metrics(max(rated)[1])) if rated else None
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Give what was measured when the step was saved."""
+        """Read the metrics that were saved with the step."""
         return self.manifest(step)["metrics"]
 
     def history(self, step: int) -> dict[str, Any]:
-        """Give what `divergence.History` was when the step was saved."""
+        """Read the `divergence.History` that was saved with the step."""
         return self.manifest(step)["history"]
 
     def read(self, step: int | None = None) -> tuple[int, dict[str, Any]]:
@@ -89,10 +89,10 @@ class SavedSteps:
         They are `params`, `ema` (averaged, or None) and `collections`.
 
         Args:
-          step: None for the latest that is whole.
+          step: None for the latest intact checkpoint.
 
         Raises:
-          CheckpointError: there is none, or it is damaged.
+          CheckpointError: there is no such checkpoint, or it is damaged.
         """
         reasons = []
         for candidate in [step] if step is not None else reversed(self.steps()):
@@ -123,12 +123,11 @@ class SavedSteps:
         return {**found, "collections": {**found["collections"], **averages}}
 
     def manifest(self, step: int) -> dict[str, Any]:
-        """Read what was written beside the arrays of a step."""
+        """Read the manifest of a step, which is stored beside its arrays."""
         path = self.folder / str(step) / "manifest" / "metadata"
         if not path.is_file():
-            raise CheckpointError(
-                f"there is none; there are {', '.join(map(str, self.steps())) or 'no others'}"
-            )
+            saved = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointError(f"no such step; steps with a checkpoint: {saved}")
         return json.loads(path.read_text())
 
     def _verify(self, step: int, state: Any) -> None:
@@ -140,15 +139,15 @@ class SavedSteps:
 
 
 class Checkpoints(SavedSteps):
-    """The checkpoints of one run, in `folder`, which is made.
+    """Checkpoints of one run in `folder`, which is created.
 
     Args:
-      keep: how many of the latest to keep; the best by `monitor` is kept besides.
-      monitor: name of the metric, larger is better, by which the best is chosen.
-      frozen: SHA-256 of what the state has frozen, which is not saved and must be the same when a
-        run goes on; empty for nothing.
-      regular: whether a step's checkpoint is one of those that every run has, and not one made
-        because a run was stopped there; the latest of those is kept too.
+      keep: how many of the latest to keep; the best by `monitor` is kept too.
+      monitor: name of the metric that chooses the best; larger is better.
+      frozen: SHA-256 of the frozen arrays of the state, which are not saved and must be the same
+        when a run is resumed; empty for none.
+      regular: whether every run saves at a step, and not only a run that is stopped there; the
+        latest regular checkpoint is kept too.
     """
 
     def __init__(
@@ -187,11 +186,11 @@ class Checkpoints(SavedSteps):
         metrics: dict[str, float] | None = None,
         history: dict[str, Any] | None = None,
     ) -> None:
-        """Starts to write the state; returns when it may be changed.
+        """Start to write the state, and return when the state may be changed.
 
         Raises:
-          CheckpointError: it failed at once. A save that fails later, in the background (a full
-            disk, say), is told by the next one in the log, or by `wait`.
+          CheckpointError: it failed at once. A failure in the background (say a full disk) is
+            reported by the next save in the log, or by `wait`.
         """
         try:
             self._manager.wait_until_finished()
@@ -226,7 +225,7 @@ class Checkpoints(SavedSteps):
             ) from error
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
+        """Wait until all saves are on disk.
 
         Raises:
           CheckpointError: it could not be written.
@@ -238,16 +237,16 @@ class Checkpoints(SavedSteps):
             raise CheckpointError(f"Saving in {self.folder} failed: {_first(error)}") from error
 
     def forget_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps: the run goes another way from here."""
+        """Delete the checkpoints of later steps, for a run that continues from this step."""
         self.wait()
         for later in processes.from_lead([s for s in self.steps() if s > step]):
             self._manager.delete(later)
 
     def restore(self, template: Any) -> tuple[int, TrainState] | None:
-        """The latest checkpoint that is whole, as (step, state); None if there never was one.
+        """Restore the latest intact checkpoint as (step, state), or None if none was saved.
 
-        A damaged one is named in the log and moved to `damaged/` beside it, and the one before it
-        is used.
+        A damaged checkpoint is logged and moved to `damaged/` beside it, and the previous one is
+        used.
 
         Args:
           template: the state's shapes, dtypes and shardings.
@@ -282,11 +281,11 @@ class Checkpoints(SavedSteps):
         return None
 
     def close(self) -> None:
-        """Waits for writes and frees the manager's threads."""
+        """Wait for writes and free the manager's threads."""
         self._manager.close()
 
     def restore_step(self, step: int, template: Any) -> TrainState:
-        """Give the state of one step, without `frozen`; any exception means that it is unusable."""
+        """Restore the state of a step, without `frozen`; any exception means it is unusable."""
         template = dataclasses.replace(template, frozen=None)
         if (there := self.manifest(step)["frozen"]) != self.frozen:
             raise CheckpointError(
@@ -330,10 +329,10 @@ class _LatestRegular(managers.PreservationPolicy):
 
 
 def fingerprint(tree: Any) -> dict[str, UInt32[Array, ""]]:
-    """A checksum per array: the sum of its words, each times an odd number that depends on its
-    place.
+    """Compute a checksum per array: the sum of its words, each times an odd number by position.
 
-    Any single changed bit changes it, and it is the same for every sharding, which it leaves alone.
+    Any single changed bit changes the checksum. It does not depend on the sharding, and does not
+    change the sharding.
     """
 
     def one(leaf: Any) -> UInt32[Array, ""]:

@@ -1,4 +1,4 @@
-"""What a run asks of the compiler: options for its training step, and to keep what it compiled."""
+"""Compiler options of the training step, and the cache of compiled programs."""
 
 import os
 import pathlib
@@ -15,17 +15,18 @@ and back that are read once.
 
 
 def compiler_options(devices: Sequence[Any]) -> dict[str, str] | None:
-    """For `jax.jit(compiler_options=…)`; None where nothing is set."""
+    """Build the argument of `jax.jit(compiler_options=…)`; None where nothing is set."""
     limit = VMEM.get(devices[0].device_kind)
     return None if limit is None else {"xla_tpu_scoped_vmem_limit_kib": str(limit)}
 
 
 def keep_compiled() -> str:
-    """Keep compiled programs for later processes, and return where.
+    """Keep compiled programs in a cache for later processes, and return its folder.
 
     The folder is jax's own where it is set (JAX_COMPILATION_CACHE_DIR), else `vitjax/jax` in the
-    user's cache folder (XDG_CACHE_HOME, or ~/.cache). JAX_ENABLE_COMPILATION_CACHE=false keeps
-    none. A program is found again by its text, the compiler's version and options, and the devices.
+    user's cache folder (XDG_CACHE_HOME, or ~/.cache). JAX_ENABLE_COMPILATION_CACHE=false turns the
+    cache off. The key of a program is its text, the compiler's version and options, and the
+    devices.
     """
     settings: Any = jax.config  # its fields are made when it is imported
     if not settings.jax_enable_compilation_cache:

@@ -1,163 +1,132 @@
-"""Run configs: fields with their defaults, files and flags laid over them, clear refusals."""
+"""Run configs: fields with defaults, overridden by config files and then by flags."""
 
 import ast
-import copy
+import dataclasses
 import difflib
 import importlib.util
 import json
 import logging
 import pathlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import ACTIONS
 from vitjax.train.layer_decay import STYLES
 from vitjax.train.optimizer import OPTIMIZERS, SCHEDULES
-
-DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "epochs": 0.0,  # length of the run, in passes over the training images …
-    "steps": 0,  # … or in optimizer steps
-    "task": "classification",  # a name of vitjax.tasks.TASKS; its sections are fields too
-    "init": "",  # weights to begin with: a file, an Orbax folder, another run's, hf://owner/repo
-    "model": {"name": "vit_ti16", "dtype": "float32"},  # any hyperparameter of the model besides
-    "data": {
-        "train": "digits://",
-        "test": "",  # empty: the test split of `train`
-        "train_split": "train",
-        "test_split": "test",
-        "image_size": 224,
-        "batch_size": 128,
-        "eval_batch_size": 256,
-        "augment": "none",  # a name or a line such as "crop | flip | randaugment(m=9)"
-        "repeats": 1,  # visits of an image in an epoch (repeated augmentation)
-        # Side of the central square that evaluation sees, of the short side: 0.875 is usual for
-        # ImageNet; beyond 1 the image stands in black; 0 squeezes the whole image into the square.
-        "eval_crop": 1.0,
-        # Of evaluation: area, bilinear, bicubic or antialias; training's is said in `augment`.
-        "interpolation": "area",
-        "num_threads": 4,
-        "num_processes": 0,  # that decode, instead of threads: for hosts of many cores
-        "on_bad_image": "fail",
-        "max_bad_images": -1,  # different ones that "skip" tolerates; -1: any number
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-    },
-    "evals": {},  # name → more data to measure on: --config.evals.v2='folder:///v2?split=test'
-    "optimizer": {
-        "name": "adamw",
-        "b1": 0.9,
-        "b2": 0.999,
-        "eps": 1e-8,
-        "nesterov": False,  # of "sgd"
-        "mu_dtype": "float32",
-        "weight_decay": 0.0,
-        "weight_decay_rules": (),  # (regex, factor); empty: those of the model's family
-        "learning_rate_rules": ((".*", 1.0),),
-        "layer_decay": 1.0,  # factor of the learning rate from one layer to the one before it
-        "layer_decay_style": "timm",  # or "mae"; see vitjax/train/layer_decay.py
-        "clip_norm": 0.0,
-        "accumulate": 1,
-        "ema": 0.0,  # decay of the averaged weights; 0: none
-        "ema_warmup": True,  # the decay is at most (1 + t) / (10 + t): 0.9996 at step 20,000
-    },
-    "schedule": {
-        "name": "cosine",
-        "learning_rate": 1e-3,
-        "warmup_steps": 0,
-        "cooldown_steps": 0,
-        "timescale": 10_000,
-        "start_factor": 0.0,  # of the learning rate, where the warm-up starts
-        "end_factor": 0.0,  # of the learning rate, where the decay ends
-        "warmup_prefix": True,  # False: the decay begins at step 0, as timm's does
-        "hold_steps": 1,  # steps between changes; those of an epoch for a schedule by epoch
-    },
-    "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "slices": 1},  # devices along each; -1: the rest
-    "sharding_rules": (),  # (regex, words), before those that fit every model; train/partition.py
-    "log_every": 50,  # steps
-    "eval_every": 1000,  # steps; each evaluation also saves
-    "checkpoint_every": 1000,  # steps
-    "keep": 3,  # latest checkpoints; the best one is kept besides
-    # A loss that is no number, or over `spike` × the usual (0: never): stop, or go back to the last
-    # checkpoint and leave out the data since then, at most `max` times.
-    "on_divergence": {"action": "stop", "spike": 0.0, "max": 3},
-    "stall_seconds": 0.0,  # without a step, after which the run ends itself; 0: never
-}
-"""Every field of a run and its default, whose type is the field's type."""
-
-FREE = (
-    *("log_every", "eval_every", "checkpoint_every", "keep"),
-    *("data.num_threads", "data.num_processes"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices", "sharding_rules", "stall_seconds"),
-)
-"""Fields that may differ when a run is resumed: the parameters do not depend on them (on the mesh,
-only in the order of sums)."""
-CADENCE = ("eval_every", "checkpoint_every")
-"""Of these, what a run that goes back to checkpoints does depend on."""
+from vitjax.train.ways import Said, settle
 
 log = logging.getLogger("vitjax")
 
 Options = Callable[[str], Mapping[str, Any]]
+Section = TypeVar("Section")
+Run = TypeVar("Run", bound=RunConfig)
+DTYPES = ("float32", "bfloat16")
 
 
 class ConfigError(ValueError):
-    """A field, value or file of a config that cannot be used."""
+    """Error: a field, value or file of a config cannot be used."""
 
 
 def load_config(
     path: str,
     overrides: Mapping[str, str],
     model_options: Options,
-    task_options: Options = lambda name: {},
-) -> ConfigDict:
+    task_config: Callable[[str], type[RunConfig]] = lambda name: RunConfig,
+) -> RunConfig:
     """Resolve a config: defaults, the file's `get_config()`, then the command line.
 
     Args:
-      path: a Python file; what follows a colon is given to its `get_config`.
-      overrides: "optimizer.weight_decay" → the text given on the command line. Another
-        "model.name" than the file's takes that model as it is on the menu: the file's
-        hyperparameters are its own model's, and dropped with a warning. So are the sections of
-        another "task" than the file's, and fields of the file's optimizer and schedule that another
-        "optimizer.name" or "schedule.name" does not read.
+      path: a Python file; text after a colon is passed to its `get_config`.
+      overrides: "optimizer.weight_decay" → the text given on the command line. A "model.name" that
+        differs from the file's selects that model with the defaults of the menu: the file's
+        hyperparameters are dropped with a warning. Also dropped are the sections of the file's task
+        under another "task", the fields of its optimizer and schedule that another
+        "optimizer.name" or "schedule.name" does not read, and alternative settings of the same
+        thing, see `vitjax.train.ways`.
       model_options: model name → its hyperparameters with their defaults; they are fields of
         `config.model` too.
-      task_options: task name → its sections with their defaults.
+      task_config: task name → the class of its runs' configs, with its sections.
 
     Raises:
-      ConfigError: no such file, an unknown field (the nearest is named), or a value of wrong type.
+      ConfigError: the file is missing, a field is unknown (the nearest is named), or a value has
+        the wrong type.
     """
     file = _run_file(path)
-    own = file.get("task", DEFAULTS["task"])
+    own = file.get("task", RunConfig.task)
     task = overrides.get("task", own)
-    fields = {**DEFAULTS, **task_options(task)}
+    kind = task_config(task)
+    fields, config = asdict(kind()), asdict(kind())
     if task != own:  # the file's sections of its own task are none of this one's
-        foreign = {key for key in task_options(own) if key in file and key not in fields}
+        foreign = (asdict(task_config(own)()).keys() & file.keys()) - fields.keys()
         _warn_dropped(path, foreign, own, task)
         file = {key: value for key, value in file.items() if key not in foreign}
-    config: Any = ConfigDict(copy.deepcopy(fields))
     section = file.get("model", {})
-    own = section.get("name", config.model.name)
+    own = section.get("name", fields["model"]["name"])
     name = overrides.get("model.name", own)
     options = model_options(name)
     if name != own:  # the file's hyperparameters were chosen for its own model
-        kept = {k: v for k, v in section.items() if k in DEFAULTS["model"]}
+        kept = {k: v for k, v in section.items() if k in fields["model"]}
         _warn_dropped(path, section.keys() - kept.keys(), own, name)
         file["model"] = kept
     for menu, reads in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         section = file.get(menu, {})
-        own = section.get("name", DEFAULTS[menu]["name"])
+        own = section.get("name", fields[menu]["name"])
         name = overrides.get(f"{menu}.name", own)
         if name != own and name in reads:
             of_others = {key for keys in reads.values() for key in keys} - set(reads[name])
             _warn_dropped(path, section.keys() & of_others, own, name)
             file[menu] = {k: v for k, v in section.items() if k not in of_others}
-    for key, value in _flatten(file).items():
+    for key, value in _flatten(file, leaves=_flatten(fields)).items():
         _set(config, key, value, fields, options, where=path)
     for key, text in overrides.items():
         _set(config, key, _literal(text), fields, options, where="the command line", text=text)
-    return config.lock()
+    given = {*_flatten(file), *overrides}
+    settle(Said(config, overrides, path, _flatten(fields)))
+    for key in ("mean", "std"):
+        if f"data.{key}" not in given:
+            config["data"][key] = (0.5,) * config["data"]["channels"]
+    return read(kind, config)
+
+
+def read(kind: type[Section], found: Mapping[str, Any]) -> Section:
+    """Build a config, or a section of one, from the nested dicts of a config file or a run.
+
+    Missing fields get their defaults. Unknown keys are left out: those of a run may belong to a
+    task, or to an older version of this code.
+    """
+    own: Any = kind()
+
+    def value(default: Any, said: Any) -> Any:
+        if dataclasses.is_dataclass(default):
+            return read(type(default), said)
+        return {**default, **said} if isinstance(default, Mapping) else _as_tuples(said)
+
+    names = (field.name for field in dataclasses.fields(own) if field.name in found)
+    return dataclasses.replace(own, **{k: value(getattr(own, k), found[k]) for k in names})
+
+
+def _as_tuples(value: Any) -> Any:
+    """Convert the lists of JSON back to tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def override(config: Run, overrides: Mapping[str, str]) -> Run:
+    """Return a copy of a run's config with fields replaced from the command line.
+
+    Args:
+      overrides: "data.eval_crop" → the text given.
+
+    Raises:
+      ConfigError: a field is unknown, or a value has the wrong type.
+    """
+    found, fields = asdict(config), asdict(type(config)())
+    for key, text in overrides.items():
+        _set(found, key, _literal(text), fields, {}, where="the command line", text=text)
+    return read(type(config), found)
 
 
 def _warn_dropped(path: str, keys: Collection[str], own: str, name: str) -> None:
@@ -178,7 +147,7 @@ CONFIGS = tuple(
 
 
 def _find_file(name: str) -> str:
-    """Give the path of a config: as it stands, or of one that comes along with the library."""
+    """Find a config file: the path as given, or a config that is part of the library."""
     if pathlib.Path(name).is_file():
         return name
     stem = name.removesuffix(".py")
@@ -207,11 +176,14 @@ def _run_file(path: str) -> dict[str, Any]:
     return result.to_dict() if isinstance(result, ConfigDict) else dict(result)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(
+    tree: Mapping[str, Any], prefix: str = "", leaves: Collection[str] = ()
+) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        flat.update(_flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+        inner = isinstance(value, Mapping) and path not in leaves
+        flat.update(_flatten(value, f"{path}.", leaves) if inner else {path: value})
     return flat
 
 
@@ -223,7 +195,7 @@ def _literal(text: str) -> Any:
 
 
 def _set(
-    config: Any,
+    config: dict[str, Any],
     key: str,
     value: Any,
     fields: Mapping[str, Any],
@@ -249,14 +221,19 @@ def _set(
         value = text  # "10" is a fine name
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if kind is tuple and isinstance(value, list):
+    several = key.startswith("model.") or key == "data.image_size"
+    if isinstance(value, list) and (kind is tuple or (several and kind is int)):
         value = tuple(value)
+    if isinstance(value, Mapping):  # as pairs: its keys are names, and no fields
+        value = tuple(value.items())
     # A default of None leaves the type open; so may a model's hyperparameter that is one or
     # several.
-    sizes = key.startswith("model.") and isinstance(value, int | tuple) and kind in (int, tuple)
+    sizes = several and isinstance(value, int | tuple) and kind in (int, tuple)
     if not isinstance(value, kind) and known[key] is not None and not sizes:
         raise ConfigError(
-            f"Config field {key!r} in {where} takes {_article(kind)}, such as {known[key]!r}; "
+            f"Config field {key!r} in {where} takes {_article(kind)}"
+            + (" or a tuple of rows and columns" if key == "data.image_size" else "")
+            + f", such as {known[key]!r}; "
             f"got {value if text is None else text!r}."
         )
     if isinstance(value, bool) and kind is int:
@@ -276,42 +253,38 @@ def _article(kind: type) -> str:
     return names.get(kind, f"a {kind.__name__}")
 
 
-def check_field(config: Any, key: str, allowed: Collection[str]) -> None:
-    """Raises a ConfigError if a field is none of the allowed words."""
-    value = _flatten(config.to_dict())[key]
+def check_field(key: str, value: str, allowed: Collection[str]) -> None:
+    """Raise a ConfigError unless the value of a field is one of the allowed words."""
     if value not in allowed:
         near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ConfigError(f"config.{key}={value!r}{hint} Choose from: {', '.join(allowed)}.")
 
 
-def check(config: Any) -> None:
-    """Raise a ConfigError if a field that is a choice is none of its words."""
-    for key, allowed in {
-        "optimizer.name": OPTIMIZERS,
-        "schedule.name": SCHEDULES,
-        "optimizer.layer_decay_style": STYLES,
-        "optimizer.mu_dtype": ("float32", "bfloat16"),
-        "model.dtype": ("float32", "bfloat16"),
-        "on_divergence.action": ACTIONS,
-    }.items():
-        check_field(config, key, allowed)
+def check(config: RunConfig) -> None:
+    """Raise a ConfigError unless every choice field has one of its allowed words."""
+    optimizer = config.optimizer
+    check_field("optimizer.name", optimizer.name, OPTIMIZERS)
+    check_field("schedule.name", config.schedule.name, SCHEDULES)
+    check_field("optimizer.layer_decay_style", optimizer.layer_decay_style, STYLES)
+    check_field("optimizer.mu_dtype", optimizer.mu_dtype, DTYPES)
+    check_field("model.dtype", config.model["dtype"], DTYPES)
+    check_field("on_divergence.action", config.on_divergence.action, ACTIONS)
 
 
 def read_run_config(path: pathlib.Path) -> dict[str, Any]:
-    """The config of a run that was started before."""
+    """Read the config of a run from its work folder."""
     return json.loads(path.read_text())
 
 
-def flat_config(config: Any) -> dict[str, Any]:
-    """Give fields by their whole names, with values as JSON has them."""
-    return _flatten(
-        json.loads(json.dumps(config.to_dict() if isinstance(config, ConfigDict) else dict(config)))
-    )
+def flat_config(config: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a config to full field names, with values as in JSON."""
+    fields = config.to_dict() if isinstance(config, RunConfig) else config
+    return _flatten(json.loads(json.dumps(fields)))
 
 
-def count_steps(config: Any, images: int) -> int:
-    """Optimizer steps of the run: `steps`, or `epochs` rounded to whole steps.
+def count_steps(config: RunConfig, images: int) -> int:
+    """Compute the optimizer steps of the run: `steps`, or `epochs` rounded to whole steps.
 
     Raises:
       ConfigError: neither or both are given.
@@ -325,18 +298,17 @@ def count_steps(config: Any, images: int) -> int:
     return config.steps or max(1, round(config.epochs * images / config.data.batch_size))
 
 
-def check_batches(config: Any, parts: int) -> None:
-    """Raises a ConfigError if a batch does not divide over devices and accumulated parts.
+def check_batches(config: RunConfig, parts: int) -> None:
+    """Raise a ConfigError if a batch does not divide over devices and accumulated parts.
 
     Args:
       parts: devices along the axes over which a batch is split.
     """
-    divisors = {
-        "data.batch_size": parts * config.optimizer.accumulate,
-        "data.eval_batch_size": parts,
-    }
-    for key, divisor in divisors.items():
-        value = config.data[key.removeprefix("data.")]
+    d, accumulated = config.data, parts * config.optimizer.accumulate
+    for key, value, divisor in (
+        ("data.batch_size", d.batch_size, accumulated),
+        ("data.eval_batch_size", d.eval_batch_size, parts),
+    ):
         if value < 1 or value % divisor:
             near = max(1, round(value / divisor)) * divisor
             raise ConfigError(

@@ -1,10 +1,11 @@
-"""When the loss is no number, or jumps: where, and what a run does then.
+"""Detection of divergence: a loss that is not finite, or jumps, and how a run reacts.
 
-Everything here is a function of the losses step by step, so that a resumed run decides as one that
-was not interrupted: the window of past losses and the stretches of data that were left out are
-saved with each checkpoint.
+All decisions are functions of the losses, step by step. So a resumed run decides like an
+uninterrupted one: the window of past losses and the skipped ranges of data are saved with each
+checkpoint.
 """
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -17,15 +18,25 @@ WINDOW, SETTLED = 100, 20
 """Losses whose median a spike is measured against, and how many there must be."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DivergenceConfig:
+    """Section `on_divergence`: what to do when the loss is not finite, or jumps."""
+
+    action: str = "stop"  # or "rollback": to the last checkpoint, without the data since then …
+    spike: float = 0.0  # a loss over so many times the usual one jumps; 0: none does
+    max: int = 3  # … at most so many times
+
+
 class DivergedError(RuntimeError):
-    """The loss is no longer a number, or has jumped."""
+    """Error: the loss is not finite, or has jumped."""
 
 
 class History:
-    """Past losses and stretches of data left out.
+    """Past losses and skipped ranges of data.
 
     Attributes:
-      skips: (step, batches): from this step on, data is that of so many steps later; they add up.
+      skips: (step, batches): from this step on, the data is that of so many steps later. Skips add
+        up.
     """
 
     def __init__(self, saved: dict[str, Any] | None = None) -> None:
@@ -37,19 +48,19 @@ class History:
         return {"losses": self.losses, "skips": [list(s) for s in self.skips]}
 
     def data_step(self, step: int) -> int:
-        """The step whose data a run without trouble would have taken `step`'s for."""
+        """Return the step whose data `step` reads: later by all batches skipped so far."""
         return step + sum(batches for at, batches in self.skips if at <= step)
 
     def first_bad(
         self, first: int, losses: np.ndarray | Sequence[float], spike: float
     ) -> tuple[int, str] | None:
-        """Takes up the losses of steps `first` and following, to the first that is not good.
+        """Record the losses of steps `first` and following, up to the first bad one.
 
         Args:
-          spike: a loss above so many times the median of those before it is bad; 0 for never.
+          spike: a loss above so many times the median of past losses is bad; 0 for never.
 
         Returns:
-          That step, and what is wrong with it.
+          The first bad step and the reason, or None.
         """
         for step, loss in enumerate(map(float, losses), first):
             if not math.isfinite(loss):

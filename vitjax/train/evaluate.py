@@ -1,4 +1,4 @@
-"""Evaluation: measures of all batches, added up."""
+"""Evaluation: measures summed over all batches."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -19,19 +19,34 @@ def evaluate(
     batches: Iterable[Any],
     task: Task,
     alive: Callable[[], None] = lambda: None,
+    tell: Callable[[Any], None] = lambda by_class: None,
 ) -> dict[str, float]:
-    """Measure all batches.
+    """Compute the metrics of all batches: `task.summarize` of the sums and rows of `add_up`.
 
-    Sums are added in float64 on the host, and rows gathered from all of them, without those that
-    the batches' masks leave out.
+    Args:
+      tell: called with the result of `task.by_class`.
+    """
+    sums, rows = add_up(step, batches, alive)
+    tell(task.by_class(sums))
+    return task.summarize(sums, rows)
+
+
+def add_up(
+    step: Callable[[Any], tuple[Any, Any]],
+    batches: Iterable[Any],
+    alive: Callable[[], None] = lambda: None,
+) -> tuple[Any, Any]:
+    """Sum the measures of all batches, and gather their rows.
+
+    Sums are added in float64 on the host. Rows that the masks of the batches exclude are left out.
 
     Args:
       step: batch → (sums, rows) on the devices; see `step.make_eval_step`.
       batches: on the devices.
-      alive: called for each batch that has been measured.
+      alive: called after each batch.
 
     Returns:
-      What `task.summarize` gives.
+      Sums and rows, each None where there are none.
     """
     totals: Any = None
     rows: list[Any] = []
@@ -57,10 +72,10 @@ def evaluate(
     if rows:
         together = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
         together = jax.tree.map(processes.gather_rows, together)
-    return task.summarize(totals, together)
+    return totals, together
 
 
 def _local(array: jax.Array) -> np.ndarray:
-    """Give the rows on this process's devices, each once, in their order."""
+    """Collect the rows on this process's devices, each once, in order."""
     pieces = {s.index[0].start or 0: s.data for s in array.addressable_shards}
     return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])

@@ -1,4 +1,4 @@
-"""The loop: it knows a state, a step, batches and an evaluation, and no model."""
+"""Training loop over a state, a step, batches and an evaluation, independent of the model."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ import numpy as np
 from vitjax.console import progress
 from vitjax.data.sets import MAIN
 from vitjax.train.checkpoint import CheckpointError, Checkpoints
+from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import DivergedError, History
 from vitjax.train.profile import Profile
 from vitjax.train.report import Report
@@ -20,14 +21,14 @@ IN_FLIGHT = 2
 """Steps that the host may be ahead of the devices: enough to keep them busy."""
 
 
-def is_regular(config: Any, step: int) -> bool:
-    """Whether every run saves after this step, and not only one that is stopped there."""
+def is_regular(config: RunConfig, step: int) -> bool:
+    """Return whether every run saves after this step, not only a run that is stopped there."""
     return step % config.eval_every == 0 or step % config.checkpoint_every == 0
 
 
 def train(
     state: TrainState,
-    config: Any,
+    config: RunConfig,
     *,
     start: int,
     steps: int,
@@ -42,17 +43,18 @@ def train(
     watchdog: Watchdog,
     profile: Profile | None = None,
 ) -> TrainState:
-    """Runs steps `start` to `steps`; returns early, saved, when a stop is requested.
+    """Run steps `start` to `steps`; when a stop is requested, save and return early.
 
-    The host reads numbers only where they are written: every `log_every` steps and before a save.
+    The host reads values from the devices only to write them: every `log_every` steps and before a
+    save.
 
     Args:
-      batches: from a step on.
-      evaluate: metrics of each evaluation by its name; those of MAIN are saved with the state.
-      restore: the state after a step that `is_regular`; 0 for the first of all.
+      batches: step → iterator of the batches from that step on.
+      evaluate: state → metrics of each evaluation by name; those of MAIN are saved with the state.
+      restore: step that `is_regular` → the state after it; 0 for the initial state.
 
     Raises:
-      DivergedError: names the first step whose loss is not good; nothing was saved since it.
+      DivergedError: names the first step with a bad loss; nothing was saved since that step.
       CheckpointError: the last state could not be saved.
     """
     done, stream = start, batches(history.data_step(start))
@@ -101,11 +103,11 @@ def train(
 
 
 def fetch(stream: Iterator[Any], ahead: Any, report: Report) -> Any:
-    """Give the next batch; the time that it takes is waiting if the devices have run dry.
+    """Return the next batch, and count its time as waiting if the devices were idle.
 
     Args:
-      ahead: a result of the last step dispatched. If it is not there yet when the batch is, the
-        devices were busy all along, and nothing waited.
+      ahead: a result of the last dispatched step. If it is not ready when the batch is, the devices
+        were busy all the time, and nothing waited.
     """
     begin = time.perf_counter()
     batch = next(stream)
@@ -115,11 +117,17 @@ def fetch(stream: Iterator[Any], ahead: Any, report: Report) -> Any:
 
 
 def _go_back(
-    bad: int, what: str, config: Any, history: History, checkpoints: Checkpoints, report: Report
+    bad: int,
+    what: str,
+    config: RunConfig,
+    history: History,
+    checkpoints: Checkpoints,
+    report: Report,
 ) -> tuple[int, History]:
-    """The step to go on from, and the history from there: the data up to the bad step is left out.
+    """Roll back: return the step to continue from and a history that skips data to the bad step.
 
-    It is a step that every run saves, so that a run that was stopped in between takes the same way.
+    The step is one at which every run saves, so that a run that was stopped in between rolls back
+    to the same step.
     """
     rules = config.on_divergence
     if rules.action == "stop" or len(history.skips) >= rules.max:
@@ -146,9 +154,7 @@ def _save(
     history: History,
     last: bool,
 ) -> None:
-    """A save that fails in the middle of a run is reported, and training goes on; the last must not
-    fail.
-    """
+    """Save the state; report a failure and go on, but raise it if the save is the last."""
     try:
         checkpoints.save(done, state, tested, history.to_json())
         if last:

@@ -1,8 +1,8 @@
-"""Optimizers, schedules, and rules that single out parameters by path; all from optax."""
+"""Optimizers and schedules from optax, and rules that select parameters by path."""
 
-import inspect
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from vitjax.train.layer_decay import layer_factors
-from vitjax.train.state import map_named, named_leaves
+from vitjax.train.state import EVERY, Trainable, map_named, named_leaves
 
 Rules = Sequence[tuple[str, float]]
 OPTIMIZERS = {
@@ -24,6 +24,7 @@ OPTIMIZERS = {
 SCHEDULES = {
     "cosine": ("end_factor",),
     "linear": ("end_factor",),
+    "polynomial": ("end_factor", "power"),
     "rsqrt": ("timescale",),
     "constant": (),
 }
@@ -32,94 +33,115 @@ FACTOR_FROM = 32
 """Adafactor factors the second moment of a kernel whose two longest sides are at least this."""
 
 
-def make_schedule(
-    name: str,
-    *,
-    learning_rate: float,
-    steps: int,
-    warmup_steps: int = 0,
-    cooldown_steps: int = 0,
-    timescale: int = 10_000,
-    start_factor: float = 0.0,
-    end_factor: float = 0.0,
-    warmup_prefix: bool = True,
-    hold_steps: int = 1,
-) -> Callable[[Any], Any]:
-    """Make the learning rate by step: linear warm-up, the named decay, linear cooldown to 0.
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Section `optimizer`; see `make_optimizer`."""
+
+    name: str = "adamw"
+    b1: float = 0.9  # decay of the first moment, or momentum
+    b2: float = 0.999  # of the second; of "adafactor" the largest one: 1 - t^-0.8 grows up to it
+    eps: float = 1e-8
+    nesterov: bool = False  # momentum looks ahead ("sgd")
+    mu_dtype: str = "float32"  # of the first moment
+    weight_decay: float = 0.0
+    weight_decay_rules: Rules = ()  # (regex, factor); empty: those of the model's family
+    learning_rate_rules: Rules = ((".*", 1.0),)  # (regex, factor); of 0: not trained
+    freeze: Sequence[str] = ()  # regexes of other parameters that are not trained
+    layer_decay: float = 1.0  # factor of the learning rate from one layer to the one before it
+    layer_decay_style: str = "timm"  # or "mae"; see vitjax/train/layer_decay.py
+    clip_norm: float = 0.0  # largest global norm of the gradient; 0: no clipping
+    accumulate: int = 1  # parts of a batch whose gradients are added up
+    ema: float = 0.0  # decay of the averaged weights; 0: none
+    ema_warmup: bool = True  # the decay is at most (1 + t) / (10 + t): 0.9996 at step 20,000
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Section `schedule`; see `make_schedule`."""
+
+    name: str = "cosine"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    # The last steps, over which a factor falls from 1 to 0; as in big_vision, "rsqrt" goes on
+    # falling below it.
+    cooldown_steps: int = 0
+    timescale: int = 10_000  # of "rsqrt"
+    power: float = 0.9  # of "polynomial"
+    start_factor: float = 0.0  # of the learning rate, where the warm-up starts
+    end_factor: float = 0.0  # of the learning rate, where the decay ends
+    # The decay begins where the warm-up ends. False: it begins at step 0, and the warm-up replaces
+    # its first steps, as timm has it unless told otherwise.
+    warmup_prefix: bool = True
+    # Steps between changes. With those of an epoch, this is the schedule by epoch of timm and of
+    # the recipes that use it.
+    hold_steps: int = 1
+
+
+def make_schedule(config: ScheduleConfig, steps: int) -> Callable[[Any], Any]:
+    """Build the learning rate schedule: linear warm-up, the named decay, linear cooldown to 0.
 
     Args:
-      name: "cosine" or "linear" fall to `end_factor · learning_rate`; "rsqrt" falls as
-        1/√(1 + t / timescale), t counted from the end of the warm-up (Scaling Vision Transformers,
-        arXiv:2106.04560, section 3.5: its cooldown makes one long run serve several budgets).
-      cooldown_steps: the last steps, over which a factor falls from 1 to 0; as in big_vision,
-        "rsqrt" goes on falling below it.
-      steps: of the whole run, warm-up and cooldown included.
-      start_factor: the warm-up starts at `start_factor · learning_rate`.
-      warmup_prefix: the decay begins where the warm-up ends. False: it begins at step 0, and the
-        warm-up replaces its first steps, as timm has it unless told otherwise.
-      hold_steps: the rate changes every so many steps. With the steps of an epoch, this is the
-        schedule by epoch of timm and of the recipes that use it.
+      config: "cosine", "linear" and "polynomial", (1 - t / steps)^`power`, fall to
+        `end_factor · learning_rate`; "rsqrt" falls as 1/√(1 + t / timescale), t counted from the
+        end of the warm-up (Scaling Vision Transformers, arXiv:2106.04560, section 3.5: with a
+        cooldown, one long run serves several budgets).
+      steps: length of the whole run, warm-up and cooldown included.
 
     Raises:
-      ValueError: the parts are longer than the run, or a value that the schedule does not read.
+      ValueError: the parts are longer than the run, or the schedule does not read a given value.
     """
-    _refuse_unread(make_schedule, "schedule", name, SCHEDULES,
-                   timescale=timescale, end_factor=end_factor)  # fmt: skip
-    body = steps - warmup_steps - cooldown_steps
+    _refuse_unread("schedule", config, SCHEDULES)
+    c, learning_rate, warmup_steps = config, config.learning_rate, config.warmup_steps
+    hold = c.hold_steps
+    body = steps - warmup_steps - c.cooldown_steps
     if body < 0:
         raise ValueError(
-            f"warmup_steps={warmup_steps} and cooldown_steps={cooldown_steps} exceed the run's "
+            f"warmup_steps={warmup_steps} and cooldown_steps={c.cooldown_steps} exceed the run's "
             f"{steps} steps; shorten them, or train longer."
         )
-    if hold_steps < 1 or (not warmup_steps and (start_factor or not warmup_prefix)):
+    if hold < 1 or (not warmup_steps and (c.start_factor or not c.warmup_prefix)):
         raise ValueError(
-            f"hold_steps={hold_steps}, warmup_steps={warmup_steps}, start_factor={start_factor:g}, "
-            f"warmup_prefix={warmup_prefix}: hold_steps is at least 1, and start_factor and "
+            f"hold_steps={hold}, warmup_steps={warmup_steps}, start_factor={c.start_factor:g}, "
+            f"warmup_prefix={c.warmup_prefix}: hold_steps is at least 1, and start_factor and "
             f"warmup_prefix=False need a warm-up."
         )
-    before = 0 if warmup_prefix else warmup_steps  # steps of the decay that the warm-up replaces
+    before = 0 if c.warmup_prefix else warmup_steps  # steps of the decay that the warm-up replaces
     decay = {
         "cosine": lambda: optax.cosine_decay_schedule(
-            learning_rate, max(body + before, 1), end_factor
+            learning_rate, max(body + before, 1), c.end_factor
         ),
         "linear": lambda: optax.linear_schedule(
-            learning_rate, learning_rate * end_factor, body + before
+            learning_rate, learning_rate * c.end_factor, body + before
         ),
-        "rsqrt": lambda: lambda t: learning_rate / jnp.sqrt(1 + t / timescale),
+        "polynomial": lambda: optax.polynomial_schedule(
+            learning_rate, learning_rate * c.end_factor, c.power, body + before
+        ),
+        "rsqrt": lambda: lambda t: learning_rate / jnp.sqrt(1 + t / c.timescale),
         "constant": lambda: optax.constant_schedule(learning_rate),
-    }[name]()
+    }[c.name]()
     parts: list[Callable[[Any], Any]] = [lambda t: decay(t + before)]
     boundaries = []
     if warmup_steps:
-        start = start_factor * learning_rate
+        start = c.start_factor * learning_rate
         parts.insert(0, optax.linear_schedule(start, learning_rate, warmup_steps))
         boundaries.append(warmup_steps)
-    if cooldown_steps:
+    if c.cooldown_steps:
         late = body + before
-        parts.append(lambda t: decay(t + late) * (1 - t / cooldown_steps))
-        boundaries.append(steps - cooldown_steps)
+        parts.append(lambda t: decay(t + late) * (1 - t / c.cooldown_steps))
+        boundaries.append(steps - c.cooldown_steps)
     schedule = optax.join_schedules(parts, boundaries)
-    return schedule if hold_steps == 1 else lambda step: schedule(step // hold_steps * hold_steps)
+    return schedule if hold == 1 else lambda step: schedule(step // hold * hold)
 
 
 def make_optimizer(
-    name: str,
+    config: OptimizerConfig,
     schedule: Callable[[Any], Any],
     params: Any,
     *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    nesterov: bool = False,
-    mu_dtype: str = "float32",
-    weight_decay: float = 0.0,
-    weight_decay_rules: Rules = ((".*", 1.0),),
-    learning_rate_rules: Rules = ((".*", 1.0),),
-    layer_decay: float = 1.0,
-    layer_decay_style: str = "timm",
-    clip_norm: float = 0.0,
+    decay_rules: Rules = ((".*", 1.0),),
+    trainable: Trainable = EVERY,
 ) -> optax.GradientTransformation:
-    """Make the optimizer as one optax chain: clip, precondition, decay, scale.
+    """Build the optimizer as one optax chain: clip, precondition, decay, scale.
 
     docs/training.md has the formulas. Weight decay is decoupled, times the learning rate (AdamW,
     arXiv:1711.05101), except for "adam" and "sgd", where it is L2 regularisation: added to the
@@ -127,39 +149,67 @@ def make_optimizer(
 
     Args:
       params: the parameters, or their shapes; rules are resolved against their paths.
-      b1: decay of the first moment, or momentum.
-      b2: decay of the second moment; of "adafactor" the largest one: 1 - t^-0.8 grows up to it.
-      nesterov: momentum looks ahead ("sgd").
-      mu_dtype: dtype of the first moment.
-      weight_decay_rules, learning_rate_rules: (regular expression, factor); see `match_rules`.
-      layer_decay, layer_decay_style: see `layer_decay.layer_factors`; 1 for none.
-      clip_norm: largest global norm of the gradient; 0 for no clipping.
+      config: section of the config; for its rules, (regular expression, factor), see `match_rules`,
+        for its layer decay `layer_decay.layer_factors`.
+      decay_rules: default of the config's `weight_decay_rules`.
+      trainable: the parameters that it updates; see `trainable_params`.
 
     Raises:
-      ValueError: a value that this optimizer does not read, or rules that do not fit.
+      ValueError: the optimizer does not read a given value, or rules do not fit.
     """
-    _refuse_unread(make_optimizer, "optimizer", name, OPTIMIZERS, b1=b1, b2=b2, eps=eps,
-                   nesterov=nesterov, mu_dtype=mu_dtype)  # fmt: skip
+    _refuse_unread("optimizer", config, OPTIMIZERS)
+    c, b1, b2, mu_dtype = config, config.b1, config.b2, config.mu_dtype
     precondition = {
-        "adamw": lambda: optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
-        "adam": lambda: optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
-        "sgd": lambda: _momentum(b1, nesterov, mu_dtype),
+        "adamw": lambda: optax.scale_by_adam(b1, b2, c.eps, mu_dtype=mu_dtype),
+        "adam": lambda: optax.scale_by_adam(b1, b2, c.eps, mu_dtype=mu_dtype),
+        "sgd": lambda: _momentum(b1, c.nesterov, mu_dtype),
         "lion": lambda: optax.scale_by_lion(b1, b2, mu_dtype=mu_dtype),
         "adafactor": lambda: _scale_by_adafactor(b1, b2, mu_dtype),
-    }[name]()
-    factors = match_rules(params, weight_decay_rules, "weight_decay_rules")
-    decay = _scaled_decay(weight_decay, factors) if weight_decay else optax.identity()
-    rates = match_rules(params, learning_rate_rules, "learning_rate_rules")
-    if layer_decay != 1:
-        by_layer = layer_factors(params, layer_decay, layer_decay_style)
+    }[c.name]()
+    rules = c.weight_decay_rules or decay_rules
+    factors = trainable.of(match_rules(params, rules, "weight_decay_rules"))
+    decay = _scaled_decay(c.weight_decay, factors) if c.weight_decay else optax.identity()
+    rates = match_rules(params, c.learning_rate_rules, "learning_rate_rules")
+    if c.layer_decay != 1:
+        by_layer = layer_factors(params, c.layer_decay, c.layer_decay_style)
         rates = jax.tree.map(lambda rate, factor: rate * factor, rates, by_layer)
-    coupled = name in ("adam", "sgd")
+    rates = trainable.of(rates)
+    coupled = c.name in ("adam", "sgd")
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity(),
         *((decay, precondition) if coupled else (precondition, decay)),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, rates)),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def trainable_params(
+    params: Any, learning_rate_rules: Rules = ((".*", 1.0),), freeze: Sequence[str] = ()
+) -> Trainable:
+    """Select the trained parameters: those whose learning rate is not 0.
+
+    Args:
+      params: the parameters, or their shapes.
+      freeze: regular expressions of whole paths of other parameters that are not trained.
+
+    Raises:
+      ValueError: rules or expressions do not fit, or no parameter is left to train.
+    """
+    rates = named_leaves(match_rules(params, learning_rate_rules, "learning_rate_rules"))
+    for pattern in freeze:
+        if not any(re.fullmatch(pattern, path) for path in rates):
+            raise ValueError(
+                f"config.optimizer.freeze: no parameter matches {pattern!r}. `vitjax info MODEL` "
+                f"lists the paths."
+            )
+    still = {path for path in rates if any(re.fullmatch(pattern, path) for pattern in freeze)}
+    paths = frozenset(path for path, rate in rates.items() if rate and path not in still)
+    if not paths:
+        raise ValueError(
+            "config.optimizer.freeze and learning_rate_rules leave nothing to train; let some "
+            "parameters out."
+        )
+    return Trainable(None if len(paths) == len(rates) else paths)
 
 
 def _momentum(b1: float, nesterov: bool, mu_dtype: str) -> optax.GradientTransformation:
@@ -169,8 +219,10 @@ def _momentum(b1: float, nesterov: bool, mu_dtype: str) -> optax.GradientTransfo
 
 
 def _scale_by_adafactor(b1: float, b2: float, mu_dtype: str) -> optax.GradientTransformation:
-    """Adafactor (arXiv:1804.04235) as Scaling Vision Transformers changed it (arXiv:2106.04560,
-    appendix B): no scaling by the parameters, no clipping, a first moment, a bound on beta2.
+    """Build Adafactor (arXiv:1804.04235) as modified by Scaling Vision Transformers.
+
+    The changes (arXiv:2106.04560, appendix B): no scaling by the parameters, no clipping, a first
+    moment, a bound on beta2.
     """
 
     def beta2(step: Any, power: Any) -> Any:
@@ -182,16 +234,21 @@ def _scale_by_adafactor(b1: float, b2: float, mu_dtype: str) -> optax.GradientTr
 
 
 def _refuse_unread(
-    function: Any, what: str, name: str, reads: dict[str, tuple[str, ...]], **values: Any
+    what: str, config: OptimizerConfig | ScheduleConfig, menu: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raises ValueError if a value differs from its default and `name` does not read it."""
-    parameters = inspect.signature(function).parameters
-    for key, value in values.items():
-        if key not in reads[name] and value != parameters[key].default:
+    """Raise ValueError if a value differs from its default and the named entry does not read it.
+
+    Args:
+      menu: name → the fields that it reads, without those that all names read.
+    """
+    reads, some = menu[config.name], {key for keys in menu.values() for key in keys}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in some and field.name not in reads and value != field.default:
             raise ValueError(
-                f"The {what} {name!r} does not read {key}={value!r}; of its own it reads "
-                f"{', '.join(reads[name]) or 'nothing'}. Leave {key} at "
-                f"{parameters[key].default!r}, or choose another {what}."
+                f"The {what} {config.name!r} does not read {field.name}={value!r}; of its own it "
+                f"reads {', '.join(reads) or 'nothing'}. Leave {field.name} at {field.default!r}, "
+                f"or choose another {what}."
             )
 
 
@@ -203,7 +260,7 @@ def _scaled_decay(weight_decay: float, factors: Any) -> optax.GradientTransforma
 
 
 def fitting_rules(params: Any, rules: Rules) -> Rules:
-    """Select the rules that a parameter takes; a model may lack parts that its family's name."""
+    """Select the rules that match a parameter; a model may lack parts that its family has."""
     taken = {
         next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)), None)
         for path in named_leaves(params)
@@ -212,16 +269,15 @@ def fitting_rules(params: Any, rules: Rules) -> Rules:
 
 
 def match_rules(params: Any, rules: Rules, what: str) -> Any:
-    """A tree like `params` of the rules' values: each parameter takes that of the first rule it
-    matches.
+    """Build a tree like `params` with the value of the first rule that matches each parameter.
 
     Args:
       rules: (regular expression, value); the expression matches a whole path such as
         "block_0/mixer/qkv/kernel".
-      what: the rules' name, for errors.
+      what: name of the rules, for errors.
 
     Raises:
-      ValueError: a parameter that no rule matches, or a rule that no parameter takes.
+      ValueError: no rule matches a parameter, or a rule is the first match of no parameter.
     """
     used, unmatched = set(), []
 
@@ -241,7 +297,7 @@ def match_rules(params: Any, rules: Rules, what: str) -> Any:
         )
     if idle := [pattern for i, (pattern, _) in enumerate(rules) if i not in used]:
         raise ValueError(
-            f"{what}: no parameter takes the rule {idle[0]!r}; it matches none, or earlier rules "
-            "take all that it matches. `vitjax info MODEL` lists the paths."
+            f"{what}: the rule {idle[0]!r} is never used; no parameter matches it, or earlier "
+            "rules match the same ones. `vitjax info MODEL` lists the paths."
         )
     return tree

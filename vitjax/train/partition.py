@@ -1,17 +1,17 @@
-"""Which array is split over which mesh axis: rules by path, FSDP where they leave room.
+"""Partitioning of arrays over mesh axes: rules by path, and FSDP on the remaining axes.
 
 A rule is a pair (regular expression, words). The expression matches a whole path such as
 "block_0/mixer/qkv/kernel"; the words name the array's *last* axes, so that one rule serves a layer
 and a scanned stack of layers:
 
     "tensor"      the last axis is split over the mesh axis `tensor`
-    "heads -"     the last but one is: it counts heads, which are dealt out whole or not at all
-    "whole"       nothing is split, not even by FSDP
+    "heads -"     the last axis but one is split; it counts heads, and no head is split
+    "whole"       no axis is split, not even by FSDP
     ""            only FSDP
 
-Whatever the words leave, FSDP splits the largest axis that `fsdp` divides; the smallest tensors
-stay whole (see `small_size`). A module whose heads `tensor` does not divide, say the first stage of
-a pyramid, stays whole on that axis.
+Of the remaining axes, FSDP splits the largest that `fsdp` divides; the smallest tensors stay whole
+(see `small_size`). A module whose heads `tensor` does not divide, such as the first stage of a
+pyramid, stays whole on that axis.
 """
 
 import logging
@@ -28,37 +28,26 @@ from vitjax.train.state import TrainState, named_leaves
 log = logging.getLogger("vitjax")
 
 Rules = Sequence[tuple[str, str]]
-DEFAULT_RULES: Rules = (
-    # Attention: columns, by heads, in q, k, v; rows, in the heads' order, in the projection.
-    (r"(.*/)?(q|k|v|kv|qkv|w_qkv|agent_q|query|key|value)/(kernel|bias)", "heads -"),
-    (r"(.*/)?(mixer|attention_pool)/(proj|w_o)/kernel", "tensor -"),
-    (r"(.*/)?mixer/attn/(kernel|bias)", "heads - -"),  # outlook weights
-    # MLP: columns, then rows; a depthwise convolution between them stays with its channels.
-    (r"(.*/)?mlp/(fc1|dwconv)/(kernel|bias)", "tensor"),
-    (r"(.*/)?mlp/fc2/kernel", "tensor -"),
-    (r".*", ""),
-)
-"""They fit every model of the menu; a run's `sharding_rules` come before them."""
-
 SLACK = 0.03
 """What tensors that stay whole may add to a chip's share, as a part of it."""
 
 
 def partition_params(
-    params: Any, mesh: Mesh | AbstractMesh, rules: Rules = ()
+    params: Any, mesh: Mesh | AbstractMesh, rules: Rules = (), model_rules: Rules = ()
 ) -> dict[str, PartitionSpec]:
-    """Path → how that parameter is split.
+    """Compute the partition spec of each parameter, by path.
 
     Args:
       params: the parameters' shapes.
-      rules: before DEFAULT_RULES.
+      rules: rules of the run, tried first; each must match a parameter.
+      model_rules: rules of the model; parameters that match none are left to FSDP.
 
     Raises:
-      ValueError: a rule that no parameter takes or that does not fit one, or there are heads and
-        `tensor` divides them nowhere.
+      ValueError: a rule matches no parameter or does not fit one, or the model has heads and
+        `tensor` divides those of no module.
     """
     leaves = named_leaves(params)
-    words = _assign(leaves, rules, mesh)
+    words = _assign(leaves, rules, model_rules, mesh)
     kept = _undivided(leaves, words, mesh.shape["tensor"])
     shards = mesh.shape["fsdp"]
     axes = {}
@@ -74,8 +63,10 @@ def partition_params(
 
 
 def small_size(sizes: dict[str, int], free: dict[str, int | None], shards: int) -> int:
-    """Tensors of at most so many elements stay whole under FSDP: together they add at most SLACK
-    to a chip's share, so that memory falls as 1/n however many chips there are. At most 2¹⁶.
+    """Compute the largest number of elements, at most 2¹⁶, of tensors that FSDP leaves whole.
+
+    Together these tensors add at most SLACK to a chip's share, so that memory falls as 1/n for any
+    number of chips n.
     """
     budget = SLACK * sum(sizes.values()) / max(shards - 1, 1)
     budget -= sum(size for path, size in sizes.items() if free[path] is None)
@@ -90,13 +81,17 @@ def small_size(sizes: dict[str, int], free: dict[str, int | None], shards: int) 
     return small
 
 
-def partition_state(state: TrainState, mesh: Mesh | AbstractMesh, rules: Rules = ()) -> TrainState:
-    """The state's shardings: averages and moments lie as their parameters do, all else is whole.
+def partition_state(
+    state: TrainState, mesh: Mesh | AbstractMesh, rules: Rules = (), model_rules: Rules = ()
+) -> TrainState:
+    """Compute the shardings of the state: averages and moments like their parameters, rest whole.
 
     Args:
-      state: its shapes.
+      state: the state's shapes.
+      rules, model_rules: see `partition_params`.
     """
-    specs, leaves = partition_params(state.params, mesh, rules), named_leaves(state.params)
+    specs = partition_params(state.params, mesh, rules, model_rules)
+    leaves = named_leaves(state.params)
 
     def follow(path: Any, leaf: Any) -> NamedSharding:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
@@ -110,10 +105,9 @@ def partition_state(state: TrainState, mesh: Mesh | AbstractMesh, rules: Rules =
 
 
 def gather_params(placed: Any, mesh: Mesh) -> Callable[[Any], Any]:
-    """A function of the parameters that gathers what FSDP has split, and whose gradients are split
-    again.
+    """Build a function that gathers the parameters split by FSDP and re-splits their gradients.
 
-    Left to itself the compiler may split a product along FSDP's axis instead, and move activations.
+    Without it the compiler may split a product along FSDP's axis instead, and move activations.
 
     Args:
       placed: the parameters' shardings.
@@ -138,21 +132,27 @@ def gather_params(placed: Any, mesh: Mesh) -> Callable[[Any], Any]:
 
 
 def _assign(
-    leaves: dict[str, Any], rules: Rules, mesh: Mesh | AbstractMesh
+    leaves: dict[str, Any], rules: Rules, model_rules: Rules, mesh: Mesh | AbstractMesh
 ) -> dict[str, list[str]]:
-    """Path → one word per axis, or "whole" for each."""
-    found, used, every = {}, set(), (*rules, *DEFAULT_RULES)
+    """Assign one word to each axis of each path, "whole" for all axes of a whole array."""
+    found, used, every = {}, set(), (*rules, *model_rules, (".*", ""))
     for path, leaf in leaves.items():
-        number = next(i for i, (pattern, _) in enumerate(every) if re.fullmatch(pattern, path))
+        rank = len(leaf.shape)
+        number = next(
+            i
+            for i, (pattern, words) in enumerate(every)
+            if re.fullmatch(pattern, path)
+            # Mixers may have other shapes under a name that the model's rules know.
+            and (i < len(rules) or len(words.split()) <= rank)
+        )
         used.add(number)
         words = every[number][1].split()
-        rank = len(leaf.shape)
         if words == ["whole"]:
             words = ["whole"] * rank
         elif wrong := set(words) - {"heads", "-", *mesh.axis_names}:
             raise ValueError(
-                f"sharding_rules: {wrong.pop()!r} in {every[number]!r} is none of 'heads', '-', "
-                f"{', '.join(map(repr, mesh.axis_names))}; 'whole' stands alone."
+                f"sharding_rules: unknown word {wrong.pop()!r} in {every[number]!r}; allowed are "
+                f"'heads', '-', {', '.join(map(repr, mesh.axis_names))}, or 'whole' alone."
             )
         if len(words) > rank and any(word != "-" for word in words[:-rank]):
             raise ValueError(
@@ -162,20 +162,20 @@ def _assign(
         found[path] = ["-"] * (rank - len(words)) + words[max(0, len(words) - rank) :]
     if idle := [rules[i][0] for i in range(len(rules)) if i not in used]:
         raise ValueError(
-            f"sharding_rules: no parameter takes the rule {idle[0]!r}; it matches none, or earlier "
-            "rules take all that it matches. `vitjax info MODEL` lists the paths."
+            f"sharding_rules: the rule {idle[0]!r} is never used; no parameter matches it, or "
+            "earlier rules match the same ones. `vitjax info MODEL` lists the paths."
         )
     return found
 
 
 def _axis(word: str, mesh: Mesh | AbstractMesh) -> str | None:
-    """The mesh axis that a word stands for, if it splits anything."""
+    """Return the mesh axis over which a word splits; None if it splits nothing."""
     axis = "tensor" if word == "heads" else word
     return axis if mesh.shape.get(axis, 1) > 1 else None
 
 
 def _undivided(leaves: dict[str, Any], words: dict[str, list[str]], tensor: int) -> set[str]:
-    """Modules that `tensor` does not divide: their heads, or their hidden channels."""
+    """Find the modules whose heads or hidden channels `tensor` does not divide."""
     kept, heads = set(), {}
     for path, leaf in leaves.items():
         group = path.rsplit("/", 2)[0]
@@ -201,7 +201,7 @@ def _undivided(leaves: dict[str, Any], words: dict[str, list[str]], tensor: int)
 
 
 def _fsdp_axis(shape: tuple[int, ...], axes: list[str | None], shards: int) -> int | None:
-    """The largest axis that is free and divisible, the last of equals."""
+    """Choose the largest axis that is free and divisible, the last of equal ones."""
     if shards == 1 or "fsdp" in axes:
         return None
     free = [i for i, size in enumerate(shape) if axes[i] is None and size % shards == 0]

@@ -1,7 +1,6 @@
-"""One process or a hundred: how they find each other, and that they run the same thing.
+"""Several processes: how they connect, exchange values, and check that they run the same thing.
 
-Everything else about several processes is in the shardings; a step does not know how many there
-are.
+Everything else about several processes is in the shardings; a step does not depend on their number.
 """
 
 import hashlib
@@ -19,28 +18,28 @@ from jax.experimental import multihost_utils
 
 
 class ProcessError(RuntimeError):
-    """A process that did not come, or that runs something else."""
+    """Error: a process is missing, or runs something else."""
 
 
 def start(
     coordinator: str = "", num_processes: int = 0, process_id: int = -1, wait_seconds: int = 300
 ) -> bool:
-    """Joins this process to the others, before anything else of jax is used.
+    """Connect this process to the others; must be called before any other use of jax.
 
-    Without arguments it finds them by itself where a TPU pod, SLURM, Open MPI or Kubernetes tells
-    of them, and runs alone elsewhere.
+    Without arguments it finds the others on TPU pods, SLURM, Open MPI and Kubernetes, and runs
+    alone elsewhere.
 
     Args:
       coordinator: "host:port" of process 0.
-      num_processes, process_id: how many there are, and which this is.
+      num_processes, process_id: number of processes, and the index of this one.
       wait_seconds: how long to wait for the others.
 
     Returns:
-      Whether there are others, or could be.
+      Whether there are, or could be, other processes.
 
     Raises:
       ValueError: only some of the three are given, or they do not fit.
-      ProcessError: names the processes that did not come in time.
+      ProcessError: names the processes that did not connect in time.
     """
     if not (coordinator or num_processes or process_id >= 0):
         if _in_cluster():
@@ -63,7 +62,7 @@ def start(
 
 
 def _in_cluster() -> bool:
-    """Whether jax.distributed.initialize() will find who takes part."""
+    """Return whether jax.distributed.initialize() will find the other processes."""
     env = os.environ
     tpu = pathlib.Path("/dev/accel0").exists() or pathlib.Path("/dev/vfio/0").exists()
     return (
@@ -75,12 +74,12 @@ def _in_cluster() -> bool:
 
 
 def wait_for_processes(host: str, port: int, count: int, me: int, seconds: float) -> None:
-    """Returns once all processes are there. Process 0 listens at the coordinator's port until then.
+    """Wait for all processes; process 0 listens at the coordinator's port until then.
 
-    jax waits too, but it ends the process from within when time is up, and does not say for whom.
+    jax waits too, but it kills the process at its timeout, without naming the missing ones.
 
     Raises:
-      ProcessError: names who is missing.
+      ProcessError: names the missing processes.
     """
     end, where = time.monotonic() + seconds, f"{host}:{port}"
     if me == 0:
@@ -128,26 +127,26 @@ def _listen(port: int, count: int, end: float, seconds: float, where: str) -> No
 
 
 def is_lead() -> bool:
-    """Whether this process writes reports."""
+    """Return whether this process writes reports."""
     return jax.process_index() == 0
 
 
 def all_agree(good: bool) -> bool:
-    """Whether it is so for every process; all must ask."""
+    """Return whether `good` is true in every process; all processes must call this."""
     if jax.process_count() == 1:
         return good
     return bool(np.min(multihost_utils.process_allgather(np.array(good, np.int32))))
 
 
 def from_lead(value: Any) -> Any:
-    """Process 0's value (JSON) in every process."""
+    """Return process 0's value (JSON) in every process."""
     if jax.process_count() == 1:
         return value
     return exchange(value)[0]
 
 
 def exchange(value: Any) -> list[Any]:
-    """Every process's value (JSON), by process."""
+    """Return the values (JSON) of all processes, by process."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -159,7 +158,7 @@ def exchange(value: Any) -> list[Any]:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """Concatenate every process's rows, of which each may have another number."""
+    """Concatenate the rows of all processes, whose numbers may differ."""
     if jax.process_count() == 1:
         return rows
     counts = exchange(len(rows))
@@ -170,10 +169,10 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def on_lead(action: Callable[[], Any]) -> Any:
-    """What the action gives in process 0, and None in the others, which wait for it.
+    """Run an action in process 0 and return its result there, and None in the others, which wait.
 
     Raises:
-      ProcessError: in the others, if it failed there.
+      ProcessError: in the others, if the action failed in process 0.
     """
     result, error = None, None
     if is_lead():
@@ -190,13 +189,13 @@ def on_lead(action: Callable[[], Any]) -> Any:
 
 
 def check_same_everywhere(what: Mapping[str, Any]) -> None:
-    """Compares what the processes are about to run, before they do.
+    """Check that all processes are about to run the same thing.
 
     Args:
       what: named JSON values: the flattened config, versions, fingerprints.
 
     Raises:
-      ProcessError: names what differs, in which process, with both values.
+      ProcessError: names the differing keys, with both values and the process.
     """
     everyone = exchange(dict(what))
     for number, theirs in enumerate(everyone):
@@ -214,7 +213,7 @@ def check_same_everywhere(what: Mapping[str, Any]) -> None:
 
 
 def code_version() -> dict[str, str]:
-    """Jax's version, and a hash of this library's source as it lies on this host."""
+    """Compute the version of the code: that of jax, and a hash of this library's source here."""
     folder = pathlib.Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""A trace of some steps, which TensorBoard and Perfetto read."""
+"""Profiler trace of some steps, for TensorBoard and Perfetto."""
 
 import pathlib
 import re
@@ -9,17 +9,16 @@ from vitjax.console import progress
 
 
 class Profile:
-    """Traces steps START to START + STEPS - 1 of a run.
+    """Profiler of steps START to START + STEPS - 1 of a run.
 
     Args:
       text: "START:STEPS"; empty for no trace.
-      folder: gets `plugins/profile/…`: `tensorboard --logdir=FOLDER`, or open its
+      folder: receives `plugins/profile/…`: `tensorboard --logdir=FOLDER`, or open its
         `perfetto_trace.json.gz` at ui.perfetto.dev.
-
-      steps: of the whole run.
+      steps: length of the whole run.
 
     Raises:
-      ValueError: the text is none, or the run has no such step.
+      ValueError: the text does not parse, or the run has no such step.
     """
 
     def __init__(self, text: str, folder: pathlib.Path, steps: int) -> None:
@@ -32,20 +31,25 @@ class Profile:
         self.folder, self._on = folder, False
 
     def before(self, step: int) -> None:
-        """Begin the trace before its first step, or before a later one of a resumed run."""
+        """Start the trace before its first step, or before a later one in a resumed run."""
         if not self._on and self.first <= step < self.first + self.count:
-            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+            options = jax.profiler.ProfileOptions()
+            # Its hooks into every thread of the process cost the host time, and have crashed it.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(
+                self.folder, create_perfetto_trace=True, profiler_options=options
+            )
             self._on = True
 
     def after(self, step: int, result: object) -> None:
-        """End the trace when its last step is done; waits for the step's result."""
+        """Stop the trace after its last step, once the result of the step is ready."""
         if self._on and step + 1 >= self.first + self.count:
             jax.block_until_ready(result)
             self.close()
             progress(f"A trace of {self.count} steps is in {self.folder}.", last=True)
 
     def close(self) -> None:
-        """End a trace that is under way."""
+        """Stop the trace if it is running."""
         if self._on:
             self._on = False
             jax.profiler.stop_trace()

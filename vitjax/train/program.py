@@ -1,4 +1,4 @@
-"""What a run compiles: state and steps with their shardings, for devices here or described."""
+"""Compiled programs of a run: state and steps with shardings, for real or described devices."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,21 +11,22 @@ from vitjax.data.kinds import batch_spec
 from vitjax.task import Task
 from vitjax.train import optimizer, sharding
 from vitjax.train.compiler import compiler_options
+from vitjax.train.defaults import RunConfig
 from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
 from vitjax.train.step import make_eval_step, make_train_step
 
 
 class Program(NamedTuple):
-    """The parts of a run that are functions of config, task and mesh alone.
+    """Parts of a run that depend on config, task and mesh alone.
 
     Attributes:
       init: jitted, key → TrainState without `frozen`.
       train_step: jitted, (state, batch, key) → (state, metrics); the state is donated.
       eval_step: jitted, (state, batch) → (sums, rows).
       state: the state's shapes, dtypes and shardings.
-      batch_spec: those of a training batch.
-      key: those of the run's key.
+      batch_spec: shapes, dtypes and shardings of a training batch.
+      key: shape, dtype and sharding of the run's key.
       schedule: step → learning rate.
     """
 
@@ -42,48 +43,46 @@ class Program(NamedTuple):
         return self.batch_spec["mask"].sharding
 
 
-def compile_program(config: Any, task: Task, mesh: Mesh, steps: int) -> Program:
-    """Make a run's programs; nothing is allocated and nothing compiled before the first call.
+def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Program:
+    """Build a run's programs; nothing is allocated or compiled before the first call.
 
     Args:
-      config: of the run, resolved.
+      config: resolved config of the run.
       steps: length of the run.
     """
     d, o = config.data, config.optimizer
-    schedule = optimizer.make_schedule(steps=steps, **config.schedule)
+    schedule = optimizer.make_schedule(config.schedule, steps)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    rules = o.weight_decay_rules or optimizer.fitting_rules(shapes["params"], task.decay_rules)
+    rules = optimizer.fitting_rules(shapes["params"], task.decay_rules)
+    trainable = optimizer.trainable_params(shapes["params"], o.learning_rate_rules, o.freeze)
     tx = optimizer.make_optimizer(
-        o.name, schedule, shapes["params"], b1=o.b1, b2=o.b2, eps=o.eps, nesterov=o.nesterov,
-        mu_dtype=o.mu_dtype, weight_decay=o.weight_decay, weight_decay_rules=rules,
-        learning_rate_rules=o.learning_rate_rules, layer_decay=o.layer_decay,
-        layer_decay_style=o.layer_decay_style, clip_norm=o.clip_norm,
-    )  # fmt: skip
+        o, schedule, shapes["params"], decay_rules=rules, trainable=trainable
+    )
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def create(key: Any) -> Any:
-        return create_state(task.init(key), tx, ema=o.ema > 0)
+        return create_state(task.init(key), tx, o.ema > 0, trainable)
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), task.frozen)
     shapes = dataclasses.replace(shapes, frozen=frozen)
-    placed = partition_state(shapes, mesh, config.sharding_rules)
+    placed = partition_state(shapes, mesh, config.sharding_rules, task.sharding_rules)
     gather = gather_params(placed.params, mesh)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
     )
     step = make_train_step(
         task, tx, schedule, accumulate=o.accumulate, ema_decay=o.ema, ema_warmup=o.ema_warmup,
-        gather=gather,
+        gather=gather, trainable=trainable,
     )  # fmt: skip
     train_step = jax.jit(
-        sharding.constrain_activations(step, mesh),
+        sharding.constrain_activations(step, mesh, task.residual),
         donate_argnums=0,
         compiler_options=compiler_options(list(mesh.devices.flat)),
         out_shardings=(placed, everywhere),
     )
     eval_step = jax.jit(
-        sharding.constrain_activations(make_eval_step(task, gather), mesh),
+        sharding.constrain_activations(make_eval_step(task, gather), mesh, task.residual),
         out_shardings=(everywhere, split),
     )
     batch = {
@@ -97,7 +96,7 @@ def compile_program(config: Any, task: Task, mesh: Mesh, steps: int) -> Program:
 
 
 def with_frozen(state: Any, program: Program, task: Task) -> Any:
-    """Give a state the task's frozen arrays, placed as the program has them."""
+    """Add the task's frozen arrays to a state, with the shardings of the program."""
     if task.frozen is None:
         return state
     shardings = jax.tree.map(lambda x: x.sharding, program.state.frozen)

@@ -1,12 +1,11 @@
-"""What the user sees: a progress line, `metrics.jsonl`, TensorBoard events, a table and
-`curves.png`.
-"""
+"""Reports of a run: a progress line, `metrics.jsonl`, TensorBoard events, tables, `curves.png`."""
 
 import contextlib
+import csv
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,16 @@ from vitjax.train.processes import is_lead
 
 
 class Report:
-    """Measurements of one run, kept in its work folder, by the first of its processes.
+    """Metrics of one run, written to its work folder by the first process.
 
-    A resumed run goes on in the same files: what an interrupted one wrote beyond the step from
-    which it goes on is dropped first, so that every step stands there once. What a full disk has no
-    room for waits in memory.
+    A resumed run continues the same files: rows that an interrupted run wrote after the resumed
+    step are dropped first, so that every step occurs once. If the disk is full, rows wait in
+    memory.
 
     Args:
-      start: step from which the run goes on; `steps`: of the whole run.
+      start: step from which the run continues; `steps`: length of the whole run.
       batch_size: images per step.
+      listeners: called by the first process with each row of `metrics.jsonl`.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class Report:
         start: int,
         steps: int,
         batch_size: int,
+        listeners: Sequence[Callable[[dict[str, Any]], None]] = (),
     ) -> None:
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
+        self._listeners = listeners
         self.path = folder / "metrics.jsonl"
         self._file: Any = None
         self._told = False
@@ -54,7 +56,7 @@ class Report:
         self._events = _Events(self.folder / "events", start)
 
     def rewind(self, step: int, bad: int, what: str, batches: int) -> None:
-        """The run goes back to `step`; what was written since then is dropped, and this said."""
+        """Roll back to `step`: drop all rows written since then, and report the rollback."""
         self.close()
         self._open(step)
         self._write(step + 1, "rollback", {"from": bad, "skipped_batches": batches})
@@ -65,15 +67,15 @@ class Report:
         )
 
     def waited(self, seconds: float) -> None:
-        """Count time in which the devices had run dry and waited for data."""
+        """Add time in which the devices were idle and waited for data."""
         self._waited += seconds
 
     def restart_clock(self, step: int) -> None:
-        """Starts a new stretch: what came before (compilation, evaluation) is not training time."""
+        """Restart the clock, so that compilation and evaluation do not count as training time."""
         self._since, self._step, self._waited = time.perf_counter(), step, 0.0
 
     def train(self, step: int, losses: np.ndarray, metrics: Mapping[str, float]) -> None:
-        """One stretch of training that ends at `step`: the mean of its losses, and its speed."""
+        """Report the mean loss and the speed of the steps since the last report, up to `step`."""
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         pace = elapsed / max(step - self._step, 1)
         row = {
@@ -92,15 +94,15 @@ class Report:
         self.restart_clock(step)
 
     def evaluation(self, step: int, name: str, metrics: Mapping[str, float]) -> None:
-        """Report one evaluation, "test" or another by its name."""
+        """Report the metrics of one evaluation, such as "test"."""
         self._write(step, name, metrics)
         progress(f"step {step}/{self.steps}  {name}: {show(metrics)}", last=True)
 
     def settle(self) -> None:
-        """Writes what has waited for room on the disk.
+        """Write the rows that waited for room on the disk.
 
         Raises:
-          OSError: there still is none.
+          OSError: the disk is still full.
         """
         try:
             self._drain()
@@ -111,7 +113,7 @@ class Report:
             ) from error
 
     def close(self) -> None:
-        """Closes the files; rows for which there is no room are lost, and this said."""
+        """Close the files; rows for which there is no room are lost, with a message."""
         if self._file is None:
             return
         try:
@@ -128,7 +130,8 @@ class Report:
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:
             return
-        self._unwritten += f"{json.dumps({'step': step, 'split': split, **metrics})}\n".encode()
+        row = {"step": step, "split": split, **metrics}
+        self._unwritten += f"{json.dumps(row)}\n".encode()
         try:
             self._drain()
             self._events.write(step, {f"{split}/{name}": value for name, value in metrics.items()})
@@ -141,13 +144,15 @@ class Report:
                     last=True,
                 )
             self._told = True
+        for listener in self._listeners:
+            listener(dict(row))
 
 
 class _Events:
-    """TensorBoard's events from the step after `start` on; it hides what stands there from before.
+    """TensorBoard events after the step `start`; older events of these steps are hidden.
 
-    They are written at once: tensorboardX's SummaryWriter has a thread for it, which dies of a full
-    disk, and the loop would then wait for it for ever.
+    They are written without a thread. The thread of tensorboardX's SummaryWriter dies when the disk
+    is full, and the loop would then wait for it for ever.
     """
 
     def __init__(self, folder: pathlib.Path, start: int) -> None:
@@ -169,11 +174,11 @@ class _Events:
         return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One value for each name; on disk within half a minute.
+        """Write one value for each name; they are on disk within half a minute.
 
         Raises:
-          OSError: there is no room. These are lost, and the next ones go into another file, for the
-            last record of this one may have been cut off.
+          OSError: the disk is full. These values are lost, and the next ones go into another file,
+            because the last record of this one may have been cut off.
         """
         now = time.time()
         try:
@@ -196,8 +201,31 @@ class _Events:
                 writer.close()
 
 
+def write_by_class(
+    folder: pathlib.Path, name: str, step: int, found: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Write an evaluation's measures of each class to `by_class/NAME.csv`, replacing older ones.
+
+    Only the first process writes. If the disk is full, the table is skipped with a message.
+    """
+    if not (found and is_lead()):
+        return
+    path = folder / "by_class" / f"{name}.csv"
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["step", "class", *next(iter(found.values()))])
+            for label, values in found.items():
+                rows.writerow([step, label, *(f"{value:.10g}" for value in values.values())])
+        temporary.replace(path)
+    except OSError as error:
+        progress(f"{path} cannot be written ({error.strerror or error}).", last=True)
+
+
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`; a line cut off by a crash is left out."""
+    """Read the rows of `metrics.jsonl`, without a line that a crash cut off."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:

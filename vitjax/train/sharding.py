@@ -1,5 +1,6 @@
-"""Where arrays live: a mesh, and shardings as values. Models know nothing of either."""
+"""Device mesh and shardings of arrays; models do not depend on either."""
 
+import dataclasses
 import math
 import re
 from collections import deque
@@ -17,29 +18,36 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 """The axes over which a batch is split: FSDP is data parallelism whose parameters are split too."""
 
-RESIDUAL = re.compile(r"block_\d+|blocks|post_\d+|stem|patch_embed|downsample_\d+|head")
-"""Modules whose result is held to the batch's sharding; see `constrain_activations`."""
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Section `mesh`: devices along each axis; one axis may be -1, all remaining devices."""
+
+    data: int = -1  # the batch is split
+    fsdp: int = 1  # the batch and the parameters are
+    tensor: int = 1  # heads and hidden channels are
+    slices: int = 1  # between which the network is slow; divides `data`
 
 
 class MeshError(ValueError):
-    """A mesh that the devices cannot make."""
+    """Error: the devices cannot form the mesh."""
 
 
-def make_mesh(mesh: Any, devices: Sequence[Any] | None = None) -> Mesh:
-    """The devices along `data`, `fsdp` and `tensor`.
+def make_mesh(mesh: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None) -> Mesh:
+    """Build the mesh of devices with the axes `data`, `fsdp` and `tensor`.
 
     Axes are Auto: linen modules fail under Explicit ones.
 
     Args:
-      mesh: devices along each axis, -1 for the rest; `slices`, a divisor of `data`, is the number
-        of slices (or, on GPUs, hosts) between which the network is slow: only `data` crosses it.
-      devices: those of a described topology; None for those present.
+      mesh: devices along each axis; `slices` is the number of slices (or, on GPUs, hosts) between
+        which the network is slow: only `data` crosses it.
+      devices: devices of a described topology; None for those present.
 
     Raises:
-      MeshError: they do not multiply to the number of devices.
+      MeshError: the product of the axes is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    shape, slices = mesh_shape(mesh, len(devices)), mesh.get("slices", 1)
+    shape, slices = mesh_shape(mesh, len(devices)), mesh.slices
     if slices > 1:
         grid = _hybrid(shape, slices, devices)
     elif devices[0].platform == "cpu":
@@ -49,14 +57,14 @@ def make_mesh(mesh: Any, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def mesh_shape(mesh: Any, devices: int) -> tuple[int, ...]:
-    """Sizes of the axes, -1 resolved; errors as in `make_mesh`."""
-    asked = [int(mesh.get(axis, 1)) for axis in AXES]
+def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, ...]:
+    """Compute the sizes of the axes, with -1 resolved; errors as in `make_mesh`."""
+    asked = [mesh.data, mesh.fsdp, mesh.tensor]
     words = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, asked))
     if asked.count(-1) > 1 or any(size < 1 and size != -1 for size in asked):
         raise MeshError(
-            f"config.mesh has {words}: each is a number of devices, and at most one is -1, the "
-            f"rest of the {devices}."
+            f"config.mesh has {words}: each must be a positive number of devices; at most one may "
+            f"be -1, for all that remain of the {devices}."
         )
     known = math.prod(size for size in asked if size != -1)
     sizes = [devices // known if size == -1 else size for size in asked]
@@ -67,17 +75,16 @@ def mesh_shape(mesh: Any, devices: int) -> tuple[int, ...]:
             f"config.mesh has {words}, which takes {'a multiple of ' if -1 in asked else ''}"
             f"{known} devices; there are {devices}. The nearest that works: {near}."
         )
-    slices = int(mesh.get("slices", 1))
-    if slices < 1 or sizes[0] % slices:
+    if mesh.slices < 1 or sizes[0] % mesh.slices:
         raise MeshError(
-            f"config.mesh.slices={slices} must divide the axis data, {sizes[0]}: only data "
+            f"config.mesh.slices={mesh.slices} must divide the axis data, {sizes[0]}: only data "
             "crosses from slice to slice."
         )
     return tuple(sizes)
 
 
 def _nearest(sizes: Sequence[int], devices: int) -> list[int]:
-    """Axis sizes that do multiply to `devices`: tensor and fsdp as near as divisors allow."""
+    """Find axis sizes whose product is `devices`, with tensor and fsdp as near as possible."""
     left, found = devices, []
     for size in reversed(sizes[1:]):
         divisors = [n for n in range(1, left + 1) if left % n == 0]
@@ -104,7 +111,7 @@ def _hybrid(shape: tuple[int, ...], slices: int, devices: Sequence[Any]) -> np.n
 
 
 def describe(mesh: Mesh) -> str:
-    """The mesh in words: "8 × TPU v3 (data 4 × tensor 2), 2 processes"."""
+    """Describe the mesh in words: "8 × TPU v3 (data 4 × tensor 2), 2 processes"."""
     axes = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     text = f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
     text += f" ({axes})" if batch_parts(mesh) < mesh.size or mesh.shape["fsdp"] > 1 else ""
@@ -112,29 +119,34 @@ def describe(mesh: Mesh) -> str:
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """Into how many parts a batch is split."""
+    """Return the number of parts into which a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Return the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over `data` and `fsdp`."""
+    """Return the sharding of a batch: the first axis is split over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """The function, in whose linen modules the residual stream keeps the batch's sharding.
+def constrain_activations(
+    function: Callable[..., Any], mesh: Mesh, residual: str
+) -> Callable[..., Any]:
+    """Wrap a function so that the residual stream of its linen modules keeps the batch's sharding.
 
-    Under FSDP the compiler could as well leave the parameters where they are and move the
-    activations, which are larger; this says what is meant, without a word in the models.
+    Without this constraint, the compiler may leave the parameters split under FSDP and move the
+    activations, which are larger. The models need no change.
 
-    Depthwise convolutions are split over `tensor` by their channels. Where that axis is left to
-    copies of the map, XLA (as jax 0.10 and 0.12 have it) sums the gradient of the kernel over the
-    copies too, and it comes out `tensor` times too large; a test watches that.
+    Depthwise convolutions are split over `tensor` by their channels. If that axis holds copies of
+    the map instead, XLA (in jax 0.10 and 0.12) sums the gradient of the kernel over the copies too,
+    and it is `tensor` times too large; a test covers this.
+
+    Args:
+      residual: regular expression of the modules' names.
     """
     if batch_parts(mesh) == mesh.size and mesh.shape["fsdp"] == 1:
         return function  # nothing to choose from: every parameter is whole
@@ -149,10 +161,11 @@ def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[
                 f"the depthwise convolution {'/'.join(path)}; choose a divisor."
             )
         y = call(*args, **kwargs)
-        if context.method_name == "__call__" and path and RESIDUAL.fullmatch(path[-1]):
+        if context.method_name == "__call__" and path and held.fullmatch(path[-1]):
             return jax.tree.map(lambda a: hold(a, split), y)
         return y
 
+    held = re.compile(residual)
     hold, tensor = jax.lax.with_sharding_constraint, mesh.shape["tensor"]
     split = batch_sharding(mesh)
     channels = NamedSharding(mesh, PartitionSpec(BATCH, None, None, "tensor"))
@@ -165,7 +178,7 @@ def constrain_activations(function: Callable[..., Any], mesh: Mesh) -> Callable[
 
 
 def own_rows(sharding: NamedSharding, size: int) -> list[int]:
-    """The rows of a batch of `size` that this process's devices hold, in ascending order."""
+    """List the rows of a batch of `size` that this process's devices hold, in ascending order."""
     pieces = sharding.addressable_devices_indices_map((size,)).values()
     return sorted({row for piece in pieces if piece for row in range(size)[piece[0]]})
 
@@ -173,10 +186,10 @@ def own_rows(sharding: NamedSharding, size: int) -> list[int]:
 def to_devices(
     batches: Iterable[Mapping[str, Any]], sharding: NamedSharding, size: int, ahead: int = 2
 ) -> Iterator[Any]:
-    """Moves this process's rows of each batch to its devices, `ahead` of when they are asked for.
+    """Copy this process's rows of each batch to its devices, `ahead` batches in advance.
 
-    A thread does it, so that a batch that lies on the devices already is not kept waiting by one
-    that is still being decoded.
+    A thread does this, so that a batch on the devices does not wait for one that is still being
+    decoded.
 
     Args:
       batches: arrays of the rows `own_rows(sharding, size)`.

@@ -1,4 +1,4 @@
-"""Requests to stop, and steps that never end."""
+"""Requests to stop a run, and a watchdog for steps that never end."""
 
 import contextlib
 import faulthandler
@@ -19,10 +19,9 @@ STALLED = 76
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop, by SIGTERM or Ctrl-C; a second Ctrl-C interrupts at
-    once.
+    """Request to stop the run, by SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once.
 
-    With several processes, jax hears the SIGTERM of any of them, and the platform's notice of a
+    With several processes, jax handles the SIGTERM of any of them and the platform's notice of a
     preemption, and all stop after the same step.
     """
 
@@ -31,7 +30,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Takes the signals over while it is open."""
+        """Handle the signals while the context is open."""
 
         def take(number: int, _: Any) -> None:
             if self.signal and number == signal.SIGINT:
@@ -54,7 +53,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def after(self, step: int) -> bool:
-        """Whether to stop after this step; every process asks after every step."""
+        """Return whether to stop after this step; every process calls this after every step."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.signal = "SIGTERM"
         return self.signal is not None
@@ -62,8 +61,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def leave_at_once() -> Iterator[None]:
-    """SIGTERM ends the process with STOPPED while nothing is there to save: not even a compilation,
-    which Python's own handlers wait for, holds it up.
+    """Exit with STOPPED on SIGTERM, at once, while there is nothing to save.
+
+    A handler in Python would wait for a running compilation; this one does not.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
@@ -75,7 +75,7 @@ def leave_at_once() -> Iterator[None]:
         with ours:
             while data := ours.recv(1):
                 if data[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is ignore:
-                    print("Stopped by SIGTERM. The same command goes on.", flush=True)
+                    print("Stopped by SIGTERM. Run the same command to go on.", flush=True)
                     os._exit(STOPPED)
 
     def ignore(number: int, _: Any) -> None:
@@ -95,23 +95,23 @@ def leave_at_once() -> Iterator[None]:
 
 
 class Watchdog:
-    """Ends a process in which nothing happens any more, and says where every thread stands.
+    """Watchdog that ends a stalled process and prints the stack of every thread.
 
     Args:
-      seconds: without a sign of life; 0 for never.
+      seconds: longest time between two calls of `alive`; 0 for no limit.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._last, self._done = seconds, 0.0, threading.Event()
 
     def alive(self) -> None:
-        """A sign of life; the watch begins with the first, which comes after compilation."""
+        """Reset the timer; the first call, after compilation, starts it."""
         if self.seconds and not self._last:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._last = time.monotonic()
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stop the watchdog."""
         self._done.set()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""One optimizer step, and one evaluation step: pure functions of (state, batch)."""
+"""Optimizer step and evaluation step: pure functions of (state, batch)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array
 
 from vitjax.task import Batch, Keys, Task
-from vitjax.train.state import TrainState
+from vitjax.train.state import EVERY, Trainable, TrainState
 
 
 def make_train_step(
@@ -21,24 +21,29 @@ def make_train_step(
     ema_decay: float = 0.0,
     ema_warmup: bool = True,
     gather: Callable[[Any], Any] = lambda params: params,
+    trainable: Trainable = EVERY,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
-    """Make `(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
+    """Build `(state, batch, key) → (state, metrics)`, to be jitted with the state donated.
 
-    The key is the run's, the same at every step; what a step draws depends on it and on the
-    state's step. It is an argument so that runs with other seeds share what was compiled.
+    The key is that of the run, the same at every step; random draws depend on it and on the state's
+    step. It is an argument so that runs with other seeds share the compiled program.
 
     Args:
-      schedule: learning rate by step, as `tx` has it; it is reported.
+      schedule: learning rate by step, the same as in `tx`; it is reported.
       accumulate: the batch is cut into as many parts whose gradients are summed, so that the
         result is that of the whole batch in less memory (batch norms see the parts).
-      ema_decay: of the averaged parameters and running statistics, where the state has them.
-      ema_warmup: the decay is at most (1 + t) / (10 + t), as TensorFlow has it, so that the first
-        parameters are forgotten quickly; 0.9999 is reached at step 90,000. False: as timm has it.
-      gather: brings the parameters to where they are used; see `partition.gather_params`.
+      ema_decay: decay of the averaged parameters and running statistics, if the state has them.
+      ema_warmup: the decay is at most (1 + t) / (10 + t), as in TensorFlow, so that the first
+        parameters are forgotten quickly; 0.9999 is reached at step 90,000. False: as in timm.
+      gather: gathers the parameters before their use; see `partition.gather_params`.
+      trainable: parameters that `tx` updates; the others get no gradients.
     """
 
-    def loss_sum(params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any) -> Any:
-        loss = task.loss(gather(params), collections, batch, keys, frozen)
+    def loss_sum(
+        trained: Any, params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any
+    ) -> Any:
+        params = gather(trainable.put(params, trained))
+        loss = task.loss(params, collections, batch, keys, frozen)
         mask = batch["mask"]
         terms = {name: jnp.sum(term * mask) for name, term in loss.terms.items()}
         sums = {"weight": jnp.sum(loss.weight * mask), "terms": terms}
@@ -47,17 +52,19 @@ def make_train_step(
     grad = jax.value_and_grad(loss_sum, has_aux=True)
 
     def gradients(state: TrainState, batch: Batch, keys: Keys) -> tuple[Any, Any, Any, Any]:
+        trained, params = trainable.of(state.params), state.params
         if accumulate == 1:
             (loss, (collections, sums)), grads = grad(
-                state.params, state.collections, batch, keys, state.frozen
+                trained, params, state.collections, batch, keys, state.frozen
             )
             return loss, collections, sums, grads
 
         def part(carry: Any, given: Any) -> tuple[Any, None]:
             collections, totals = carry
             number, slice_ = given
+            keyed = keys._replace(part=number)
             (loss, (collections, sums)), grads = grad(
-                state.params, collections, slice_, keys._replace(part=number), state.frozen
+                trained, params, collections, slice_, keyed, state.frozen
             )
             return (collections, jax.tree.map(jnp.add, totals, (loss, sums, grads))), None
 
@@ -67,7 +74,7 @@ def make_train_step(
         )
         first = jax.tree.map(lambda x: x[0], parts)
         (loss, (_, sums)), grads = jax.eval_shape(
-            grad, state.params, state.collections, first, keys, state.frozen
+            grad, trained, params, state.collections, first, keys, state.frozen
         )
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, sums, grads))
         given = (jnp.arange(accumulate), parts)
@@ -79,10 +86,11 @@ def make_train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         loss, collections, sums, grads = gradients(state, batch, Keys(key, state.step))
-        weight = jnp.maximum(sums["weight"], 1.0)
+        weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained = trainable.of(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, trained)
+        params = trainable.put(state.params, optax.apply_updates(trained, updates))
         averages = move_averages(state, params, collections, ema_decay, ema_warmup)
         count = jnp.maximum(batch["mask"].sum(), 1.0)
         metrics = {
@@ -103,7 +111,7 @@ def make_train_step(
 def move_averages(
     state: TrainState, params: Any, collections: Any, decay: float, warmup: bool
 ) -> tuple[Any, Any]:
-    """Give the next `ema` and `ema_collections`: decay · average + (1 - decay) · value."""
+    """Update `ema` and `ema_collections`: decay · average + (1 - decay) · value."""
     if state.ema is None:
         return None, None
     share = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step)) if warmup else decay
@@ -115,7 +123,7 @@ def move_averages(
 def make_eval_step(
     task: Task, gather: Callable[[Any], Any] = lambda params: params
 ) -> Callable[[TrainState, Batch], tuple[Any, Any]]:
-    """Make `(state, batch) → (sums, rows)`: see `Task.measure` and `Task.rows`."""
+    """Build `(state, batch) → (sums, rows)`: see `Task.measure` and `Task.rows`."""
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Any, Any]:
         variables = state.variables()

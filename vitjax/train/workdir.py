@@ -1,7 +1,8 @@
-"""The work folder: one run's, and one at a time."""
+"""Work folder of a run: it belongs to one run, and is locked by one process at a time."""
 
 import fcntl
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -9,59 +10,151 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from vitjax.train.config import CADENCE, DEFAULTS, FREE, ConfigError, flat_config, read_run_config
+from vitjax.train.config import ConfigError, count_steps, flat_config, read, read_run_config
+from vitjax.train.defaults import CADENCE, FREE, RunConfig
+
+LOCATIONS = (
+    *("data.train", "data.train_split", "data.test", "data.test_split"),
+    *("token_labels.maps", "distillation.teacher"),
+)
+"""Fields, besides `evals`, that say where something lies; a fingerprint tells what it is."""
+LENGTH = ("steps", "epochs")
+TEACHER = "teacher"
+"""Among the facts of a run's data: its teacher, whose checkpoints say more when it has changed."""
+EXTENSIONS = "extensions.json"
+Facts = Mapping[str, Mapping[str, Any]]
+
+log = logging.getLogger("vitjax")
 
 
-def check_same_run(config: Any, path: pathlib.Path, defaults: Mapping[str, Any] = DEFAULTS) -> None:
-    """Compare with the config that the work folder was started with.
+def check_same_run(
+    config: RunConfig,
+    path: pathlib.Path,
+    data: Facts | None = None,
+    extend: bool = False,
+) -> None:
+    """Check a config against the one that the work folder was started with.
+
+    The same data may be in another place, which is logged. The same number of steps may be given as
+    steps or as epochs.
 
     Args:
-      defaults: of fields that are newer than the run.
+      data: see `claim_workdir`; None to compare the config alone.
+      extend: a longer run counts as the same one.
 
     Raises:
       ConfigError: names the fields that differ, with both values.
     """
     here = flat_config(config)
-    there = {**flat_config(defaults), **flat_config(read_run_config(path))}
+    found = read_run_config(path)
+    there = {
+        **flat_config(type(config)()),
+        **flat_config(found),
+    }  # newer fields have their defaults
     free = set(FREE) - set(CADENCE if config.on_divergence.action == "rollback" else ())
     differing = [
-        f"{key} (there {there.get(key, 'unset')!r}, now {here.get(key, 'unset')!r})"
+        key
         for key in sorted(here.keys() | there.keys())
         if here.get(key) != there.get(key) and key not in free
     ]
-    if differing:
+    moved = [k for k in differing if k in LOCATIONS or k.startswith("evals.")]
+    if moved and not (data and _is_same_data(path.parent, data)):
+        moved = []
+    before, now = (_steps(c, data) for c in (read(RunConfig, found), config))
+    same_length = extend or (before == now and before > 0)
+    other = [k for k in differing if k not in moved and not (same_length and k in LENGTH)]
+
+    def shown(keys: Sequence[str]) -> str:
+        values = ((k, there.get(k, "unset"), here.get(k, "unset")) for k in keys)
+        return "; ".join(f"{key} (there {then!r}, now {value!r})" for key, then, value in values)
+
+    if other:
+        longer = set(other) <= set(LENGTH) and 0 < before < now
+        hint = f" --extend goes on from {before:,} to {now:,} steps." if longer else ""
         raise ConfigError(
-            f"The work folder {path.parent} holds another run: {'; '.join(differing)}. "
-            "Give the same values to go on with it, or another --workdir."
+            f"The work folder {path.parent} holds another run: {shown(other)}. "
+            f"Give the same values to go on with it, or another --workdir.{hint}"
         )
+    if moved:
+        log.warning(
+            "The data has the fingerprint of the run in %s, and is in another place: %s.",
+            path.parent, shown(moved),
+        )  # fmt: skip
+
+
+def _steps(config: RunConfig, data: Facts | None) -> int:
+    """Count the steps of a run; 0 if the number of images is unknown."""
+    images = (data or {}).get("training", {}).get("images", 0)
+    return count_steps(config, images) if images else 0
+
+
+def _is_same_data(workdir: pathlib.Path, data: Facts) -> bool:
+    """Return whether all data, and the teacher, have unchanged fingerprints."""
+    path = workdir / "data.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    now, then = ({k: v["fingerprint"] for k, v in facts.items()} for facts in (data, before))
+    return now == then
+
+
+def read_extensions(workdir: pathlib.Path) -> list[tuple[int, int]]:
+    """Read the extensions of a run, as its numbers of steps before and after each."""
+    path = workdir / EXTENSIONS
+    return [tuple(pair) for pair in json.loads(path.read_text())] if path.exists() else []
+
+
+def _extensions(config: RunConfig, workdir: pathlib.Path, data: Facts) -> list[tuple[int, int]]:
+    """Compute the extensions of a run with a new one; repeating a command adds no extension.
+
+    Raises:
+      ConfigError: the run would not become longer.
+    """
+    there = read(RunConfig, read_run_config(workdir / "config.json"))
+    before, now, done = _steps(there, data), _steps(config, data), read_extensions(workdir)
+    if now > before:
+        return [*done, (before, now)]
+    if now == before and now in [steps for _, steps in done]:
+        return done
+    raise ConfigError(
+        f"--extend makes a run longer: the run in {workdir} has {before:,} steps, and the config "
+        f"says {now:,}. Give more --config.steps or --config.epochs, or leave --extend out."
+    )
 
 
 def claim_workdir(
-    config: Any,
+    config: RunConfig,
     workdir: pathlib.Path,
     class_names: Sequence[str],
-    data: Mapping[str, Mapping[str, Any]],
-    defaults: Mapping[str, Any] = DEFAULTS,
+    data: Facts,
+    extend: bool = False,
 ) -> IO[str]:
-    """Makes the work folder, or finds in it the same run; it then holds config, classes and data.
+    """Create and lock the work folder, or check that it holds the same run.
+
+    Afterwards it holds the config, the classes and the data's fingerprints.
 
     Args:
-      data: name → what it was when the run began: its "fingerprint" and number of "images".
-      defaults: see `check_same_run`.
+      data: name → its "fingerprint" and number of "images" at the start of the run.
+      extend: make the existing run longer.
 
     Returns:
       The folder's lock, which is held until it is closed or the process ends.
 
     Raises:
-      ConfigError: it holds another run, or cannot be written.
-      LockedError: another run is at work there.
+      ConfigError: the folder holds another run, or cannot be written.
+      LockedError: another process uses the folder.
     """
     path, names, facts = (workdir / f"{n}.json" for n in ("config", "classes", "data"))
     try:
         if path.exists():
-            check_same_run(config, path, defaults)
+            check_same_run(config, path, data, extend)
             _check_same_data(workdir, list(class_names), data)
+        elif extend:
+            raise ConfigError(
+                f"--extend makes a run longer, and {workdir} holds none; leave it out to begin one."
+            )
+        extensions = _extensions(config, workdir, data) if extend else None
         claim = lock(workdir)
+        if extensions:
+            _write_json(workdir / EXTENSIONS, extensions)
         _write_json(names, list(class_names))
         _write_json(facts, data)
         _write_json(path, config.to_dict())
@@ -73,9 +166,7 @@ def claim_workdir(
     return claim
 
 
-def _check_same_data(
-    workdir: pathlib.Path, classes: list[str], data: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _check_same_data(workdir: pathlib.Path, classes: list[str], data: Facts) -> None:
     advice = "Give it the data that it had, or another --workdir."
     there = json.loads((workdir / "classes.json").read_text())
     if there != classes:
@@ -87,6 +178,8 @@ def _check_same_data(
     before = json.loads(path.read_text()) if path.exists() else data
     for split, now in data.items():
         then = before.get(split, now)
+        if split == TEACHER:
+            continue
         if then["fingerprint"] != now["fingerprint"]:
             counts = (
                 f"{then['images']:,} images then and {now['images']:,} now"
@@ -100,14 +193,14 @@ def _check_same_data(
 
 
 class LockedError(ValueError):
-    """Another run is at work in the folder."""
+    """Error: another process uses the folder."""
 
 
 def lock(workdir: pathlib.Path) -> IO[str]:
-    """Locks the folder until the file that is returned is closed, or the process ends, however.
+    """Lock the folder until the returned file is closed or the process ends in any way.
 
     Raises:
-      LockedError: says who holds it, and since when.
+      LockedError: names the process that holds the lock, and since when.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     file = (workdir / "lock").open("a+")
