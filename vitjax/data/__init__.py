@@ -1,4 +1,4 @@
-"""Samples, from where they lie to batches: numpy on the host, no jax."""
+"""Data loading from files to batches: numpy on the host, without jax."""
 
 from vitjax.data.source import BadImage, DataInfo, Sample, Source
 from vitjax.data.sources import open_source

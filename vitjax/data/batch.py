@@ -1,4 +1,4 @@
-"""A batch: what the pipeline hands to the training loop."""
+"""Loading of a batch from the samples of a source."""
 
 import logging
 import threading
@@ -19,11 +19,11 @@ skipped, which holds what its kind fills it with.
 
 
 class BadImages:
-    """What to do about images that cannot be read, and how many there were.
+    """Policy for unreadable images, with a count of those found.
 
     Args:
       policy: "fail" or "skip".
-      limit: so many different ones may be skipped; -1 for any number.
+      limit: number of different images that may be skipped; -1 for any number.
     """
 
     def __init__(self, policy: str, limit: int = -1):
@@ -32,10 +32,10 @@ class BadImages:
         self._lock = threading.Lock()
 
     def report(self, error: BadImage) -> None:
-        """Log an image that is skipped, once.
+        """Log a skipped image, once.
 
         Raises:
-          BadImage: the policy is "fail", or it is one too many.
+          BadImage: the policy is "fail", or more images than the limit are bad.
         """
         if self.policy != "skip":
             advice = "repair or remove it, or choose on_bad_image='skip' to go on without it"
@@ -69,15 +69,15 @@ def load_batch(
 
     Args:
       source: the samples.
-      indices: which, at most `batch_size`.
-      kinds: of the fields that the batch has.
-      transform: (sample, kinds, generator) → its fields, as `kinds` encode them.
+      indices: indices of the samples, at most `batch_size`.
+      kinds: kinds of the batch's fields.
+      transform: (sample, kinds, generator) → the sample's fields, for `kinds` to encode.
       rngs: a generator for each index.
       batch_size: number of rows.
-      on_bad_image: told of images that cannot be read; what it raises ends this.
+      on_bad_image: called for images that cannot be read; an exception from it ends the loading.
 
     Raises:
-      ValueError: a field is not as it must be, such as a label that is none of the classes.
+      ValueError: a field is invalid, such as a label that is none of the classes.
     """
     batch = {
         name: np.full((batch_size, *spec.shape), spec.fill, spec.dtype)

@@ -1,8 +1,7 @@
-"""Label maps of a training set: which classes an annotator saw in each cell of each image.
+"""Label maps of a training set: the classes that an annotator found in each cell of each image.
 
-A folder that `vitjax token-labels` writes: `classes.npy` and `scores.npy`, [N, k, h, w], numbered
-as the images are, and `labels.json`, which says what they were made from. The files are memory
-mapped.
+`vitjax token-labels` writes them to a folder: `classes.npy` and `scores.npy`, [N, k, h, w], in the
+order of the images, and `labels.json` with their origin. The files are memory mapped.
 """
 
 import json
@@ -19,10 +18,10 @@ ABOUT = "labels.json"
 
 
 class LabelMaps:
-    """The maps of one folder.
+    """Label maps of one folder.
 
     Attributes:
-      fingerprint: of what they were made from: data, annotator and how it looked.
+      fingerprint: fingerprint of their origin: data, annotator and its options.
       shape: k, h, w.
     """
 
@@ -46,15 +45,15 @@ class LabelMaps:
     def __getitem__(
         self, i: int
     ) -> tuple[UInt16[np.ndarray, "k h w"], Float16[np.ndarray, "k h w"]]:
-        """Give classes and scores of the cells of image i."""
+        """Return classes and scores of the cells of image i."""
         return self.classes[i], self.scores[i]
 
 
 def read_label_maps(folder: str) -> LabelMaps:
-    """Open the maps in a folder.
+    """Open the label maps in a folder.
 
     Raises:
-      ValueError: there are none, or they are not finished.
+      ValueError: there are none, or they are incomplete.
     """
     path = pathlib.Path(folder)
     if not (path / ABOUT).is_file():
@@ -65,17 +64,17 @@ def read_label_maps(folder: str) -> LabelMaps:
     about = json.loads((path / ABOUT).read_text())
     if not about["complete"]:
         raise ValueError(
-            f"The label maps in {folder!r} are not finished; the `vitjax token-labels` command "
-            f"that began them goes on."
+            f"The label maps in {folder!r} are incomplete; run the `vitjax token-labels` command "
+            f"that began them again to finish them."
         )
     return LabelMaps(path, about)
 
 
 def with_label_maps(source: Source, maps: LabelMaps) -> Source:
-    """Give the training set with its maps as the field `map`, of kind `kinds.TokenScores`.
+    """Add label maps to the training set as the field `map`, of kind `kinds.TokenScores`.
 
     Raises:
-      ValueError: they are of other images.
+      ValueError: the maps belong to other images.
     """
     about, info = maps.about, source.info
     if (about["fingerprint"], about["images"]) != (info.fingerprint, len(source)):

@@ -1,9 +1,9 @@
-"""Batches from a source, read ahead by threads.
+"""Batches from a source, prefetched by threads.
 
-A training batch is a function of (seed, step) and nothing else, so that a run goes on at any step
-without replay, and any number of threads gives the same batches. Grain addresses and prefetches
-them; the order and the random numbers are computed here, a batch at a time, because Grain's own
-cost 28 µs an image, more than one of the digits takes.
+A training batch is a function of (seed, step) alone, so that a run can resume at any step without
+replay, and any number of threads yields the same batches. Grain addresses and prefetches the
+batches. The order and the random numbers are computed here, a batch at a time, because those of
+Grain take 28 µs per image, more than a whole image of the digits.
 """
 
 import contextlib
@@ -13,16 +13,26 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
+import numpy as np
+from jaxtyping import Int64
 
 from vitjax.data.batch import BadImages, Batch, load_batch
-from vitjax.data.kinds import Kinds
-from vitjax.data.order import epoch_order, sample_rngs
-from vitjax.data.source import Source
-from vitjax.data.transforms.augment import Augmentation, evaluation, parse_augmentation
+from vitjax.data.kinds import Image, Kinds
+from vitjax.data.order import Balanced, epoch_order, sample_rngs
+from vitjax.data.source import Source, class_labels
+from vitjax.data.transforms.augment import (
+    Augmentation,
+    check_channels,
+    evaluation,
+    parse_augmentation,
+)
 from vitjax.data.workers import BatchAt, OnBadImage, other_processes
-from vitjax.names import unknown
+from vitjax.names import check_choice, unknown
 
 ON_BAD_IMAGE = ("fail", "skip")
+SAMPLING = ("shuffle", "balanced")
+EpochOrder = Callable[[int], Int64[np.ndarray, "N"]]
+"""Epoch → indices of the images that it visits, in order."""
 
 
 def train_batches(
@@ -33,6 +43,7 @@ def train_batches(
     augment: str = "none",
     seed: int = 0,
     repeats: int = 1,
+    sampling: str = "shuffle",
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     num_threads: int = 2,
@@ -40,24 +51,26 @@ def train_batches(
     max_bad_images: int = -1,
     num_processes: int = 0,
 ) -> Iterator[Batch]:
-    """Endless batches of augmented images; every epoch has each image once, in a new order.
+    """Iterate over endless batches of augmented images, N visits per epoch in a new order.
 
     Step s takes samples s·B to s·B + B - 1 of the order; a batch may span two epochs.
 
     Args:
       source: the samples.
-      kinds: which of their fields a batch has, and as what; see `kinds.batch_spec`.
+      kinds: fields of a batch, with their kinds; see `kinds.batch_spec`.
       batch_size: B.
       augment: a name of `augment.AUGMENTATIONS`, or a line such as "crop | flip".
-      seed: of the order and of the augmentations.
-      repeats: visits that an image gets in an epoch; see `epoch_order`.
-      start_step: the first step; the batches from there on are those of a run from step 0.
-      rows: which of a batch's B rows this process reads, in ascending order; None for all. What
-        stands in a row does not depend on who reads it.
-      num_threads: each prepares one batch at a time, and one finished batch waits; 0 prepares
+      seed: seed of the order and of the augmentations.
+      repeats: visits per image in an epoch; see `epoch_order`.
+      sampling: "shuffle" visits each image once, "balanced" each class equally often; see
+        `order.Balanced`.
+      start_step: the first step; its batches are the same as in a run from step 0.
+      rows: rows of a batch that this process reads, in ascending order; None for all. The content
+        of a row does not depend on the process.
+      num_threads: threads that prepare one batch each, while one finished batch waits; 0 prepares
         them in the caller's thread.
       on_bad_image: "fail" raises BadImage, "skip" logs a warning and sets mask 0.
-      max_bad_images: so many different ones may be skipped; -1 for any number.
+      max_bad_images: number of different images that may be skipped; -1 for any number.
       num_processes: other processes that prepare a batch each, instead of threads; 0 for none.
         They need a source that pickles.
 
@@ -65,8 +78,9 @@ def train_batches(
       An iterator, whose `close()` ends its threads and processes.
 
     Raises:
-      ValueError: an option does not fit, or the batch is larger than the data set.
-      ChildProcessError, at a batch: one of the processes is no more.
+      ValueError: an option does not fit, the batch is larger than the data set, or the source
+        does not provide the labels that balanced sampling needs.
+      ChildProcessError: one of the processes has died; raised by the iterator.
     """
     size = len(source)
     _check_options(source, kinds, batch_size, num_threads, num_processes, on_bad_image)
@@ -80,8 +94,16 @@ def train_batches(
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative.")
     parse_augmentation(augment)
+    check_sampling(sampling, repeats)
+    for kind in kinds.values():
+        if isinstance(kind, Image):
+            check_channels(augment, kind.channels)
     rows = _own_rows(rows, batch_size)
-    make = functools.partial(_training, source, kinds, batch_size, augment, seed, repeats, rows)
+    if sampling == "balanced":
+        order: EpochOrder = Balanced(seed, class_labels(source))
+    else:
+        order = functools.partial(epoch_order, seed, size, repeats=repeats)
+    make = functools.partial(_training, source, kinds, batch_size, augment, seed, order, rows)
     bad = BadImages(on_bad_image, max_bad_images)
     return _prefetched(make, start_step, sys.maxsize, bad, num_threads, num_processes)
 
@@ -92,22 +114,35 @@ def _training(
     batch_size: int,
     augment: str,
     seed: int,
-    repeats: int,
+    order: EpochOrder,
     rows: Sequence[int],
 ) -> BatchAt:
     size, transform = len(source), parse_augmentation(augment)
-    order = functools.lru_cache(maxsize=2)(
-        functools.partial(epoch_order, seed, size, repeats=repeats)
-    )
+    order_of = functools.lru_cache(maxsize=2)(order)
 
     def batch_at(step: int, on_bad_image: OnBadImage) -> Batch:
         positions = [step * batch_size + row for row in rows]
         places = (divmod(position, size) for position in positions)
-        indices = [int(order(epoch)[place]) for epoch, place in places]
+        indices = [int(order_of(epoch)[place]) for epoch, place in places]
         rngs = sample_rngs(seed, positions)
         return load_batch(source, indices, kinds, transform, rngs, len(rows), on_bad_image)
 
     return batch_at
+
+
+def check_sampling(sampling: str, repeats: int) -> None:
+    """Check the sampling option.
+
+    Raises:
+      ValueError: the option is unknown, or does not allow repeats.
+    """
+    check_choice("config.data.sampling", sampling, SAMPLING)
+    if sampling == "balanced" and repeats != 1:
+        raise ValueError(
+            f"config.data.repeats={repeats} cannot be combined with "
+            f"config.data.sampling='balanced', which determines the number of visits itself; "
+            f"leave repeats at 1."
+        )
 
 
 def eval_batches(
@@ -126,11 +161,12 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Read all images once, in the source's order; the last batch is padded to `batch_size`.
 
-    Arguments and errors are those of `train_batches`; here a batch may be larger than the data set.
+    Other arguments and errors are those of `train_batches`; here a batch may be larger than the
+    data set.
 
     Args:
-      crop: side of the central square that is seen, as a share of the image's short side; what
-        is beyond 1 is black. 0 for the whole image, whatever its proportions. See `crops.view`.
+      crop: side of the central crop, a square, as a share of the image's short side; the part
+        beyond 1 is black. 0 for the whole image, of any proportions. See `crops.view`.
       interpolation: see `crops.resize`.
     """
     _check_options(source, kinds, batch_size, num_threads, num_processes, on_bad_image)

@@ -1,12 +1,27 @@
-"""A run's data: the training source, and the evaluations, which have its classes."""
+"""Data of a run: the training source, and the evaluations, which have its classes."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from vitjax.data.source import DataInfo, Sample, Source, renumber, short_sha256
+from vitjax.data.config import DataConfig
+from vitjax.data.source import (
+    DataInfo,
+    Sample,
+    Source,
+    class_counts,
+    class_labels,
+    renumber_sample,
+    short_sha256,
+)
 from vitjax.data.sources import open_source
+from vitjax.data.sources.folders import validation_beside_test
+from vitjax.data.sources.mixture import parse_mixture
+
+_log = logging.getLogger(__name__)
 
 MAIN = "test"
 """The evaluation by which checkpoints are compared."""
@@ -16,15 +31,20 @@ class Data(NamedTuple):
     """Sources of a run.
 
     Attributes:
-      train: what is learnt.
-      evals: name → what is measured, `MAIN` among them, with the classes of `train` in its order.
+      train: source of training.
+      evals: name → source of an evaluation, `MAIN` included, with the classes of `train` in order.
     """
 
     train: Source
     evals: Mapping[str, Source]
 
+    @property
+    def info(self) -> DataInfo:
+        """Info of the training data, with a function that counts images by class."""
+        return self.train.info._replace(class_counts=lambda: class_counts(self.train))
+
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Say what the data is, to notice later that it has changed."""
+        """Collect fingerprints and sizes of the data, to detect later changes."""
         sources = {"training": self.train, **self.evals}
         return {
             name: {
@@ -36,34 +56,74 @@ class Data(NamedTuple):
         }
 
 
-def open_data(config: Any) -> Data:
-    """Open what `config.data` and `config.evals` name.
+def open_data(config: DataConfig, evals: Mapping[str, str]) -> Data:
+    """Open the sources of `config.data` and `config.evals` of a run.
 
     Raises:
-      ValueError: as `open_source`, or an evaluation has other classes.
+      ValueError: as in `open_source`, or an evaluation has other classes.
     """
-    d = config.data
-    train = open_source(d.train, d.train_split)
-    uris = {MAIN: (d.test or d.train, d.test_split)}
-    uris |= {name: (uri, "test") for name, uri in config.evals.items()}
-    evals = {}
+    train = open_source(config.train, config.train_split)
+    data = Data(train, open_evals(config, evals, train.info))
+    if data.evals[MAIN].info.fingerprint == train.info.fingerprint:
+        _log.warning(
+            "The test images are the training images (%r): metrics say what is memorised. Give "
+            "other images with --config.data.test=URI or --config.data.test_split=SPLIT.",
+            config.test or config.train,
+        )
+    return data
+
+
+def open_evals(config: DataConfig, evals: Mapping[str, str], info: DataInfo) -> dict[str, Source]:
+    """Open the evaluations of a run: name → source, with the classes of its training data.
+
+    Args:
+      info: info of the training data.
+
+    Raises:
+      ValueError: as in `open_data`.
+    """
+    main = config.test or config.train
+    uris = {MAIN: (main, _choosing_split(main, config.test_split))}
+    uris |= {name: (uri, "test") for name, uri in sorted(evals.items())}
+    opened = {}
     for name, (uri, split) in uris.items():
         field = "config.data.test" if name == MAIN else f"config.evals.{name}"
-        evals[name] = with_classes(open_source(uri, split), train.info, field)
-    return Data(train, evals)
+        opened[name] = with_classes(open_source(uri, split), info, field)
+    return opened
+
+
+def _choosing_split(uri: str, split: str) -> str:
+    """Choose the split that selects the best checkpoint: validation images, if there are any.
+
+    Images that select a checkpoint must not test it. If a folder has both splits, `test` is not
+    used, and this is logged.
+    """
+    if split != "test" or parse_mixture(uri):
+        return split
+    validation = validation_beside_test(uri)
+    if validation is None:
+        return split
+    path = uri if "://" in uri else f"folder://{uri}"
+    kept = f"{path}{'&' if '?' in path else '?'}split=test"
+    _log.warning(
+        "%r has %s/ and test/: %s/ chooses the best checkpoint, and test/ is kept for the end. "
+        "--config.evals.final=%r measures on it too; --config.data.test=%r chooses by it.",
+        uri, validation, validation, kept, kept,
+    )  # fmt: skip
+    return validation
 
 
 def with_classes(source: Source, info: DataInfo, name: str) -> Source:
-    """Give a source the class numbers of other data, by the classes' names.
+    """Renumber the classes of a source as in other data, by their names.
 
-    It may lack some of the classes. A source without names has the numbers for names.
+    The source may lack some of the classes. If it has no names, its numbers are used as names.
 
     Args:
-      info: of the other data.
-      name: what a message calls the source.
+      info: info of the other data.
+      name: name of the source in messages.
 
     Raises:
-      ValueError: it has classes that the other data has not; both are named.
+      ValueError: the source has classes that the other data lacks; both are named.
     """
     own, classes = source.info.classes, info.classes
     if own == classes:
@@ -73,7 +133,7 @@ def with_classes(source: Source, info: DataInfo, name: str) -> Source:
         missing = [c for c in classes if c not in set(own)]
         lacks = f", and lacks {_some(missing)}" if missing else ""
         raise ValueError(
-            f"{name} has classes that the training data has not: {_some(alien)}{lacks}. It has "
+            f"{name} has classes that the training data lacks: {_some(alien)}{lacks}. It has "
             f"{len(own)} classes and the training data {len(classes)}; give data with the same "
             f"names."
         )
@@ -82,11 +142,11 @@ def with_classes(source: Source, info: DataInfo, name: str) -> Source:
 
 
 class Renumbered:
-    """A source whose classes have other numbers.
+    """Source with renumbered classes.
 
     Args:
-      info: of the data whose classes it gets.
-      numbers: of each of the source's own classes there.
+      info: info of the data whose classes it gets.
+      numbers: new number of each of the source's classes.
     """
 
     def __init__(self, source: Source, info: DataInfo, numbers: np.ndarray):
@@ -100,14 +160,13 @@ class Renumbered:
         return len(self._source)
 
     def __getitem__(self, i: int) -> Sample:
-        sample = self._source[i]
-        if "label" not in sample:
-            return sample
-        label = renumber(sample["label"], self._numbers, len(self.info.classes))
-        return {**sample, "label": label}
+        return renumber_sample(self._source[i], self._numbers, len(self.info.classes))
 
     def example_name(self, i: int) -> str:
         return self._source.example_name(i)
+
+    def labels(self) -> Int[np.ndarray, "N"]:
+        return self._numbers[class_labels(self._source)]
 
 
 def _some(names: list[str]) -> str:

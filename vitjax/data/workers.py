@@ -1,8 +1,8 @@
-"""Batches made by other processes: where one Python interpreter is the limit, several are not.
+"""Batches prepared by worker processes, for when one Python interpreter is too slow.
 
-Each of n workers makes every n-th batch and writes it into a pipe. A pipe leaves nothing behind,
-holds back a worker that is ahead, and ends with the process at either end, however that ended.
-Workers are fresh interpreters without jax, not copies of this one.
+Each of n workers prepares every n-th batch and writes it into a pipe. A pipe leaves nothing behind,
+blocks a worker that is ahead, and closes when the process at either end ends in any way. Workers
+are fresh interpreters without jax, not forks of this one.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ _PIPE_BYTES = 1 << 20  # what may lie in a pipe; Linux's default is a sixteenth
 def other_processes(
     make: Callable[[], BatchAt], start: int, stop: int, count: int
 ) -> Iterator[BatchAt]:
-    """Processes that make the batches start, start + 1, … up to `stop`, each every count-th.
+    """Start processes that prepare the batches start, start + 1, … before `stop`, in turn.
 
     Args:
-      make: gives the function that makes a batch; it and what it holds must pickle.
+      make: returns the function that prepares a batch; it must pickle, with all that it holds.
       start: the first batch.
-      stop: behind the last one.
-      count: how many processes.
+      stop: the end, after the last batch.
+      count: number of processes.
 
     Yields:
-      That function, to be called for each batch in order. It raises what making the batch raised,
-      and ChildProcessError where a process is no more.
+      A function that returns the batches, to be called for each in order. It raises the errors of
+      the worker, and ChildProcessError if a process has died.
     """
     workers: list[_Worker] = []
     try:
@@ -59,7 +59,7 @@ def other_processes(
 
 
 class _Worker:
-    """One process, and this one's end of its pipe."""
+    """Worker process, and the parent's end of its pipe."""
 
     def __init__(self):
         reading, writing = os.pipe()
@@ -122,9 +122,9 @@ class _Worker:
 
 
 def serve(number: int) -> None:
-    """What a worker does: reads its job from the standard input, writes batches to a descriptor.
+    """Run a worker: read its job from the standard input, and write batches to a descriptor.
 
-    It leaves when the process that began it does: its standard input ends then.
+    The worker exits when its parent does, because its standard input then ends.
     """
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl

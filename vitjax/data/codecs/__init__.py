@@ -1,1 +1,1 @@
-"""Image files: what their headers say, and their pixels."""
+"""Image files: their headers and pixels."""

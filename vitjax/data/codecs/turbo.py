@@ -44,7 +44,7 @@ _FUNCTIONS = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library, if the system has it.
+    """Load the library, if the system has it.
 
     Raises:
       ValueError: VITJAX_TURBOJPEG names a file that is not this library, version 3 or later.
@@ -71,7 +71,7 @@ def library() -> ctypes.CDLL | None:
 
 
 class _Decoder:
-    """What libturbojpeg keeps of a file."""
+    """Decoder state that libturbojpeg keeps of a file."""
 
     def __init__(self, functions: ctypes.CDLL):
         self.functions, self.handle = functions, functions.tj3Init(_DECOMPRESS)
@@ -86,7 +86,7 @@ _of_thread = threading.local()
 def decode_part(
     data: bytes, size: tuple[int, int], rectangle: tuple[int, int, int, int], reduce: int = 1
 ) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Decodes a rectangle of a JPEG file to RGB; the interpreter's lock is free meanwhile.
+    """Decode a rectangle of a JPEG file to RGB, with the interpreter's lock released.
 
     It stops below the rectangle, and does not notice a file that ends after that.
 

@@ -22,7 +22,7 @@ from vitjax.data.sources.tfds import import_tfds
 
 
 class Archive(NamedTuple):
-    """What image-net.org hands out, and into how many shards it goes."""
+    """Archive of image-net.org, and the number of its shards."""
 
     file: str
     size: int
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 def prepare_imagenet(
     archives: str, to: str, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Writes `TO/imagenet2012/VERSION`, which `tfds://imagenet2012?data_dir=TO` reads.
+    """Write `TO/imagenet2012/VERSION`, which `tfds://imagenet2012?data_dir=TO` reads.
 
     The same command goes on where an interrupted one stopped, and verifies what is there.
 
@@ -124,7 +124,7 @@ def prepare_imagenet(
 def _verify(
     path: pathlib.Path, archive: Archive, folder: pathlib.Path, say: Callable[[str], None]
 ) -> None:
-    """Raises ValueError unless an archive has the bytes it must have; looks once at a file."""
+    """Raise ValueError unless an archive has the expected bytes; a file is hashed once."""
     status = path.stat()
     if status.st_size != archive.size:
         raise ValueError(
@@ -148,7 +148,7 @@ def _verify(
 
 
 def _train(path: pathlib.Path) -> Iterator[Entry]:
-    """The images of an archive of archives, one a synset."""
+    """Yield the images of an archive of archives, one per synset."""
     with tarfile.open(path, "r:") as outer:
         for part in outer:
             file = cast(BinaryIO, outer.extractfile(part))
@@ -159,7 +159,7 @@ def _train(path: pathlib.Path) -> Iterator[Entry]:
 
 
 def _validation(path: pathlib.Path) -> Iterator[Entry]:
-    """The images of a flat archive; the list has a synset for each number."""
+    """Yield the images of a flat archive; the list has a synset for each number."""
     package = importlib.resources.files("tensorflow_datasets.datasets.imagenet2012")
     synsets = package.joinpath("validation_labels.txt").read_text().split()
     with tarfile.open(path, "r:") as archive:

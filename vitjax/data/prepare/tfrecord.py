@@ -41,7 +41,7 @@ class Shard(NamedTuple):
 def prepare(
     path: str, to: str, data_dir: str = "", say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Converts all splits of a data set.
+    """Convert all splits of a data set.
 
     Args:
       path: its name, or the folder with its `dataset_info.json`.
@@ -76,7 +76,7 @@ def prepare(
 def write_shards(
     shards: list[Shard], folder: pathlib.Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Writes those that are not there yet; returns what `prepare` does."""
+    """Write the shards that are missing; return the summary of `prepare`."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
     done = json.loads(manifest.read_text()) if manifest.exists() else {}
@@ -121,7 +121,7 @@ def _checksum(path: pathlib.Path) -> str:
 
 
 def _same(shard: Shard, entry: dict[str, Any]) -> bool:
-    """Whether a converted shard is there as it was written, from the source as it is."""
+    """Return whether a converted shard is intact and its source is unchanged."""
     return (
         shard.target.exists()
         and shard.target.stat().st_size == entry["bytes"]
@@ -154,7 +154,7 @@ def _convert(shard: Shard) -> dict[str, Any]:
 
 
 def _reframe(shard: Shard, target: pathlib.Path) -> int:
-    """Writes a shard's records and reads them back; returns their number."""
+    """Write a shard's records, read them back, and return their number."""
     import google_crc32c
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
@@ -195,7 +195,7 @@ def _check_room(folder: pathlib.Path, needed: int) -> None:
 
 
 def _copy_description(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Everything but the shards; `dataset_info.json`, which makes it a data set, comes last."""
+    """Copy everything but the shards, `dataset_info.json` last: it makes a data set complete."""
     for path in source.iterdir():
         if path.is_file() and ".tfrecord-" not in path.name and path.name != "dataset_info.json":
             shutil.copyfile(path, folder / path.name)

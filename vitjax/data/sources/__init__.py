@@ -1,4 +1,4 @@
-"""Where samples come from; `open_source` opens any of them by a URI."""
+"""Sources of samples; `open_source` opens any of them by a URI."""
 
 import difflib
 import os
@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
 
 from vitjax.data.source import Source
-from vitjax.data.sources import arrays, digits, hf, image_folder, mixture, splits, tars, tfds
+from vitjax.data.sources import (
+    arrays,
+    digits,
+    hf,
+    image_folder,
+    map_folder,
+    mixture,
+    photos,
+    scenes,
+    splits,
+    tars,
+    tfds,
+)
 from vitjax.names import unknown
 
 
@@ -15,7 +27,8 @@ def open_source(uri: str, split: str) -> Source:
 
     Args:
       uri: `digits://`, `folder:///photos?test_fraction=0.2` or the path alone, `tfds://name`,
-        `hf://name`, `tar:///shards-{000..099}.tar`, `synthetic://?size=1000`; or a mixture of them,
+        `hf://name`, `tar:///shards-{000..099}.tar`, `maps:///ade20k`, `pairs:///sidd`,
+        `photos://`, `scenes://`, `synthetic://?size=1000`; or a mixture of them,
         `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
       split: "train" or "test", or what else the data set calls its splits; or a slice of one by
         percent or count: "train[:80%]" and "train[80%:]" are disjoint and together all of "train".
@@ -28,15 +41,22 @@ def open_source(uri: str, split: str) -> Source:
     if parts := mixture.parse_mixture(uri):
         sources = [open_source(part, split) for _, part in parts]
         return mixture.Mixture(sources, [weight for weight, _ in parts])
-    sizes: dict[str, type] = dict.fromkeys(("size", "classes", "height", "width", "jpeg"), int)
-    columns = {"image": str, "label": str}
+    sizes: dict[str, type] = dict.fromkeys(
+        ("size", "classes", "height", "width", "channels", "jpeg"), int
+    )
+    columns: dict[str, type] = {"image": str, "label": str}
+    columns |= {"map": str, "classes": str, "reduce_zero": int, "channel": str}
     schemes: dict[str, tuple[Callable[..., Source], dict[str, type]]] = {
         "digits": (digits.open_digits, {}),
-        "folder": (image_folder.open_folder, {"test_fraction": float}),
+        "folder": (image_folder.open_folder, {"test_fraction": float, "files": str}),
         "tfds": (tfds.open_tfds, {"data_dir": str, **columns}),
         "hf": (hf.open_hf, {"config": str, **columns}),
         "tar": (tars.open_tars, {"classes": int}),
         "synthetic": (arrays.open_synthetic, sizes),
+        "photos": (photos.open_photos, {"count": int}),
+        "scenes": (scenes.open_scenes, {"size": int, "count": int}),
+        "maps": (map_folder.open_maps, {"classes": str, "reduce_zero": int}),
+        "pairs": (map_folder.open_pairs, {}),
     }
     scheme, path, options = _parse_uri(uri, schemes)
     opener, types = schemes[scheme]
@@ -50,7 +70,7 @@ def open_source(uri: str, split: str) -> Source:
             raise ValueError(f"Option {key}={value!r} of {uri!r} is not a number.") from None
     if scheme == "tfds":
         return opener(path, split, **options)
-    names = splits.SPLITS if scheme in ("digits", "folder", "synthetic") else None
+    names = splits.SPLITS if scheme in ("digits", "photos", "scenes", "synthetic") else None
     part = splits.parse_split(split, names)
     return splits.take(opener(path, part.name, **options), part)
 

@@ -42,15 +42,18 @@ class Digits:
     def example_name(self, i: int) -> str:
         return f"digits/{self._numbers[i]:04d}"
 
+    def labels(self) -> Int[np.ndarray, "N"]:
+        return self._labels
+
 
 def split_indices(split: str) -> Int[np.ndarray, "N"]:
-    """Which of the 1,797 scans belong to "train" or "test"."""
+    """Return the indices of the 1,797 scans that belong to "train" or "test"."""
     order = np.random.Generator(np.random.PCG64(0)).permutation(1797)
     return np.sort(order[:NUM_TEST] if split == "test" else order[NUM_TEST:])
 
 
 def open_digits(path: str, split: str) -> Digits:
-    """One split, "train" or "test"; the URI `digits://` has no path."""
+    """Open one split, "train" or "test"; the URI `digits://` has no path."""
     if path:
         raise ValueError(f"'digits://' takes no path, and {path!r} was given; write 'digits://'.")
     # The file of `sklearn.datasets.load_digits`, whose import takes a second for all else in it.

@@ -1,13 +1,33 @@
-"""What is said of a path that is not there."""
+"""Errors for paths that are missing, and the choice of a folder's validation split."""
 
 import difflib
 import os
 
 from vitjax.data.sources import remote
 
+VALIDATION = ("val", "validation", "valid")
+"""Names of the split by which checkpoints are chosen, beside `train` and `test`."""
+
+
+def validation_beside_test(uri: str) -> str | None:
+    """Return the validation split of a folder that has `train`, `test` and one of these.
+
+    None where the URI is of another source, names a split itself, or has fewer.
+    """
+    scheme, separator, rest = uri.partition("://")
+    path, _, options = (rest if separator else uri).partition("?")
+    if (separator and scheme != "folder") or "split=" in options:
+        return None
+    root = os.path.expanduser(path)
+    check_folder(root)
+    parts = {name for name, size in remote.listing(root) if size is None}
+    if not {"train", "test"} <= parts:
+        return None
+    return next((name for name in VALIDATION if name in parts), None)
+
 
 def check_folder(path: str) -> None:
-    """Raises ValueError, with the nearest name that exists, unless `path` is a folder."""
+    """Raise ValueError, with the nearest name that exists, unless `path` is a folder."""
     if remote.is_remote(path):
         files, inner = remote.filesystem(path)
         if not files.isdir(inner):

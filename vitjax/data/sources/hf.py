@@ -3,61 +3,90 @@
 import os
 from typing import Any
 
-from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
+import numpy as np
+from jaxtyping import Int
+
+from vitjax.data.codecs.image import read_file
+from vitjax.data.source import UNLABELLED, BadImage, DataInfo, Sample, short_sha256
+from vitjax.data.sources import map_columns
+from vitjax.data.sources.map_columns import MapColumn
 from vitjax.names import unknown
 
 
 class HuggingFace:
-    """One split; images stay encoded until the crop is known."""
+    """One split; images stay encoded until the crop is known.
 
-    def __init__(self, data: Any, name: str, image: str, label: str):
+    Its samples have the image and, as `target` says, a label or a label map.
+    """
+
+    def __init__(self, data: Any, name: str, image: str, target: str | MapColumn):
         import datasets  # pyright: ignore[reportMissingImports]
 
-        feature = data.features[label]
-        inner = getattr(feature, "feature", None)
-        names = getattr(inner or feature, "names", None)
-        if names is None:
-            raise ValueError(
-                f"Column {label!r} of {name} is {feature}, and no class or list of classes; name "
-                f"another with ?label=…"
-            )
-        data = data.select_columns([image, label])
+        self._name, self._image, self._map = name, image, None
+        self._target = target if isinstance(target, str) else target.column
+        data = data.select_columns([image, self._target])
         self._data = data.cast_column(image, datasets.Image(decode=False))
-        self._name, self._image, self._label = name, image, label
         fingerprint = data._fingerprint  # the library's own, of how the table came about
-        fingerprint = short_sha256((f"{name} {fingerprint} {len(data)}".encode(),))
-        self.info = DataInfo(tuple(names), fingerprint, multi_label=inner is not None)
+        text = f"{name} {fingerprint} {len(data)}"
+        if isinstance(target, str):
+            classes, several = _classes(data, target, name)
+            self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+            return
+        self._data = self._data.cast_column(self._target, datasets.Image(decode=False))
+        first = self._file(self._data[0], self._target, 0)
+        self._map = target.beginning_with(first, self.example_name(0))
+        text, fields = f"{text} {target}", frozenset(("image", "map"))
+        self.info = DataInfo(target.names, short_sha256((text.encode(),)), fields)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, i: int) -> Sample:
         row = self._data[i]
-        image, label = row[self._image], row[self._label]
-        data = (image or {}).get("bytes")
-        if data is None:
-            path = (image or {}).get("path")
-            if not path:
-                raise BadImage(self.example_name(i), "the row has no image")
-            from vitjax.data.codecs.image import read_file
+        image = self._file(row, self._image, i)
+        if self._map:
+            data = self._file(row, self._target, i)
+            return {"image": image, "map": self._map.file(data, self.example_name(i))}
+        label = row[self._target]
+        return {"image": image, "label": UNLABELLED if label is None else label}
 
-            data = read_file(path, self.example_name(i))
-        return {"image": data, "label": -1 if label is None else label}
+    def _file(self, row: dict[str, Any], column: str, i: int) -> bytes:
+        """Return the bytes of a column of images."""
+        cell = row[column] or {}
+        if (data := cell.get("bytes")) is not None:
+            return data
+        if not (path := cell.get("path")):
+            what = "image" if column == self._image else "label map"
+            raise BadImage(self.example_name(i), f"the row has no {what}")
+        return read_file(path, self.example_name(i))
 
     def example_name(self, i: int) -> str:
         return f"{self._name} row {i}"
 
+    def labels(self) -> Int[np.ndarray, "N"]:
+        column = self._data.select_columns([self._target])[:][self._target]
+        return np.array([UNLABELLED if label is None else label for label in column], np.int64)
+
 
 def open_hf(
-    path: str, split: str, config: str = "", image: str = "", label: str = ""
+    path: str,
+    split: str,
+    config: str = "",
+    image: str = "",
+    label: str = "",
+    map: str = "",
+    **numbers: Any,
 ) -> HuggingFace:
-    """`hf://owner/name` from the hub or the cache; `hf:///folder` as `save_to_disk` writes it.
+    """Open `hf://owner/name` from the hub or the cache, or `hf:///folder` of `save_to_disk`.
 
     Args:
       path: repository or folder.
       split: its name there.
       config: the data set's configuration.
       image, label: columns; empty for the first that holds images, and classes.
+      map: the column of label maps, that samples have in place of a label; empty for the one that
+        is called like one, if no column holds classes or `numbers` are given.
+      **numbers: `classes`, `reduce_zero` and `channel` of the label maps, see `describe_map`.
 
     Raises:
       ValueError: the library, data set, split or column is not there.
@@ -83,17 +112,47 @@ def open_hf(
     table: Any = found
     if isinstance(found, dict):
         if split not in found:
-            raise ValueError(unknown(f"split of {path}", split, map(str, found)))
+            raise ValueError(unknown(f"split of {path}", split, [str(name) for name in found]))
         table = found[split]
     if not len(table):
         raise ValueError(f"Split {split!r} of {path} is empty.")
+    return HuggingFace(table, path, *_columns(table, path, image, label, map, numbers))
+
+
+def _columns(
+    table: Any, path: str, image: str, label: str, map: str, numbers: dict[str, Any]
+) -> tuple[str, str | MapColumn]:
+    """Find the column of the images, and that of the labels or of label maps."""
     kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
-    image = image or _column(kinds, "Image", path)
-    label = label or _column(kinds, "ClassLabel", path)
-    for name in (image, label):
-        if name not in kinds:
-            raise ValueError(unknown(f"column of {path}", name, kinds))
-    return HuggingFace(table, path, image, label)
+    pictures = [name for name, kind in kinds.items() if kind == "Image"]
+    if label and (map or numbers):
+        raise ValueError(map_columns.BOTH.format(label))
+    has_label = label or "ClassLabel" in kinds.values() or not map_columns.any_map(pictures)
+    if has_label and not (map or numbers):
+        image = image or _column(kinds, "Image", path)
+        label = label or _column(kinds, "ClassLabel", path)
+        for name in (image, label):
+            if name not in kinds:
+                raise ValueError(unknown(f"column of {path}", name, kinds))
+        return image, label
+    map = map_columns.choose_map(pictures, map, path)
+    image = image or map_columns.choose_image(pictures, map)
+    if image not in pictures or image == map:
+        raise ValueError(unknown(f"column of images of {path}", image, pictures))
+    return image, map_columns.describe_map(map, path, **numbers)
+
+
+def _classes(data: Any, label: str, name: str) -> tuple[tuple[str, ...], bool]:
+    """Return the names of the classes, and whether an image may have several."""
+    feature = data.features[label]
+    inner = getattr(feature, "feature", None)
+    names = getattr(inner or feature, "names", None)
+    if names is None:
+        raise ValueError(
+            f"Column {label!r} of {name} is {feature}, and no class or list of classes; name "
+            f"another with ?label=…, or label maps with ?map=…"
+        )
+    return tuple(names), inner is not None
 
 
 def _column(kinds: dict[str, str], wanted: str, path: str) -> str:

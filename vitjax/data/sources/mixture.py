@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
-from vitjax.data.source import DataInfo, Sample, Source, renumber, short_sha256
+from vitjax.data.source import DataInfo, Sample, Source, class_labels, renumber_sample, short_sha256
 
 
 class Mixture:
-    """A source whose images come from others, each with its share, to within one image.
+    """Source that mixes other sources, each with its share, to within one image.
 
     One pass has so many images that each source is seen at least once in full; the smaller ones
     are repeated. Sources with the same classes share them; otherwise the classes are all names that
@@ -43,16 +44,26 @@ class Mixture:
     def __getitem__(self, i: int) -> Sample:
         which, index = self._place(i)
         sample = self._sources[which][index]
-        label = renumber(sample["label"], self._classes[which], len(self.info.classes))
-        return {**sample, "label": label}
+        return renumber_sample(sample, self._classes[which], len(self.info.classes))
 
     def example_name(self, i: int) -> str:
         which, index = self._place(i)
         return self._sources[which].example_name(index)
 
+    def labels(self) -> Int[np.ndarray, "N"]:
+        counts = np.diff(self._ends, prepend=0)
+        return np.concatenate(
+            [
+                np.resize(
+                    numbers[class_labels(source)], count
+                )  # again and again, as `_place` has it
+                for source, numbers, count in zip(self._sources, self._classes, counts)
+            ]
+        )
+
 
 def parse_mixture(text: str) -> list[tuple[float, str]] | None:
-    """Weights and URIs of a mixture; None if the text is not one.
+    """Parse weights and URIs of a mixture; None if the text is not one.
 
     Raises:
       ValueError: a part has no weight, or one that is not positive.

@@ -1,8 +1,8 @@
-"""What TFRecord and ArrayRecord shards hold: `tf.train.Example` messages, read without TensorFlow.
+"""Records of TFRecord and ArrayRecord shards: `tf.train.Example` messages, without TensorFlow.
 
-A message maps names to lists of byte strings, floats or whole numbers (tensorflow/core/example/
-example.proto). Reading the two or three entries that classification needs takes a tenth of the time
-of the general parser.
+A message maps names to lists of byte strings, floats or whole numbers
+(tensorflow/core/example/example.proto). Reading the two or three entries that classification needs
+takes a tenth of the time of the general parser.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Values = list[bytes] | np.ndarray
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, and where the next field begins."""
+    """Read a number of 7 bits a byte, and return it with the start of the next field."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -25,7 +25,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(field number, wire type, start, end) of each field; a number's value stands for its start.
+    """Yield (field number, wire type, start, end) of each field.
+
+    A number's value stands in the place of its start.
 
     Raises:
       ValueError: this is no message.
@@ -50,7 +52,7 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
 
 
 def parse_example(data: bytes, names: tuple[str, ...]) -> dict[str, Values]:
-    """The named features of a serialised `tf.train.Example`; one that is missing is left out.
+    """Parse the named features of a serialised `tf.train.Example`; missing ones are left out.
 
     Raises:
       ValueError: this is no such message.
@@ -89,7 +91,7 @@ def _feature(data: bytes, at: int, end: int) -> Values:
 
 
 def read_tfrecords(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """The records of a TFRecord file, whose checksums (CRC-32C) are verified.
+    """Yield the records of a TFRecord file, after verifying their checksums (CRC-32C).
 
     Raises:
       ValueError: the file is truncated or damaged; says where.

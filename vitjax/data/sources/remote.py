@@ -9,12 +9,12 @@ _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "abfs":
 
 
 def is_remote(path: str) -> bool:
-    """Whether it is for fsspec."""
+    """Return whether a path is read by fsspec."""
     return "://" in path
 
 
 def filesystem(path: str) -> tuple[Any, str]:
-    """The file system of fsspec for a path, and what the path is called there.
+    """Open the fsspec file system of a path; return it with the path's name there.
 
     Raises:
       ValueError: fsspec, or its package for this kind of store, is not installed.
@@ -35,13 +35,13 @@ def filesystem(path: str) -> tuple[Any, str]:
 
 
 def read(path: str, start: int | None = None, end: int | None = None) -> bytes:
-    """The bytes of a remote file, or some of them."""
+    """Read the bytes of a remote file, or a part of them."""
     files, inner = filesystem(path)
     return files.cat_file(inner, start=start, end=end)
 
 
 def listing(path: str) -> Iterator[tuple[str, int | None]]:
-    """Names and sizes of what a folder holds; None is the size of a folder, -1 one unknown."""
+    """List names and sizes in a folder; a folder's size is None, an unknown one -1."""
     if is_remote(path):
         files, inner = filesystem(path)
         for entry in files.ls(inner, detail=True, refresh=True):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.data.source import Sample, Source, short_sha256
+from vitjax.data.source import Sample, Source, class_labels, short_sha256
 from vitjax.names import unknown
 
 SPLITS = ("train", "test")
@@ -37,9 +37,12 @@ class Subset:
     def example_name(self, i: int) -> str:
         return self._source.example_name(int(self._indices[i]))
 
+    def labels(self) -> Int[np.ndarray, "N"]:
+        return class_labels(self._source)[self._indices]
+
 
 def parse_split(text: str, names: tuple[str, ...] | None = SPLITS) -> Split:
-    """Reads "train", "test" or a slice of one by percent or count; `names` None allows any name."""
+    """Parse "train", "test" or a slice by percent or count; `names` None allows any name."""
     match = re.fullmatch(r"(\w+)(?:\[(\d+%?)?:(\d+%?)?\])?", text)
     if not match:
         raise ValueError(
@@ -52,7 +55,7 @@ def parse_split(text: str, names: tuple[str, ...] | None = SPLITS) -> Split:
 
 
 def take(source: Source, split: Split) -> Source:
-    """The slice of a source, in the source's order; see `open_source` for which images it holds."""
+    """Take a slice of a source, in the source's order; see `open_source` for its images."""
     if split.start is None and split.stop is None:
         return source
     size = len(source)

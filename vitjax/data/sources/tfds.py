@@ -1,7 +1,7 @@
 """Data sets of TensorFlow Datasets, prepared as ArrayRecord, read without TensorFlow.
 
-`tfds.data_source` gives random access to the records; what it does not do is decode: a record is
-taken apart by `records.parse_example`, and its image's bytes are decoded where the crop is known.
+`tfds.data_source` gives random access to the records, but does not decode without TensorFlow:
+`records.parse_example` parses a record, and its image's bytes are decoded once the crop is known.
 """
 
 import os
@@ -10,49 +10,76 @@ from typing import Any
 import numpy as np
 
 from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
-from vitjax.data.sources import remote
+from vitjax.data.sources import map_columns, remote
+from vitjax.data.sources.map_columns import MapColumn
 from vitjax.data.sources.records import parse_example
 from vitjax.names import unknown
 
 
 class TfdsSource:
-    """One split (or part of it, in TFDS's own words: `train[:99%]`) of a prepared data set."""
+    """One split (or part of it, in TFDS's own words: `train[:99%]`) of a prepared data set.
 
-    def __init__(self, builder: Any, split: str, image: str, label: str):
+    Its samples have the image and, as `target` says, a label or a label map.
+    """
+
+    def __init__(self, builder: Any, split: str, image: str, target: str | MapColumn):
         tfds = import_tfds()
         info = builder.info
-        self._image, self._label, self._split = image, label, split
-        classes, several = _classes(info, label)
+        self._image, self._split, self._map = image, split, None
+        self._target = target if isinstance(target, str) else target.column
+        self._files = (image,) if isinstance(target, str) else (image, target.column)
         decoders = {image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders).data_source
         self._name = info.full_name
         shards = info.splits[split.partition("[")[0]]
-        text = f"{info.full_name} {split} {image} {label} {list(shards.shard_lengths)}"
-        self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+        text = f"{info.full_name} {split} {image} {self._target} {list(shards.shard_lengths)}"
+        if isinstance(target, str):
+            classes, several = _classes(info, target)
+            self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+            return
+        (data,) = self._parts(0)[self._target]
+        self._map = target.beginning_with(bytes(data), self.example_name(0))
+        text, fields = f"{text} {target}", frozenset(("image", "map"))
+        self.info = DataInfo(target.names, short_sha256((text.encode(),)), fields)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, i: int) -> Sample:
-        try:
-            parts = parse_example(self._records[i], (self._image, self._label))
-            (image,) = parts[self._image]
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise BadImage(self.example_name(i), f"its record is damaged ({error})") from error
-        label = np.asarray(parts.get(self._label, ()), np.int64).tolist()
+        parts = self._parts(i)
+        image = bytes(parts[self._image][0])
+        if self._map:
+            name = self.example_name(i)
+            return {"image": image, "map": self._map.file(bytes(parts[self._target][0]), name)}
+        label = np.asarray(parts.get(self._target, ()), np.int64).tolist()
         return {
-            "image": bytes(image),
+            "image": image,
             "label": label if self.info.multi_label else label[0] if label else -1,
         }
+
+    def _parts(self, i: int) -> dict[str, Any]:
+        try:
+            parts = parse_example(self._records[i], (self._image, self._target))
+            for key in self._files:
+                (_,) = parts[key]
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadImage(self.example_name(i), f"its record is damaged ({error})") from error
+        return parts
 
     def example_name(self, i: int) -> str:
         return f"{self._name} {self._split} record {i}"
 
 
 def open_tfds(
-    path: str, split: str, data_dir: str = "", image: str = "", label: str = ""
+    path: str,
+    split: str,
+    data_dir: str = "",
+    image: str = "",
+    label: str = "",
+    map: str = "",
+    **numbers: Any,
 ) -> TfdsSource:
-    """`tfds://imagenet2012`, `tfds://imagenet2012:5.1.0`, `tfds:///folder/of/one/version`.
+    """Open `tfds://imagenet2012`, `tfds://imagenet2012:5.1.0` or `tfds:///folder/of/one/version`.
 
     Args:
       path: the data set's name, with its configuration and version if any, or the folder that
@@ -60,6 +87,9 @@ def open_tfds(
       split: as TFDS writes it.
       data_dir: where prepared data sets lie; empty for TFDS's own, `~/tensorflow_datasets`.
       image, label: which features; empty for those that the data set calls supervised.
+      map: which feature is a label map, that samples have in place of a label; empty for the one
+        that is called like one, if the data set has no label or `numbers` are given.
+      **numbers: `classes`, `reduce_zero` and `channel` of the label map, see `describe_map`.
 
     Raises:
       ValueError: no such data set or split, or it is not prepared as it must be; says how.
@@ -88,17 +118,40 @@ def open_tfds(
             f"tfds://{path}?data_dir=FOLDER."
         )
     check_shards(info, name)
+    image, target = _columns(builder, image, label, map, numbers)
+    return TfdsSource(builder, split, image, target)
+
+
+def _columns(
+    builder: Any, image: str, label: str, map: str, numbers: dict[str, Any]
+) -> tuple[str, str | MapColumn]:
+    """Find the feature of the images, and that of the labels or the column of label maps."""
+    info, features = builder.info, builder.info.features
+    pictures = [k for k, f in features.items() if isinstance(f, import_tfds().features.Image)]
+    pictures.sort()  # their order in the file is arbitrary
     keys = info.supervised_keys or (None, None)
-    features = list(info.features)
-    image, label = image or keys[0] or "image", label or keys[1] or "label"
-    for key in (image, label):
-        if key not in features:
-            raise ValueError(unknown(f"feature of {info.full_name}", key, features))
-    return TfdsSource(builder, split, image, label)
+    if label and (map or numbers):
+        raise ValueError(map_columns.BOTH.format(label))
+    labels = [k for k in (keys[1], "label") if k and k not in pictures]
+    has_label = label or any(k in list(features) for k in labels)
+    if (has_label or not map_columns.any_map(pictures)) and not (map or numbers):
+        image, label = image or keys[0] or "image", label or labels[0]
+        for key in (image, label):
+            if key not in features:
+                raise ValueError(unknown(f"feature of {info.full_name}", key, features))
+        return image, label
+    map = map_columns.choose_map(pictures, map, info.full_name)
+    image = image or map_columns.choose_image(pictures, map)
+    if image not in pictures or image == map:
+        raise ValueError(unknown(f"feature of images of {info.full_name}", image, pictures))
+    feature = features[map]
+    said = feature.names if getattr(feature, "num_classes", None) else ()
+    known = map_columns.WELL_KNOWN.get(builder.name)
+    return image, map_columns.describe_map(map, info.full_name, said=said, known=known, **numbers)
 
 
 def import_tfds() -> Any:
-    """The library, or an error that says how to have it."""
+    """Import the library, or raise an error that says how to install it."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -109,7 +162,7 @@ def import_tfds() -> Any:
 
 
 def open_builder(path: str, data_dir: str = "") -> Any:
-    """TFDS's builder of a prepared data set, by name or folder.
+    """Open TFDS's builder of a prepared data set, by name or folder.
 
     Raises:
       ValueError: there is none.
@@ -142,7 +195,7 @@ def open_builder(path: str, data_dir: str = "") -> Any:
 
 
 def check_shards(info: Any, split: str) -> None:
-    """Raises ValueError, with the file's name, unless every shard is there and holds its records.
+    """Raise ValueError, with the file's name, unless every shard has all its records.
 
     It reads each file's index, not its records.
     """
@@ -167,14 +220,14 @@ def check_shards(info: Any, split: str) -> None:
 
 
 def _classes(info: Any, label: str) -> tuple[tuple[str, ...], bool]:
-    """Names of the classes, and whether an image may have several."""
+    """Return the names of the classes, and whether an image may have several."""
     feature = info.features[label]
     inner = getattr(feature, "feature", None)
     names = getattr(inner or feature, "names", None)
     if names is None:
         raise ValueError(
             f"Feature {label!r} of {info.full_name} is {feature}, and no class or list of classes; "
-            f"name another with ?label=…"
+            f"name another with ?label=…, or label maps with ?map=…"
         )
     return tuple(names), inner is not None
 

@@ -1,1 +1,1 @@
-"""What is done to samples on the host: crops, changes of colour and geometry."""
+"""Transforms of samples on the host: crops, changes of colour and geometry."""

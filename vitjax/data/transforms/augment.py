@@ -1,13 +1,15 @@
-"""What training does to an image, written as one line: `crop | flip | randaugment(m=9)`.
+"""Augmentation of training images, written as one line: `crop | flip | randaugment(m=9)`.
 
 The first part says which rectangle is cropped, the others what is done to the crop, in order:
 
   centre(fraction=1.0)  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')
-  simple_crop(pad=4)  flip(p=0.5)  affine(degrees=15, …)  three_augment  jitter(brightness=0.4, …)
-  randaugment(n=2, m=9, mstd=0.5, p=0.5, interpolation='random')  autoaugment
+  simple_crop(pad=4)
+  scaled_crop(scale=(0.5, 2.0), short_side=512, pad_last=True, max_share=0.75)
+  flip(p=0.5)  symmetry  affine(degrees=15, …)  jitter(brightness=0.4, …)
+  photometric(brightness=32, …, p=(0.5, 0.5, 0.5, 0.5))  three_augment  autoaugment
+  randaugment(n=2, m=9, mstd=0.5, p=0.5, interpolation='random')
 """
 
-import ast
 import dataclasses
 import functools
 import inspect
@@ -16,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.data.channels import RGB
 from vitjax.data.codecs.image import Box
 from vitjax.data.kinds import Kinds, Size
 from vitjax.data.source import Sample
 from vitjax.data.transforms import crops, policies
-from vitjax.data.transforms.crops import Window
-from vitjax.data.transforms.moves import Flip, Move, View, random_affine
-from vitjax.names import check_choice, unknown
+from vitjax.data.transforms.crops import Part, Window
+from vitjax.data.transforms.moves import Flip, Move, Turn, View, random_affine
+from vitjax.names import check_choice, parse_call, unknown
 
 AUGMENTATIONS = {
     "none": "centre",  # as in evaluation with eval_crop=1.0, the default
@@ -56,46 +59,86 @@ def flip(rng: np.random.Generator, size: Size, *, p: float = 0.5) -> Iterator[Mo
         yield Flip()
 
 
-CROPS = {"centre": crops.eval_window, "crop": _crop, "simple_crop": crops.shifted_box}
+def symmetry(rng: np.random.Generator, size: Size) -> Iterator[Move]:
+    """Draw one of the eight symmetries of a square: quarter turns, mirrored or not."""
+    del size
+    quarters, mirrored = divmod(int(rng.integers(8)), 2)
+    if quarters:
+        yield Turn(quarters)
+    if mirrored:
+        yield Flip()
+
+
+CROPS = {
+    "centre": crops.eval_window,
+    "crop": _crop,
+    "simple_crop": crops.shifted_box,
+    "scaled_crop": crops.scaled_window,
+}
 OPS = {
     "flip": flip,
+    "symmetry": symmetry,
     "affine": random_affine,
     "randaugment": policies.rand_augment,
     "autoaugment": policies.auto_augment,
     "three_augment": policies.three_augment,
     "jitter": policies.jitter,
+    "photometric": policies.photometric,
 }
+OF_RGB = ("randaugment", "autoaugment", "three_augment")
+"""Steps whose changes of colour are defined for RGB alone."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A pure function of (sample, kinds, generator): crops, then moves every field alike.
+    """Pure function of (sample, kinds, generator): crops, then moves all fields alike.
 
     Attributes:
       crop: (height, width, generator, size) → the rectangle; see `View`.
       ops: (generator, size) → moves, one after the other.
       interpolation: see `crops.resize`.
+      max_share: of one class among a crop's pixels; where it has more, another crop is drawn, ten
+        times at most.
     """
 
-    crop: Callable[..., Box | Window]
+    crop: Callable[..., Box | Window | Part]
     ops: tuple[Callable[..., Iterable[Move]], ...] = ()
     interpolation: str = "area"
+    max_share: float = 1.0
 
     def __call__(self, sample: Sample, kinds: Kinds, rng: Any) -> Sample:
-        """Give the fields of `kinds`, cropped and moved; the first with an extent is the image."""
+        """Crop and move the fields of `kinds`; the first with an extent is the image."""
         fields = {name: kind.open(sample[name]) for name, kind in kinds.items()}
         extents = (kind.extent(fields[name]) for name, kind in kinds.items())
         frame, size = next(filter(None, extents))
-        view = View(self.crop(*frame, rng, size), frame, self.interpolation)
+        box = self.crop(*frame, rng, size)
+        if self.max_share < 1:
+            for _ in range(crops.ATTEMPTS - 1):
+                if self._dominance(fields, kinds, box) <= self.max_share:
+                    break
+                box = self.crop(*frame, rng, size)
+        shown = None
+        if isinstance(box, Part):
+            box, shown = box
+            size = shown
+        view = View(box, frame, self.interpolation, shown)
         fields = {name: kind.view(fields[name], view) for name, kind in kinds.items()}
         for op in self.ops:
             for move in op(rng, size):
                 fields = {name: kind.move(fields[name], move) for name, kind in kinds.items()}
+                if isinstance(move, Turn) and move.quarters % 2:
+                    size = size[::-1]
         return fields
+
+    def _dominance(self, fields: Sample, kinds: Kinds, box: Box | Window | Part) -> float:
+        """Compute the largest share of a class in a crop of any of the fields."""
+        box = box.box if isinstance(box, Part) else box
+        maps = ((kind, fields[name]) for name, kind in kinds.items() if hasattr(kind, "dominance"))
+        return max((kind.dominance(value, box) for kind, value in maps), default=0.0)  # type: ignore[attr-defined]
 
 
 def evaluation(crop: float = 1.0, interpolation: str = "area") -> Augmentation:
-    """What evaluation sees: a central crop, see `crops.view`.
+    """Build the augmentation of evaluation: a central crop, see `crops.view`.
 
     Raises:
       ValueError: the crop is out of range, or the interpolation is unknown.
@@ -107,7 +150,7 @@ def evaluation(crop: float = 1.0, interpolation: str = "area") -> Augmentation:
 
 @functools.lru_cache(maxsize=16)
 def parse_augmentation(text: str) -> Augmentation:
-    """Reads a name of AUGMENTATIONS, or a line as this module's docstring shows.
+    """Parse a name of AUGMENTATIONS, or a line as this module's docstring shows.
 
     Raises:
       ValueError: an unknown part or option (the nearest is named), or a line that does not parse.
@@ -123,35 +166,55 @@ def parse_augmentation(text: str) -> Augmentation:
         )
     interpolation = options.pop("interpolation", "area")
     check_choice("interpolation", interpolation, crops.INTERPOLATIONS)
+    max_share = options.pop("max_share", 1.0)
+    if not isinstance(max_share, int | float) or not 0 < max_share <= 1:
+        raise ValueError(
+            f"{name}(max_share={max_share!r}) must be a number above 0 and at most 1: the share of "
+            f"one class among a crop's pixels, such as 0.75."
+        )
     crop = _bind(CROPS[name], name, options)
     for other, _ in others:
         if other not in OPS:
             raise ValueError(unknown("step of an augmentation", other, OPS))
     ops = tuple(_bind(OPS[name], name, options) for name, options in others)
-    return Augmentation(crop, ops, interpolation)
+    return Augmentation(crop, ops, interpolation, max_share)
+
+
+def check_channels(text: str, channels: int) -> None:
+    """Check that an augmentation defined for RGB alone is not used for other channels.
+
+    Raises:
+      ValueError: so it is.
+    """
+    if channels == RGB:
+        return
+    for name, options in (_part(part, text) for part in AUGMENTATIONS.get(text, text).split("|")):
+        turns = name == "jitter" and (options.get("saturation", 0.4) or options.get("hue", 0.0))
+        if turns or name in OF_RGB:
+            raise ValueError(
+                f"{name} in data.augment={text!r} is defined for RGB, and data.channels="
+                f"{channels}. Crops, flip, affine and "
+                f"jitter(saturation=0) are for any number of channels: leave {name} out."
+            )
 
 
 def _part(part: str, text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its options, which are literals."""
-    try:
-        tree = ast.parse(part.strip(), mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, {}
-        assert isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args
-        return tree.func.id, {k.arg or "**": ast.literal_eval(k.value) for k in tree.keywords}
-    except (SyntaxError, ValueError, AssertionError):
+    """Parse a name and its options, which are literals."""
+    call = parse_call(part)
+    if call is None:
         raise ValueError(
             f"Augmentation {text!r} does not parse at {part.strip()!r}; write parts such as "
             f"crop, flip(p=0.5) or randaugment(n=2, m=9), with '|' between them."
-        ) from None
+        )
+    return call
 
 
 def _bind(function: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
-    keywords = [
-        p.name
+    keywords = {
+        p.name: p.default
         for p in inspect.signature(function).parameters.values()
         if p.default is not inspect.Parameter.empty
-    ]
+    }
     for option in options:
         if option not in keywords:
             raise ValueError(unknown(f"option of {name}", option, keywords))
@@ -164,4 +227,23 @@ def _bind(function: Callable[..., Any], name: str, options: dict[str, Any]) -> C
             f"{name}(fraction={fraction!r}) must be a number above 0 and at most 1, the share of "
             f"the short side that is shown, such as 0.875."
         )
+    for option, value in options.items():
+        if not _alike(value, keywords[option]):
+            raise ValueError(
+                f"{name}({option}={value!r}) does not fit; write a value such as "
+                f"{keywords[option]!r}."
+            )
     return functools.partial(function, **options) if options else function
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Return whether an option's value has the type of its default: a switch, a number, several."""
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(default)
+            and all(map(_alike, value, default))
+        )
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)

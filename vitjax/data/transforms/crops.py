@@ -1,7 +1,7 @@
-"""Pictures to crops: which rectangle of them, and how it is resized. Pure functions.
+"""Crops of pictures and their resizing. Pure functions.
 
-An image is an array [H, W, 3] of 8 bits, at least one pixel, or a file's bytes: of a JPEG file no
-more is decoded than the rectangle needs. Random ones take a numpy Generator.
+An image is an array [H, W, c] of 8 bits, at least one pixel, or a file's bytes: of a JPEG file no
+more is decoded than the rectangle needs. Random crops take a numpy Generator.
 """
 
 import math
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from vitjax.data.channels import RGB, by_planes
 from vitjax.data.codecs.image import Box, Picture
 from vitjax.data.transforms.resample import (
     KERNELS,
@@ -20,8 +21,8 @@ from vitjax.data.transforms.resample import (
     resize_weights,
 )
 
-Image: TypeAlias = UInt8[np.ndarray, "H W 3"] | bytes | Picture
-Crop: TypeAlias = UInt8[np.ndarray, "h w 3"]
+Image: TypeAlias = UInt8[np.ndarray, "H W c"] | bytes | Picture
+Crop: TypeAlias = UInt8[np.ndarray, "h w c"]
 Size: TypeAlias = int | tuple[int, int]
 """Height and width of a crop, or the side of a square."""
 
@@ -39,7 +40,19 @@ class Window(NamedTuple):
     width: float
 
 
-def resize(image: UInt8[np.ndarray, "H W 3"], size: Size, interpolation: str = "area") -> Crop:
+class Part(NamedTuple):
+    """A rectangle inside of an image that is too small for the crop.
+
+    Attributes:
+      box: the rectangle.
+      size: height and width at which it is shown, of which one at least is below the crop's.
+    """
+
+    box: Box
+    size: tuple[int, int]
+
+
+def resize(image: UInt8[np.ndarray, "H W c"], size: Size, interpolation: str = "area") -> Crop:
     """Resize an image.
 
     Args:
@@ -53,14 +66,17 @@ def resize(image: UInt8[np.ndarray, "H W 3"], size: Size, interpolation: str = "
     if interpolation in PILLOW:
         return resize_like_pillow(image, (height, width), interpolation)
     if interpolation == "area" and height < image.shape[0] and width < image.shape[1]:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    # OpenCV reads a part of a larger image more slowly than it is copied and then read.
-    whole = np.ascontiguousarray(image)
-    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_LINEAR)
+        kernel = cv2.INTER_AREA
+    else:
+        # OpenCV reads a part of a larger image more slowly than it is copied and then read.
+        image, kernel = np.ascontiguousarray(image), cv2.INTER_LINEAR
+    if image.shape[2] == RGB:  # the usual case, straight
+        return cv2.resize(image, (width, height), interpolation=kernel)
+    return by_planes(cv2.resize, image, (width, height), interpolation=kernel)
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
-    """Give both sides of a crop."""
+    """Return both sides of a crop."""
     return (size, size) if isinstance(size, int) else size
 
 
@@ -72,7 +88,7 @@ def crop_and_resize(
     *,
     exact: bool = True,
 ) -> Crop:
-    """Cut a rectangle out of an image and resize it; outside of the image lies its mirror image.
+    """Crop a rectangle out of an image and resize it; outside lies the mirror image.
 
     Pixels beside the rectangle do not count, as in training crops elsewhere.
 
@@ -97,12 +113,14 @@ def crop_and_resize(
     if inner != box:
         above, below = (top - box.top) // reduce, (box.top + box.height - bottom) // reduce
         before, after = (left - box.left) // reduce, (box.left + box.width - right) // reduce
-        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REFLECT_101)
+        part = by_planes(
+            cv2.copyMakeBorder, part, above, below, before, after, cv2.BORDER_REFLECT_101
+        )
     return resize(part, size, interpolation)
 
 
 def centre_window(height: int, width: int, size: Size, fraction: float = 1.0) -> Window:
-    """Find what a centre crop of the resized image shows.
+    """Compute the window that a centre crop of the resized image shows.
 
     The window is that of torchvision's Resize(int(size / fraction)) and CenterCrop(size) for every
     size of image: the short side is resized to int(size / fraction) pixels, the long side in
@@ -126,7 +144,7 @@ def centre_window(height: int, width: int, size: Size, fraction: float = 1.0) ->
 
 
 def show_window(image: Image, window: Window, size: Size, interpolation: str = "area") -> Crop:
-    """Resize a window of an image; what lies outside of the image is black.
+    """Resize a window of an image; the area outside of the image is black.
 
     Pixels beside the window count where the kernel reaches them, as if the image had been resized
     before it was cropped. No more of a JPEG file is decoded than those.
@@ -149,7 +167,7 @@ def random_box(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A random rectangle (Szegedy et al., arXiv:1409.4842, section 6).
+    """Draw a random rectangle (Szegedy et al., arXiv:1409.4842, section 6).
 
     Args:
       height, width: of the image.
@@ -171,7 +189,7 @@ def random_box(
 
 
 def shifted_box(height: int, width: int, rng: np.random.Generator, size: Size, pad: int = 4) -> Box:
-    """A square of the image's short side, anywhere, up to `pad` pixels of the result outside.
+    """Draw a square of the image's short side, up to `pad` pixels of the result outside.
 
     The simple random crop of DeiT III (arXiv:2204.07118, section 3.2): the short side becomes the
     side of the result, padded by mirroring.
@@ -183,8 +201,49 @@ def shifted_box(height: int, width: int, rng: np.random.Generator, size: Size, p
     return Box(int(top), int(left), short, short)
 
 
+def scaled_window(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    size: Size,
+    *,
+    scale: tuple[float, float] = (0.5, 2.0),
+    short_side: int = 0,
+    pad_last: bool = False,
+) -> Box | Window | Part:
+    """Draw a crop of the image at a random scale, as segmentation does; it keeps proportions.
+
+    Where the scaled image is smaller than the crop, it stands somewhere in black, unless
+    `pad_last`.
+
+    Args:
+      height, width: of the image.
+      rng: draws scale and place.
+      size: of the crop.
+      scale: range of the factor, uniform; (1, 1) for none.
+      short_side: pixels of the image's short side at factor 1; 0: its own.
+      pad_last: the smaller image stands at the top left, and what is beside it becomes padding
+        after all other steps, as in mmsegmentation.
+    """
+    factor = rng.uniform(*scale) * (short_side / min(height, width) if short_side else 1.0)
+    sides = height_and_width(size)
+    rows, columns = (side / factor for side in sides)
+    place = rng.random(2)
+    top, left = place[0] * (height - rows), place[1] * (width - columns)
+    fits = rows <= height and columns <= width
+    if not fits and not pad_last:
+        return Window(top, left, rows, columns)
+    h, w = min(round(rows), height) or 1, min(round(columns), width) or 1
+    top, left = max(round(top), 0), max(round(left), 0)
+    box = Box(min(top, height - h), min(left, width - w), h, w)
+    if fits:
+        return box
+    shown = (min(side, round(old * factor) or 1) for side, old in zip(sides, (height, width)))
+    return Part(box, tuple(shown))  # type: ignore[arg-type]
+
+
 def check_crop(crop: float) -> None:
-    """Refuse a crop of evaluation that is out of range.
+    """Check that a crop of evaluation is in range.
 
     Raises:
       ValueError: it is negative or larger than LARGEST_CROP.
@@ -198,7 +257,7 @@ def check_crop(crop: float) -> None:
 
 
 def eval_window(height: int, width: int, rng: Any, size: Size, *, fraction: float = 1.0) -> Window:
-    """Find what evaluation sees: see `view`."""
+    """Compute the window of evaluation: see `view`."""
     del rng
     whole = Window(0, 0, height, width)
     return centre_window(height, width, size, fraction) if fraction else whole

@@ -1,4 +1,4 @@
-"""What is drawn for a sample and done to each of its fields: crops, changes of geometry and colour.
+"""Moves drawn for a sample and applied to each of its fields: crops, geometry and colour.
 
 Every kind of field (`kinds`) follows a move in its own way: an image is interpolated, a map of
 classes takes the nearest pixel, a label stays.
@@ -21,7 +21,7 @@ FILL = (124, 116, 104)
 
 
 class View(NamedTuple):
-    """What a crop shows of an image.
+    """Crop of an image.
 
     Attributes:
       box: the rectangle: a Box, outside of which the image is mirrored and which may be decoded at
@@ -29,15 +29,24 @@ class View(NamedTuple):
         exactly.
       frame: height and width of the image.
       interpolation: of the image; see `crops.resize`.
+      size: height and width at which it is shown, where the image is too small to fill the crop;
+        None: the crop's. The rest is padded at the right and bottom when the field is encoded.
     """
 
     box: Box | Window
     frame: tuple[int, int]
     interpolation: str = "area"
+    size: tuple[int, int] | None = None
 
 
 class Flip(NamedTuple):
-    """Left and right exchanged."""
+    """Exchange of left and right."""
+
+
+class Turn(NamedTuple):
+    """Quarter turns counter-clockwise; an odd number of them exchanges height and width."""
+
+    quarters: int = 1
 
 
 class Affine(NamedTuple):
@@ -46,7 +55,7 @@ class Affine(NamedTuple):
     Attributes:
       matrix: output pixel (x, y) shows the input at matrix · (x, y, 1), (0, 0) the centre of the
         first pixel.
-      fill: the colour of what comes in from outside.
+      fill: the colour of what comes in from outside; its luma in images of other channels.
       cubic: an image mixes sixteen pixels instead of four.
     """
 
@@ -61,12 +70,12 @@ class Colour(NamedTuple):
     function: Callable[[Crop], Crop]
 
 
-Move = Flip | Affine | Colour
+Move = Flip | Turn | Affine | Colour
 """One step of a transform, drawn already."""
 
 
 def affine(matrix: tuple[float, ...], cubic: bool = False) -> Affine:
-    """Give the move of an affine map whose origin is the corner, as Pillow has it.
+    """Build the move of an affine map whose origin is the corner, as Pillow has it.
 
     Args:
       matrix: a, b, c, d, e, f: output point (x, y) shows the input at (a·x + b·y + c,
@@ -79,7 +88,7 @@ def affine(matrix: tuple[float, ...], cubic: bool = False) -> Affine:
 
 
 def rotate(degrees: float, size: tuple[int, int], cubic: bool = False) -> Affine:
-    """Turn counter-clockwise about the centre of a crop of this height and width."""
+    """Build a counter-clockwise rotation about the centre of a crop of this height and width."""
     angle = -math.radians(degrees)
     cos, sin, x, y = math.cos(angle), math.sin(angle), size[1] / 2, size[0] / 2
     shift = x - (cos * x + sin * y), y - (cos * y - sin * x)
@@ -94,7 +103,7 @@ def random_affine(
     scale: tuple[float, float] = (0.85, 1.15),
     shift: float = 0.1,
 ) -> tuple[Affine]:
-    """Turn, scale and shift a crop about its centre; what comes in from outside is black.
+    """Draw a rotation, scaling and shift of a crop about its centre; new areas are black.
 
     Args:
       rng: draws the four numbers, each uniform.

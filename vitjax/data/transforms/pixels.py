@@ -1,45 +1,49 @@
-"""What augmentation does to a crop: pure functions of an 8-bit image, with Pillow's definitions.
+"""Pixel operations of augmentation: pure functions of 8-bit images, with Pillow's definitions.
 
 Results differ from Pillow's by 1/255 at most; turned and sheared images by its other rounding of
-positions.
+positions. Images are RGB; `contrast` and `brightness` take any number of channels.
 """
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-Crop = UInt8[np.ndarray, "h w 3"]
+from vitjax.data.channels import RGB
+
+Crop = UInt8[np.ndarray, "h w c"]
 
 
 def blend(first: Crop, second: Crop, factor: float) -> Crop:
-    """Gives first + factor · (second - first), cut at 0 and 255; beyond 1 it exaggerates."""
+    """Compute first + factor · (second - first), clipped to 0 and 255; above 1 it exaggerates."""
     mixed = cv2.addWeighted(first, 1 - factor, second, factor, 0.0, dtype=cv2.CV_32F)
-    return np.clip(mixed, 0, 255).astype(np.uint8)  # Pillow cuts fractions off
+    mixed = np.clip(mixed, 0, 255).astype(np.uint8)  # Pillow cuts fractions off
+    return mixed.reshape(first.shape)  # OpenCV drops an axis of one channel
 
 
 def gray(image: Crop) -> Crop:
-    """Luma (ITU-R 601) in all three channels."""
+    """Compute luma (ITU-R 601), repeated in all three channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def color(image: Crop, factor: float) -> Crop:
-    """Saturation: 0 is gray, 1 the image."""
+    """Change the saturation: 0 is gray, 1 the image."""
     return blend(gray(image), image, factor)
 
 
 def contrast(image: Crop, factor: float) -> Crop:
-    """0 is the mean gray everywhere, 1 the image."""
-    mean = int(gray(image)[..., 0].mean() + 0.5)
+    """Change the contrast: 0 is the mean gray (of RGB; of others the mean of all), 1 the image."""
+    grays = gray(image)[..., 0] if image.shape[2] == RGB else image
+    mean = int(grays.mean() + 0.5)
     return blend(np.full_like(image, mean), image, factor)
 
 
 def brightness(image: Crop, factor: float) -> Crop:
-    """0 is black, 1 the image."""
+    """Change the brightness: 0 is black, 1 the image."""
     return blend(np.zeros_like(image), image, factor)
 
 
 def sharpness(image: Crop, factor: float) -> Crop:
-    """0 is a smoothed image, 1 the image; its border stays."""
+    """Change the sharpness: 0 is a smoothed image, 1 the image; its border stays."""
     kernel = np.ones((3, 3), np.float32) / 13
     kernel[1, 1] = 5 / 13
     smooth = cv2.filter2D(image, -1, kernel)
@@ -48,34 +52,46 @@ def sharpness(image: Crop, factor: float) -> Crop:
 
 
 def hue(image: Crop, shift: float) -> Crop:
-    """Turns the hue by `shift` of the full circle, from -0.5 to 0.5."""
+    """Turn the hue by `shift` of the full circle, from -0.5 to 0.5."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8(round(shift * 255) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
+def shift(image: Crop, amount: float) -> Crop:
+    """Add gray levels, clipped to 0 and 255."""
+    return np.clip(image + np.float32(amount), 0, 255).astype(np.uint8)
+
+
+def hsv_saturation(image: Crop, factor: float) -> Crop:
+    """Multiply the saturation of HSV, (max - min) / max; 0 keeps the maximum of the channels."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 1] = np.clip(hsv[..., 1] * np.float32(factor), 0, 255)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
 def invert(image: Crop) -> Crop:
-    """255 minus each value."""
+    """Compute 255 minus each value."""
     return 255 - image
 
 
 def solarize(image: Crop, threshold: int) -> Crop:
-    """Inverts the values from `threshold` on."""
+    """Invert the values from `threshold` on."""
     return np.where(image < threshold, image, 255 - image)
 
 
 def solarize_add(image: Crop, amount: int, threshold: int = 128) -> Crop:
-    """Brightens the values below `threshold`."""
+    """Brighten the values below `threshold`."""
     return np.where(image < threshold, cv2.add(image, np.full_like(image, amount)), image)
 
 
 def posterize(image: Crop, bits: int) -> Crop:
-    """Keeps the upper `bits` of each value's eight."""
+    """Keep the upper `bits` of each value's eight."""
     return image & np.uint8(256 - (1 << (8 - bits)))
 
 
 def auto_contrast(image: Crop) -> Crop:
-    """Stretches each channel to the full range."""
+    """Stretch each channel to the full range."""
     low, high = image.min((0, 1)).astype(float), image.max((0, 1)).astype(float)
     scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1.0)
     low = np.where(high > low, low, 0.0)
@@ -85,7 +101,7 @@ def auto_contrast(image: Crop) -> Crop:
 
 
 def equalize(image: Crop) -> Crop:
-    """Spreads each channel's values evenly over the full range."""
+    """Spread each channel's values evenly over the full range."""
     tables = []
     for channel in range(3):
         histogram = np.bincount(image[..., channel].ravel(), minlength=256)
@@ -100,5 +116,5 @@ def equalize(image: Crop) -> Crop:
 
 
 def blur(image: Crop, sigma: float) -> Crop:
-    """Gaussian, of this standard deviation in pixels."""
+    """Blur with a Gaussian of this standard deviation in pixels."""
     return cv2.GaussianBlur(image, (0, 0), sigma)

@@ -1,4 +1,4 @@
-"""Policies that pick what to do to a crop: RandAugment, AutoAugment, 3-Augment, colour jitter.
+"""Policies that draw operations on a crop: RandAugment, AutoAugment, 3-Augment, colour jitter.
 
 Magnitudes run from 0 to 10, or beyond where that is asked for, and mean what they mean in timm,
 whose strings the recipes quote.
@@ -27,12 +27,12 @@ def _sign(rng: np.random.Generator) -> float:
 
 
 def _colour(function: Callable[[Crop, float], Crop]) -> Drawn:
-    """A change of colour that depends on the magnitude alone."""
+    """Build a change of colour that depends on the magnitude alone."""
     return lambda level, rng, size: Colour(lambda image: function(image, level))
 
 
 def _enhance(function: Callable[[Crop, float], Crop]) -> Drawn:
-    """Stronger both ways with the magnitude: a factor of 1 ± 0.09 · level, at least 0.1."""
+    """Build a change by a factor of 1 ± 0.09 · level, at least 0.1."""
 
     def draw(level: float, rng: np.random.Generator, size: Size) -> Move:
         factor = max(0.1, 1.0 + _sign(rng) * 0.9 * level / _LEVELS)
@@ -42,12 +42,12 @@ def _enhance(function: Callable[[Crop, float], Crop]) -> Drawn:
 
 
 def _enhance_over(function: Callable[[Crop, float], Crop]) -> Drawn:
-    """AutoAugment's range: a factor of 0.1 at level 0 to 1.9 at level 10."""
+    """Build a change by AutoAugment's factor: 0.1 at level 0 to 1.9 at level 10."""
     return _colour(lambda image, level: function(image, 0.1 + 1.8 * level / _LEVELS))
 
 
 def _geometric(interpolation: str) -> dict[str, Drawn]:
-    """Make the operations that move pixels."""
+    """Build the operations that move pixels."""
 
     def cubic(rng: np.random.Generator) -> bool:
         if interpolation == "random":
@@ -121,7 +121,7 @@ IMAGENET_POLICY = tuple(
 
 
 def _with(operations: dict[str, Drawn], interpolation: str) -> dict[str, Drawn]:
-    """Choose the interpolation of the operations that move pixels; the order stays."""
+    """Set the interpolation of the operations that move pixels; the order stays."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(unknown("interpolation", interpolation, INTERPOLATIONS))
     return operations | _GEOMETRIC[interpolation]
@@ -219,6 +219,44 @@ def jitter(
             centre = 0.0 if i == 3 else 1.0
             amount = max(centre + spreads[i] * rng.uniform(-1, 1), -0.5 if i == 3 else 0.0)
             yield Colour(functools.partial(_apply, functions[i], amount))
+
+
+def photometric(
+    rng: np.random.Generator,
+    size: Size,
+    *,
+    brightness: float = 32.0,
+    contrast: float = 0.5,
+    saturation: float = 0.5,
+    hue: float = 0.1,
+    p: tuple = (0.5, 0.5, 0.5, 0.5),
+) -> Iterator[Move]:
+    """Draw changes of colour, each with its own probability (mmsegmentation's documentation).
+
+    It is their `PhotoMetricDistortion`. Brightness comes first, then saturation and hue; contrast
+    before these two or after them, with probability ½ each.
+
+    Args:
+      rng: draws all.
+      size: height and width of the crop.
+      brightness: adds -x to x grey levels, uniform.
+      contrast: multiplies every channel by 1 - x to 1 + x, uniform.
+      saturation: multiplies that of HSV by 1 - x to 1 + x, uniform.
+      hue: turns it by -x to x of the circle, uniform.
+      p: the probabilities of the four, in this order.
+    """
+    del size
+    drawn, amounts = rng.random(4) < np.array(p), rng.uniform(-1, 1, 4)
+    steps = [
+        (drawn[0], pixels.shift, brightness * amounts[0]),
+        (drawn[2], pixels.hsv_saturation, max(1 + saturation * amounts[2], 0.0)),
+        (drawn[3], pixels.hue, hue * amounts[3]),
+    ]
+    scale = max(1 + contrast * amounts[1], 0.0)
+    steps.insert(int(rng.choice((1, 3))), (drawn[1], pixels.brightness, scale))
+    for applied, function, amount in steps:
+        if applied:
+            yield Colour(functools.partial(_apply, function, amount))
 
 
 def _apply(function: Callable[[Crop, float], Crop], amount: float, image: Crop) -> Crop:

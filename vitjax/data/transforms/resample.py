@@ -1,9 +1,9 @@
 """Resizing by weights: every output pixel is a weighted mean of the input pixels that it covers.
 
-OpenCV's cubic and linear kernels look at four or two pixels a side however much the image shrinks;
+OpenCV's cubic and linear kernels read four or two pixels a side however much the image shrinks;
 recipes that say "bicubic" mean Pillow's, which widens. Both passes round to 8 bits, as Pillow's do,
-so that results differ by 1/255 at most. What is resized may be a window between pixels: its edges
-are then those of a larger image that is resized and cropped.
+so that results differ by 1/255 at most. The input may be a window between pixels: its edges are
+then those of a larger image that is resized and cropped.
 """
 
 import functools
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+
+from vitjax.data.channels import RGB
 
 _BLOCK = 16  # output rows that share one product with the input rows that they need
 
@@ -30,7 +32,7 @@ def _triangle(x: _Numbers) -> _Numbers:
 
 
 class Kernel(NamedTuple):
-    """How much an input pixel counts for an output pixel; both arguments are in input pixels.
+    """Weight of an input pixel for an output pixel; both arguments are in input pixels.
 
     Attributes:
       weight: (distance of the two centres, input pixels per output pixel) → weight, not normalised.
@@ -106,24 +108,26 @@ def resize_weights(
 
 
 def resize_like_pillow(
-    image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], kernel: str
-) -> UInt8[np.ndarray, "h w 3"]:
+    image: UInt8[np.ndarray, "H W c"], size: tuple[int, int], kernel: str
+) -> UInt8[np.ndarray, "h w c"]:
     """Resize an image to a height and width with a kernel of PILLOW."""
     rows, columns = (resize_weights(kernel, a, b) for a, b in zip(image.shape, size))
     return apply_weights(image, rows, columns)
 
 
 def apply_weights(
-    part: UInt8[np.ndarray, "h w 3"], rows: Weights, columns: Weights
-) -> UInt8[np.ndarray, "H W 3"]:
+    part: UInt8[np.ndarray, "h w c"], rows: Weights, columns: Weights
+) -> UInt8[np.ndarray, "H W c"]:
     """Resize the part of an image that its weights count from `first` to `end`."""
-    height, width = part.shape[:2]
+    height, width, channels = part.shape
     turned = _rows(_turned(part).reshape(width, -1), columns)  # columns first
-    part = _turned(turned.reshape(columns.size, height, 3))
-    return _rows(part.reshape(height, -1), rows).reshape(rows.size, columns.size, 3)
+    part = _turned(turned.reshape(columns.size, height, channels))
+    return _rows(part.reshape(height, -1), rows).reshape(rows.size, columns.size, channels)
 
 
-def _turned(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "W H 3"]:
+def _turned(image: UInt8[np.ndarray, "H W c"]) -> UInt8[np.ndarray, "W H c"]:
+    if image.shape[2] != RGB:
+        return np.ascontiguousarray(image.swapaxes(0, 1))
     # Pixels of four bytes move at once, those of three byte by byte: twice as fast, there and back.
     turned = cv2.transpose(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA))
     return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB)
