@@ -1,1 +1,1 @@
-"""Fast forms of what XLA does badly; each says where its plain reference is."""
+"""Faster forms of operations that XLA compiles poorly; each names its plain reference."""

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax.lax import optimization_barrier
 from jaxtyping import Array, Bool, Float
 
+from vitjax.kernels.scopes import recomputed
+
 
 @jax.custom_vjp
 def attention_half(
@@ -28,9 +30,9 @@ def attention_half(
     bias: Float[Array, "..."] | None,
     mask: Bool[Array, "..."] | None,
 ) -> Float[Array, "*B N h e"]:
-    """softmax(q kᵀ + bias) v, the softmax in float32; q is scaled already.
+    """Compute softmax(q kᵀ + bias) v with the softmax in float32; q is scaled already.
 
-    Differentiable once, and in reverse.
+    Differentiable once, in reverse mode.
 
     Args:
       bias, mask: broadcast to `[*B, h, N, M]`, of at least two axes.
@@ -40,7 +42,8 @@ def attention_half(
 
 def _forward(q: Array, k: Array, v: Array, bias: Any, mask: Any) -> tuple[Array, Any]:
     q, k, v = (jnp.moveaxis(x, -3, -1) for x in (q, k, v))
-    top = jnp.max(_logits(q, k, bias, mask, 0.5), axis=-2, keepdims=True)
+    with recomputed():
+        top = jnp.max(_logits(q, k, bias, mask, 0.5), axis=-2, keepdims=True)
     weights = jnp.exp(_logits(q, k, bias, mask, 1.0) - top)
     total = jnp.sum(weights, axis=-2, keepdims=True)
     out = jnp.einsum(
@@ -75,8 +78,9 @@ attention_half.defvjp(_forward, _backward)
 
 
 def _logits(q: Array, k: Array, bias: Any, mask: Any, factor: float) -> Float[Array, "*B h M N"]:
-    """The logits, of queries times a power of two, and divided by it: the same numbers, but no
-    common subexpression of which XLA would keep the result.
+    """Compute the logits of the queries times a power of two, divided by it again.
+
+    The numbers are equal, but are no common subexpression whose result XLA would keep.
     """
     logits = jnp.einsum("...hdm,...hdn->...hmn", k, q * factor, preferred_element_type=jnp.float32)
     logits /= factor
@@ -88,7 +92,7 @@ def _logits(q: Array, k: Array, bias: Any, mask: Any, factor: float) -> Float[Ar
 
 
 def _sum_to(x: Array, like: Array) -> Array:
-    """The transpose of broadcasting `like` to the shape of x."""
+    """Sum x to the shape of `like`: the transpose of broadcasting."""
     lead = x.ndim - like.ndim
     axes = [*range(lead), *(lead + i for i, size in enumerate(like.shape) if size == 1)]
     return jnp.sum(x, axis=axes).reshape(like.shape).astype(like.dtype)

@@ -1,7 +1,7 @@
-"""Where values lie in memory on CPUs: hints to XLA's CPU backend, which are no operation elsewhere.
+"""Memory layout hints for XLA's CPU backend, which do nothing on other platforms.
 
-Each is linear and changes no number. What each is for was read off `benchmarks/cpu.py --profile`;
-its gain is in docs/performance.md.
+Each is linear and changes no number. The reason for each was found with `benchmarks/cpu.py
+--profile`; the gains are in docs/performance.md.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ from vitjax.kernels.platform import linear_on_cpu
 
 
 def keep(x: Array) -> Array:
-    """Return x, written to memory once on CPUs, and so is its gradient.
+    """Return x and make CPUs write it, and its gradient, to memory once.
 
     XLA's CPU backend fuses a value into each of its readers. Where those are sums, of which a
-    fusion holds one, the value is computed anew for each, and so is what it was computed from: in
+    fusion holds one, the value is computed again for each, and so is what it was computed from: in
     the gradient of a residual network, the whole chain of additions behind it.
     """
     return _keep(x)[0]
 
 
 def heads_first(x: Float[Array, "*B N h d"]) -> Float[Array, "*B N h d"]:
-    """Return x, in memory as `[*B, h, N, d]` on CPUs, as batched matrix products read it there.
+    """Return x in the memory layout `[*B, h, N, d]` on CPUs, which batched matrix products read.
 
-    Left to itself, the product over heads that are not leading is computed without blocks, at a
-    fourth of the speed.
+    Otherwise the product over heads that are not leading is computed without blocks, at a fourth of
+    the speed.
     """
     return _heads_first(x)[0]
 
@@ -36,14 +36,14 @@ def heads_first(x: Float[Array, "*B N h d"]) -> Float[Array, "*B N h d"]:
 def cut(x: Float[Array, "*B n h d"]) -> tuple[Float[Array, "*B h d"], ...]:
     """Return the n parts along the third last axis.
 
-    The gradient of indexing is a sum of padded arrays, which CPUs compute as such; here it is a
+    The gradient of indexing is a sum of padded arrays, which CPUs compute literally; here it is a
     concatenation.
     """
     return _cut(x)
 
 
 def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Array:
-    """Multiply as `jax.lax.dot_general`, for `nn.Dense(dot_general=…)`, between kept values.
+    """Compute `jax.lax.dot_general` between kept values, for `nn.Dense(dot_general=…)`.
 
     The kernel's gradient reads its operands transposed; XLA's CPU backend would compute what they
     depend on in that order, element by element with strides.

@@ -1,4 +1,4 @@
-"""Depthwise convolution on CPUs, where XLA has no good form of it.
+"""Depthwise convolution on CPUs, where XLA's form is slow.
 
 The plain form is `jax.lax.conv_general_dilated`, which every other platform keeps; a test compares
 values and gradients. On CPUs the output is a sum of k² shifted products, the input's gradient
@@ -99,9 +99,11 @@ def _shifts(x: Array, kernel: Array, strides: Pair, padding: Padding) -> tuple[A
 def _shifts_gradients(
     x: Array, kernel: Array, grad: Array, strides: Pair, padding: Padding
 ) -> tuple[Array, Array]:
-    """The input's: a convolution of the gradient with the flipped kernel, which undoes strides by
-    zeros in between. The kernel's: sums over positions, accumulated image by image, as a map and
-    its gradient then stay in the cache.
+    """Compute the gradients of the input and of the kernel.
+
+    The input's is a convolution of the gradient with the flipped kernel, with zeros inserted for
+    strides. The kernel's are sums over positions, accumulated image by image, so that a map and its
+    gradient stay in the cache.
     """
     size = kernel.shape[:2]
     spread = [(0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)]
@@ -123,7 +125,7 @@ def _shifts_gradients(
 
 
 def _views(x: Array, size: Sequence[int], strides: Pair, padding: Padding) -> Any:
-    """Give the map as each element of the kernel sees it: ((i, j), `[B, h, w, C]`)."""
+    """Yield the map shifted by each element of the kernel: ((i, j), `[B, h, w, C]`)."""
     margins = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), margins)  # negative margins crop
     batch, height, width, channels = x.shape

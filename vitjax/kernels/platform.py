@@ -18,11 +18,12 @@ from jax.interpreters import ad, batching, mlir
 
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _INSIDE_SCAN: ContextVar[bool] = ContextVar("inside_scan", default=False)
+_PLAIN_FORMS: ContextVar[bool] = ContextVar("plain_forms", default=False)
 
 
 @contextmanager
 def inside_scan() -> Iterator[None]:
-    """Mark what is traced here as the body of a scan."""
+    """Mark the code traced in this context as the body of a scan."""
     token = _INSIDE_SCAN.set(True)
     try:
         yield
@@ -30,17 +31,25 @@ def inside_scan() -> Iterator[None]:
         _INSIDE_SCAN.reset(token)
 
 
+@contextmanager
+def plain_forms() -> Iterator[None]:
+    """Trace the plain forms alone, for converters that know only JAX's own primitives."""
+    token = _PLAIN_FORMS.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN_FORMS.reset(token)
+
+
 def platform_dependent(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`jax.lax.platform_dependent`, but `default` alone where the body of a scan is traced."""
-    if _INSIDE_SCAN.get():
+    """Call `jax.lax.platform_dependent`, or `default` alone inside the body of a scan."""
+    if _INSIDE_SCAN.get() or _PLAIN_FORMS.get():
         return default(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def plain_form(equation: Any) -> Any:
-    """The program of the plain form, where an equation of a program is an operation of this module;
-    None where it is none.
-    """
+    """Return the plain form's program of an equation of this module, or None for others."""
     plain = _PLAIN.get(equation.primitive)
     if plain is None:
         return None
@@ -49,10 +58,10 @@ def plain_form(equation: Any) -> Any:
 
 
 def on_cpu(plain: Callable[..., Any], cpu: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of arrays, and of static keywords, that is `cpu` on CPUs, else `plain`.
+    """Build a function of arrays and static keywords that is `cpu` on CPUs and `plain` elsewhere.
 
-    Its derivatives and batches are those of `plain`, on all platforms: to have others, use it in
-    the forward and backward pass of a `jax.custom_vjp`, or see `linear_on_cpu`.
+    Its derivatives and batching rules are those of `plain` on all platforms: to have others, use it
+    in the forward and backward pass of a `jax.custom_vjp`, or see `linear_on_cpu`.
 
     Args:
       plain, cpu: equal up to rounding, from arrays to a tuple of arrays.
@@ -63,7 +72,7 @@ def on_cpu(plain: Callable[..., Any], cpu: Callable[..., Any]) -> Callable[..., 
 def linear_on_cpu(
     plain: Callable[..., Any], cpu: Callable[..., Any], transpose: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Make what `on_cpu` does, of a linear function; its gradient is `transpose`.
+    """Build a linear function as `on_cpu` does; its gradient is `transpose`.
 
     Args:
       transpose: cotangents, and the static keywords → a tuple of the arguments' cotangents.
@@ -88,6 +97,8 @@ def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Call
     _PLAIN[primitive] = plain
 
     def bind(*arrays: Any, **static: Any) -> Any:
+        if _PLAIN_FORMS.get():
+            return plain(*arrays, **static)
         return tuple(primitive.bind(*arrays, **static))
 
     @cache

@@ -1,1 +1,1 @@
-"""What is not attention: patch embedding, MLPs, norms, positions, stochastic depth, and `Spec`."""
+"""Layers other than attention: patch embedding, MLPs, norms, positions, drop path, and `Spec`."""

@@ -1,4 +1,4 @@
-"""Activations."""
+"""Activation functions."""
 
 import math
 from functools import partial
@@ -11,9 +11,9 @@ from vitjax.kernels.platform import platform_dependent
 
 
 def gelu(x: Array) -> Array:
-    """The exact GELU (with erf): the tanh form moves logits by up to 7e-3.
+    """Compute the exact GELU (with erf); the tanh form changes logits by up to 7e-3.
 
-    In 32 bits on CPUs too it is computed with one erf, and only x is kept, outside of scans.
+    It uses one erf, in 32 bits on CPUs too, and keeps only x for the gradient, outside of scans.
     """
     if x.dtype.itemsize == 2:
         return gelu_once(x)
@@ -22,7 +22,7 @@ def gelu(x: Array) -> Array:
 
 @jax.custom_vjp
 def gelu_once(x: Array) -> Array:
-    """The exact GELU with one erf, in 32 bits at least; only x is kept."""
+    """Compute the exact GELU with one erf, in 32 bits at least; only x is kept."""
     return (x * _normal_cdf(x)).astype(x.dtype)
 
 
@@ -42,3 +42,21 @@ def _widened(x: Array) -> Array:
 
 
 gelu_once.defvjp(lambda x: (gelu_once(x), x), _gelu_backward)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """Approximate GELU by tanh (arXiv:1606.08415, section 2), flax's default."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: Array) -> Array:
+    """Approximate GELU by x σ(1.702 x), as CLIP does (arXiv:1606.08415, section 2)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": jax.nn.silu,
+}

@@ -12,9 +12,14 @@ from vitjax.layers.maps import require_map
 
 
 def depthwise_conv(
-    kernel_size: int, name: str, param_init: Init = NORMAL, dtype: Any = None, stride: int = 1
+    kernel_size: int,
+    name: str,
+    param_init: Init = NORMAL,
+    dtype: Any = None,
+    stride: int = 1,
+    use_bias: bool = True,
 ) -> Callable[[Array], Array]:
-    """A depthwise convolution with bias, zero-padded to keep the side (at stride 1)."""
+    """Build a depthwise convolution, zero-padded to keep the side (at stride 1)."""
 
     def conv(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
         require_map(x)
@@ -26,6 +31,7 @@ def depthwise_conv(
             (stride,) * 2,
             pad,
             feature_group_count=width,
+            use_bias=use_bias,
             conv_general_dilated=depthwise_conv_general_dilated,
             **param_init.conv(k * k, k * k),
             dtype=dtype,

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
+from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.activations import gelu
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import pad_to_multiple
@@ -17,17 +19,20 @@ class ConvNorm(nn.Module):
     """A convolution (`conv`), then optionally a norm (`norm`) and an activation.
 
     Attributes:
-      padding: zeros on each side. Without padding, and where patches do not overlap, a map that is
-        no multiple of the stride is zero-padded at its right and bottom.
+      padding: zeros on each side, or "SAME": as many as make the output ⌈side / stride⌉, an odd one
+        at the right or bottom. Without padding, and where patches do not overlap, a map that is no
+        multiple of the stride is zero-padded at its right and bottom.
       keep_partial: False drops what is left over there instead of padding it, as a plain
         convolution does; only a map smaller than a patch is padded.
+      depthwise: each channel has its own kernel; the width is that of x.
     """
 
     width: int
     kernel_size: int
     stride: int
-    padding: int = 0
+    padding: int | str = 0
     keep_partial: bool = True
+    depthwise: bool = False
     use_bias: bool = True
     norm: Spec | None = None
     act: Callable[[Array], Array] | None = None
@@ -39,10 +44,17 @@ class ConvNorm(nn.Module):
         k, s, p = self.kernel_size, self.stride, self.padding
         if k == s and not p and (self.keep_partial or min(x.shape[1:3]) < k):
             x = pad_to_multiple(x, s)
-        init = self.param_init.conv(k * k * x.shape[-1], k * k * self.width)
+        pads: Any = ((p, p), (p, p))
+        if isinstance(p, str):
+            pads = tuple(jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (s, s), p))
+        options: dict[str, Any] = {}
+        groups = x.shape[-1] if self.depthwise else 1
+        if self.depthwise:
+            options = dict(conv_general_dilated=depthwise_conv_general_dilated)
+        init = self.param_init.conv(k * k * x.shape[-1] // groups, k * k * self.width // groups)
         conv = nn.Conv(
-            self.width, (k, k), (s, s), ((p, p), (p, p)), use_bias=self.use_bias, **init,
-            dtype=self.dtype, name="conv",
+            self.width, (k, k), (s, s), pads, feature_group_count=groups, use_bias=self.use_bias,
+            **init, **options, dtype=self.dtype, name="conv",
         )  # fmt: skip
         x = conv(x)
         if self.norm is not None:
@@ -54,18 +66,23 @@ class ConvStem(nn.Module):
     """Two 3×3 convolutions of one stride, `conv_0` to half the width and `conv_1` to all of it.
 
     Patches of 4×4 pixels that overlap; both are normalised, the first is activated too.
+
+    Attributes:
+      last_act: the second is activated as well (EfficientFormer).
     """
 
     width: int
     stride: int = 2
     norm: Spec = batch_norm()
     act: Callable[[Array], Array] = gelu
+    last_act: bool = False
     param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
-        for i, (width, act) in enumerate(((self.width // 2, self.act), (self.width, None))):
+        last = self.act if self.last_act else None
+        for i, (width, act) in enumerate(((self.width // 2, self.act), (self.width, last))):
             conv = ConvNorm(
                 width,
                 3,
@@ -82,11 +99,11 @@ class ConvStem(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one pixel: concatenated, normalised and projected to `width` (Swin,
-    arXiv:2103.14030, section 3.1).
+    """Merge 2×2 neighbours: concatenate, normalise, project to `width` (Swin, section 3.1).
 
-    Swin V2 normalises last (`post_norm`). Concatenated are columns of two rows: top left,
-    bottom left, top right, bottom right. An odd map is zero-padded.
+    See arXiv:2103.14030. Swin V2 normalises last (`post_norm`). The order of concatenation is
+    by columns of two rows: top left, bottom left, top right, bottom right. An odd map is
+    zero-padded.
     """
 
     width: int

@@ -1,6 +1,6 @@
-"""First weights: the distributions from which the authors of each family draw theirs.
+"""Initialisation: the distributions from which the authors of each family draw their parameters.
 
-A family's file states one `Init`, and its model hands it to every layer. A layer of fan-in m and
+A family's file states one `Init`, and its model passes it to every layer. A layer of fan-in m and
 fan-out n (of one group, for a convolution) asks it for the initializers of its kernel and bias:
 `nn.Dense(n, **init.dense(m, n))`.
 """
@@ -33,7 +33,7 @@ def uniform(bound: float) -> Initializer:
 
 
 def normal_02(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give a kernel normal(0.02), and a bias of zeros.
+    """Initialise the kernel by normal(0.02) and the bias by zeros.
 
     PyTorch code writes it as `trunc_normal_(std=.02)`, which cuts at ±2: at 100 standard
     deviations.
@@ -42,37 +42,40 @@ def normal_02(fan_in: int, fan_out: int) -> dict[str, Any]:
 
 
 def torch_default(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give kernel and bias PyTorch's default of linear layers and convolutions, ±1/√fan_in."""
+    """Initialise kernel and bias as PyTorch does by default, uniform in ±1/√fan_in."""
     draw = uniform(fan_in**-0.5)
     return dict(kernel_init=draw, bias_init=draw)
 
 
 def fan_out_normal(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give a kernel normal(√(2 / fan_out)), and a bias of zeros (arXiv:1502.01852, eq. 14)."""
+    """Initialise the kernel by normal(√(2 / fan_out)) (arXiv:1502.01852, eq. 14), the bias by 0."""
     return dict(kernel_init=normal(math.sqrt(2 / fan_out)), bias_init=zeros)
 
 
 def glorot_uniform(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give a kernel ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16), a bias zeros."""
+    """Initialise the kernel in ±√(6 / (fan_in + fan_out)), the bias by zeros.
+
+    This is Glorot and Bengio 2010, eq. 16.
+    """
     return dict(kernel_init=uniform(math.sqrt(6 / (fan_in + fan_out))), bias_init=zeros)
 
 
 def lecun_normal(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give a kernel flax's default, a normal of variance 1 / fan_in, and a bias of zeros."""
+    """Initialise the kernel by a normal of variance 1 / fan_in (flax's default), the bias by 0."""
     return dict(kernel_init=nn.initializers.lecun_normal(), bias_init=zeros)
 
 
 def all_zeros(fan_in: int, fan_out: int) -> dict[str, Any]:
-    """Give kernel and bias zeros."""
+    """Initialise kernel and bias by zeros."""
     return dict(kernel_init=zeros, bias_init=zeros)
 
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """The distributions of a family's first weights.
+    """Distributions of the initial parameters of a family.
 
-    Norms begin at one and zero, and whatever a module's docstring names its own first value has
-    that.
+    Norms begin at scale one and bias zero. An initial value that a module's docstring names applies
+    to it.
 
     Attributes:
       dense: of linear layers.
@@ -91,11 +94,11 @@ class Init:
     token: Initializer = NORMAL_02
 
     def of_head(self, fan_in: int, fan_out: int) -> dict[str, Any]:
-        """Initializers of the classifier's kernel and bias."""
+        """Return the initializers of the classifier's kernel and bias."""
         return (self.head or self.dense)(fan_in, fan_out)
 
     def of_mlp(self, fan_in: int, fan_out: int) -> dict[str, Any]:
-        """Initializers of the kernel and bias of an MLP's layer."""
+        """Return the initializers of the kernel and bias of an MLP's layer."""
         return (self.mlp or self.dense)(fan_in, fan_out)
 
 

@@ -1,4 +1,4 @@
-"""Maps `[B, H, W, C]`: what takes no sequence says so, and padding to whole windows."""
+"""Maps `[B, H, W, C]`: a check of the rank, and padding to a multiple."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,7 +18,7 @@ def require_map(x: Array) -> None:
 
 
 def pad_to_multiple(x: Float[Array, "B H W C"], multiple: int) -> Float[Array, "B h w C"]:
-    """Pad with zeros at the right and bottom until both sides are multiples."""
+    """Pad a map with zeros at the right and bottom until both sides are multiples."""
     require_map(x)
     bottom, right = (-side % multiple for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x

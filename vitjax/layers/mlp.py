@@ -11,12 +11,14 @@ from vitjax.kernels import cpu
 from vitjax.layers.activations import gelu
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.norm import batch_norm, normalize
+from vitjax.layers.spec import Spec
 
 
 def activated_product(act: Callable[[Array], Array]) -> Callable[..., Array]:
-    """`dot_general(act(x), kernel)` that keeps x and computes act(x) again in the backward pass.
+    """Build a `dot_general(act(x), kernel)` that recomputes act(x) in the backward pass.
 
-    Of an MLP's two hidden arrays one is then kept; both gradients read it where they need it.
+    Only x is kept: one of an MLP's two hidden arrays; both gradients read it where they need it.
     """
 
     def dot_general(x: Array, kernel: Array, dims: Any, precision: Any = None) -> Array:
@@ -39,8 +41,16 @@ def activated_product(act: Callable[[Array], Array]) -> Callable[..., Array]:
 
 
 def hidden_width(width: int, mlp_ratio: float) -> int:
-    """The product, its fraction dropped as published code does; 0.999999 is no fraction."""
+    """Compute the hidden width, rounded down as in published code (0.999999 counts as 1)."""
     return int(width * mlp_ratio + 1e-6)
+
+
+def dense(
+    mlp: Any, x: Array, width: int, name: str, dot_general: Callable[..., Array] = cpu.dot_general
+) -> Array:
+    """Apply a Dense layer of an MLP, with its initialisation and dtype."""
+    init = mlp.param_init.of_mlp(x.shape[-1], width)
+    return nn.Dense(width, **init, dtype=mlp.dtype, name=name, dot_general=dot_general)(x)
 
 
 class Mlp(nn.Module):
@@ -59,19 +69,66 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
-        def dense(width: int, name: str, **kwargs: Any) -> nn.Dense:
-            init = self.param_init.of_mlp(x.shape[-1], width)
-            kwargs = {"dot_general": cpu.dot_general, **kwargs}
-            return nn.Dense(width, **init, dtype=self.dtype, name=name, **kwargs)
-
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
-        x = dense(hidden_width(width, self.mlp_ratio), "fc1")(x)
+        x = dense(self, x, hidden_width(width, self.mlp_ratio), "fc1")
         if x.dtype.itemsize == 2 and not (train and self.drop_rate):
-            return drop(dense(width, "fc2", dot_general=activated_product(self.act))(x))
-        return drop(dense(width, "fc2")(drop(self.act(x))))
+            return drop(dense(self, x, width, "fc2", activated_product(self.act)))
+        return drop(dense(self, drop(self.act(x)), width, "fc2"))
+
+
+class NormMlp(nn.Module):
+    """Dense, norm, activation, Dense, norm: 1×1 convolutions with BatchNorm (EfficientFormer,
+    arXiv:2206.01191, section 4.1).
+
+    Attributes:
+      mlp_ratio: hidden width over width.
+      drop_rate: dropout after the activation and at the output.
+    """
+
+    mlp_ratio: float = 4.0
+    norm: Spec = batch_norm()
+    act: Callable[[Array], Array] = gelu
+    drop_rate: float = 0.0
+    param_init: Init = NORMAL
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        width = x.shape[-1]
+        for i, out in enumerate((hidden_width(width, self.mlp_ratio), width), 1):
+            x = dense(self, x, out, f"fc{i}")
+            x = normalize(self.norm.default(dtype=self.dtype).build(name=f"norm{i}"), x, train)
+            x = self.act(x) if i == 1 else x
+            x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
+        return x
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU: (SiLU(x W) ∘ x V) W₂ with biases (Shazeer, arXiv:2002.05202, eq. 6).
+
+    `fc1` holds W and V side by side.
+
+    Attributes:
+      mlp_ratio: width between them over width.
+      drop_rate: dropout after the product and at the output.
+    """
+
+    mlp_ratio: float = 4.0
+    drop_rate: float = 0.0
+    param_init: Init = NORMAL
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        def drop(x: Array) -> Array:
+            return nn.Dropout(self.drop_rate, deterministic=not train)(x)
+
+        width, hidden = x.shape[-1], hidden_width(x.shape[-1], self.mlp_ratio)
+        gate, value = jax.numpy.split(dense(self, x, 2 * hidden, "fc1"), 2, axis=-1)
+        return drop(dense(self, drop(nn.silu(gate) * value), width, "fc2"))
 
 
 class ConvMlp(nn.Module):
@@ -95,17 +152,12 @@ class ConvMlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        def dense(width: int, name: str) -> nn.Dense:
-            init = self.param_init.of_mlp(x.shape[-1], width)
-            options = dict(dtype=self.dtype, dot_general=cpu.dot_general)
-            return nn.Dense(width, **init, **options, name=name)
-
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
-        x = dense(hidden_width(width, self.mlp_ratio), "fc1")(x)
+        x = dense(self, x, hidden_width(width, self.mlp_ratio), "fc1")
         x = self.pre_act(x) if self.pre_act is not None else x
         y = depthwise_conv(3, "dwconv", self.param_init, self.dtype)(x)
         x = drop(self.act(x + y if self.residual else y))
-        return drop(dense(width, "fc2")(x))
+        return drop(dense(self, x, width, "fc2"))

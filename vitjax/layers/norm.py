@@ -1,4 +1,4 @@
-"""The normalisations as specs; their variance is two-pass, as E[x²] - E[x]² loses digits."""
+"""Normalisations as specs. Their variance is two-pass, as E[x²] - E[x]² loses digits."""
 
 from typing import Any
 
@@ -11,13 +11,14 @@ from vitjax.layers.spec import Spec, spec
 
 
 def layer_norm(epsilon: float = 1e-6) -> Spec:
-    """LayerNorm over channels; epsilon is each paper's own: 1e-6 in ViT, 1e-5 in Swin."""
+    """Return the spec of a LayerNorm over channels (epsilon 1e-6 in ViT, 1e-5 in Swin)."""
     return spec(_layer_norm, epsilon=epsilon)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Flax's LayerNorm between kept values: its gradient is three sums, and XLA's CPU backend would
-    compute what stands behind it for each (`vitjax.kernels.cpu.keep`).
+    """Flax's LayerNorm between kept values (`vitjax.kernels.cpu.keep`).
+
+    Its gradient is three sums, for each of which XLA's CPU backend would recompute the input.
     """
 
     def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:  # type: ignore[override]
@@ -25,21 +26,31 @@ class LayerNorm(nn.LayerNorm):
 
 
 def _layer_norm(epsilon: float, dtype: Any = None, **options: Any) -> nn.LayerNorm:
-    """Of 16-bit numbers the one-pass variance, in float32, loses nothing that they have."""
+    """Build a LayerNorm.
+
+    For 16-bit inputs the one-pass variance, computed in float32, loses no digits that they have.
+    """
     one_pass = dtype is not None and jnp.dtype(dtype).itemsize == 2
     return LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, **options)
 
 
-def batch_norm(epsilon: float = 1e-5) -> Spec:
-    """BatchNorm over all axes but channels, running statistics with momentum 0.9.
+def batch_norm(epsilon: float = 1e-5, momentum: float = 0.9) -> Spec:
+    """Return the spec of a BatchNorm over all axes but channels.
 
-    Under `jit` the batch is the global one, however it is sharded.
+    `momentum` is the share of the running statistics that a step keeps. Under `jit` the batch is
+    the global one, however it is sharded.
     """
-    return spec(nn.BatchNorm, epsilon=epsilon, momentum=0.9, use_fast_variance=False)
+    return spec(nn.BatchNorm, epsilon=epsilon, momentum=momentum, use_fast_variance=False)
+
+
+def map_norm(epsilon: float = 1e-5) -> Spec:
+    """GroupNorm of one group: of each image, over channels and positions (arXiv:1803.08494)."""
+    return spec(nn.GroupNorm, num_groups=1, epsilon=epsilon, use_fast_variance=False)
 
 
 def normalize(norm: Any, x: Array, train: bool) -> Array:
-    """Applies a norm module: a BatchNorm with the batch's statistics in training, the running ones
-    otherwise.
+    """Apply a norm module.
+
+    A BatchNorm uses the statistics of the batch in training, otherwise the running ones.
     """
     return norm(x, use_running_average=not train) if isinstance(norm, nn.BatchNorm) else norm(x)

@@ -45,6 +45,6 @@ class PatchEmbed(nn.Module):
 
 
 def patch_grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches of an image of this size (height, width)."""
+    """Compute the rows and columns of patches of an image of this size (height, width)."""
     height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
     return -(-height // patch_size), -(-width // patch_size)

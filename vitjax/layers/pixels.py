@@ -1,4 +1,4 @@
-"""Pixels of 8 bits as models read them."""
+"""Normalisation of 8-bit pixels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +8,6 @@ from jaxtyping import Array, Float, UInt8
 def normalize_pixels(
     images: UInt8[Array | np.ndarray, "B H W c"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "B H W c"]:
-    """Turn 8-bit pixels into floats of about unit variance: (pixel / 255 - mean) / std."""
+    """Convert 8-bit pixels to floats of about unit variance: (pixel / 255 - mean) / std."""
     scale, shift = 1 / (255 * jnp.array(std)), jnp.array(mean) / jnp.array(std)
     return jnp.asarray(images, jnp.float32) * scale - shift

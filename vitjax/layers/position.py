@@ -11,8 +11,7 @@ from jaxtyping import Array, Float
 def sincos_2d(
     height: int, width: int, channels: int, temperature: float = 10_000.0
 ) -> Float[Array, "N C"]:
-    """Fixed 2-D sine-cosine positions: a quarter of the channels each for sin x, cos x, sin y, cos
-    y.
+    """Compute fixed 2-D sine-cosine positions: channels are quarters of sin x, cos x, sin y, cos y.
 
     The frequencies are geometric from 1 to 1/temperature (MoCo v3, arXiv:2104.02057; the plain ViT
     baseline, arXiv:2205.01580).
@@ -35,7 +34,7 @@ def resize_grid(
     method: str = "bicubic",
     antialias: bool = True,
 ) -> Float[Array, "h w C"]:
-    """Interpolates a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2).
+    """Interpolate a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2).
 
     Args:
       method: "bicubic" or "bilinear".
@@ -55,8 +54,7 @@ def resize_positions(
     method: str = "bicubic",
     antialias: bool = True,
 ) -> Float[Array, "1 M C"]:
-    """Positions of `grid` from those of another grid; the first `num_prefix` rows (class token …)
-    stay as they are.
+    """Resize a position table to `grid`, except its first `num_prefix` rows (class token …).
 
     Args:
       source_grid: rows and columns of the table; None means square.
@@ -81,12 +79,13 @@ def resize_positions(
 def place_tokens(
     patches: Float[Array, "B N C"], tokens: list[Any], table: Float[Array, "1 M C"]
 ) -> Float[Array, "B P C"]:
-    """Patches with their positions, behind extra tokens `[1, T, C]` each (class token, registers).
+    """Add positions to the patches and prepend extra tokens `[1, T, C]` (class token, registers).
 
-    The table's last N rows are the patches' positions, those before them the first tokens'.
+    The last N rows of the table are for the patches, those before them for the first tokens. An
+    empty table means no positions.
     """
-    split = table.shape[1] - patches.shape[1]
-    patches = patches + table[:, split:]
+    split = max(0, table.shape[1] - patches.shape[1])
+    patches = patches + table[:, split:] if table.shape[1] else patches
     if not tokens:
         return patches
     extra = jnp.concatenate([jnp.asarray(t) for t in tokens], axis=1)

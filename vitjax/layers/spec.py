@@ -1,6 +1,6 @@
-"""`Spec`: a frozen value "this class, with these hyperparameters, not yet built".
+"""`Spec`: a module class and its hyperparameters, as a frozen value that is not yet built.
 
-Blocks take their parts as specs, because a module instance handed to several blocks would share its
+Blocks take their parts as specs, because a module instance passed to several blocks would share its
 parameters.
 """
 
@@ -11,23 +11,23 @@ from typing import Any
 
 from vitjax.names import unknown
 
-CONTEXT = frozenset({"dtype", "map_size", "num_heads", "param_init", "width"})
+CONTEXT = frozenset({"dense", "dtype", "map_size", "num_heads", "param_init", "width"})
 """What a model tells each of its parts, and a part may ignore."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A module class (or factory) and its hyperparameters; equal specs compare equal and hash
-    alike.
+    """A module class (or factory) and its hyperparameters.
 
-    A hyperparameter that is a tuple has one value per stage: `at(stage)` picks.
+    Equal specs compare equal and hash alike. A hyperparameter that is a tuple has one value per
+    stage, which `at(stage)` selects.
     """
 
     factory: Callable[..., Any]
     kwargs: tuple[tuple[str, Any], ...] = ()
 
     def at(self, stage: int) -> "Spec":
-        """The spec of one stage: every tuple is replaced by its `stage`-th element.
+        """Return the spec of one stage: every tuple is replaced by its `stage`-th element.
 
         Raises:
           ValueError: a tuple has no such element.
@@ -45,11 +45,11 @@ class Spec:
         )
 
     def replace(self, **kwargs: Any) -> "Spec":
-        """The same spec with these hyperparameters set."""
+        """Return the spec with these hyperparameters set."""
         return spec(self.factory, **{**dict(self.kwargs), **kwargs})
 
     def default(self, **values: Any) -> "Spec":
-        """Fill hyperparameters that the spec leaves open.
+        """Fill the hyperparameters that the spec leaves open.
 
         The factory may lack names of CONTEXT: a model gives `num_heads` to every mixer, and one
         without heads ignores it.
@@ -64,13 +64,13 @@ class Spec:
         return self.offer(**values)
 
     def offer(self, **values: Any) -> "Spec":
-        """Fill those hyperparameters that the factory has and the spec leaves open."""
+        """Fill the hyperparameters that the factory has and the spec leaves open."""
         known = fields(self.factory)
         taken = {name: value for name, value in values.items() if name in known}
         return spec(self.factory, **{**taken, **dict(self.kwargs)})
 
     def build(self, **kwargs: Any) -> Any:
-        """The module itself; `kwargs` (`name=…` above all) are added."""
+        """Build the module; `kwargs` (such as `name=…`) are added."""
         return self.factory(**{**dict(self.kwargs), **kwargs})
 
     @property
@@ -79,12 +79,12 @@ class Spec:
 
 
 def spec(factory: Callable[..., Any], **kwargs: Any) -> Spec:
-    """`spec(WindowAttention, window_size=7)`: a class and hyperparameters, not yet built."""
+    """Build a spec of a class and hyperparameters: `spec(WindowAttention, window_size=7)`."""
     return Spec(factory, tuple(sorted(kwargs.items())))
 
 
 def fields(factory: Any) -> tuple[str, ...]:
-    """Names of the hyperparameters of a linen module class or of a function, in their order."""
+    """Return the names of the hyperparameters of a linen module class or function, in order."""
     if dataclasses.is_dataclass(factory):
         return tuple(
             f.name
@@ -95,7 +95,7 @@ def fields(factory: Any) -> tuple[str, ...]:
 
 
 def defaults(factory: Any) -> dict[str, Any]:
-    """Default of each hyperparameter; None where there is none."""
+    """Return the default of each hyperparameter; None where there is none."""
     if dataclasses.is_dataclass(factory):
         found: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(factory)}
     else:

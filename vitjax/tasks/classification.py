@@ -1,11 +1,12 @@
 """Image classification: softmax or sigmoid cross-entropy, label smoothing, top-1 and top-5.
 
-Mixed images (`mixing`), a teacher (`distillation`) and token labels are parts of the loss.
+Mixed images (`mixing`), a teacher (`distillation`), token labels, class weights and early exits are
+parts of the loss.
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,56 +18,61 @@ from jaxtyping import Array, Float, Int
 from vitjax.data.kinds import TokenScores, image_and_label
 from vitjax.data.label_maps import read_label_maps, with_label_maps
 from vitjax.data.source import DataInfo, Sample, Source
+from vitjax.data.transforms.crops import height_and_width
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.models import from_config as model_from_config
-from vitjax.models.protocols import GivesDistillationLogits, GivesTokenLogits
+from vitjax.models.partition import RESIDUAL, SHARDING_RULES
+from vitjax.models.protocols import GivesDistillationLogits, check_output
 from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
-from vitjax.runs import Trained, abstract_teacher, open_teacher
+from vitjax.runs import Trained, abstract_teacher, load_weights, open_teacher
 from vitjax.task import Batch, Keys, Loss, Presentation, Sums, Task
 from vitjax.tasks import mixing
-from vitjax.tasks.distillation import KINDS, Distillation, distillation_loss, teacher_logits
-from vitjax.tasks.mixing import Mixing
-from vitjax.tasks.token_labels import (
-    CLASS_TARGETS,
-    SCORES,
-    TokenLabels,
-    class_targets,
-    token_label_loss,
-    token_targets,
+from vitjax.tasks.accuracy import by_class, class_sums, summarize
+from vitjax.tasks.class_weights import weigh, weights_from_config
+from vitjax.tasks.distillation import (
+    KINDS,
+    Distillation,
+    DistillationConfig,
+    distillation_loss,
+    teacher_logits,
 )
+from vitjax.tasks.exits import exit_losses, exit_sums, exit_weights
+from vitjax.tasks.inspection import class_findings, most_probable
+from vitjax.tasks.mixing import Mixing
+from vitjax.tasks.token_labels import CLASS_TARGETS, SCORES, TokenLabels
+from vitjax.tasks.token_loss import TokenBatch, check_tokens, token_loss
+from vitjax.train.defaults import RunConfig
 
-CONFIG: dict[str, dict[str, Any]] = {
-    "loss": {
-        "name": "softmax",
-        "label_smoothing": 0.0,
-        "head_bias": 0.0,  # first value of the head's bias; -10 with "sigmoid" and many classes
-    },
-    "mixing": {  # of training batches, on the device; see vitjax/tasks/mixing.py
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "prob": 1.0,
-        "switch_prob": 0.5,
-        "group_size": 0,  # samples that share a draw; 0: the whole batch
-        "erase": 0.0,
-        "mixtoken": 0.0,
-    },
-    "token_labels": {  # of each token (VOLO); see vitjax/tasks/token_labels.py
-        "maps": "",  # the folder of `vitjax token-labels`; empty: tokens have their image's label
-        "weight": 0.0,
-        "class_target": "label",  # of the class token: "label", "maps" of the crop, or "both"
-        "scores": "probabilities",  # what the maps hold; or "logits"
-    },
-    "distillation": {
-        "teacher": "",  # another run's folder, or published weights: "deit_small=weights.pth"
-        "kind": "hard",  # "soft" (arXiv:2012.12877, eq. 2) or "soft_mean" (DeiT's code)
-        "weight": 0.5,
-        "temperature": 3.0,
-    },
-}
-"""Its sections of a run's config."""
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Section `loss`."""
+
+    # Or "sigmoid": each class for itself, as in JFT pretraining; its per-class losses are summed.
+    name: str = "softmax"
+    label_smoothing: float = 0.0  # share of the target spread evenly over all classes
+    # "balanced", "effective:0.999", a number for each class, or {"name": number, …}; None: 1.
+    class_weights: Any = None
+    # Of each early exit's loss, which are added up, of a model that has them; (): 1 each.
+    exit_weights: tuple[float, ...] = ()
+    # First value of the head's bias. At -10 a sigmoid loss begins with all classes improbable, near
+    # the log of their number, as in big_vision's JFT and ImageNet-21k runs.
+    head_bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationRun(RunConfig):
+    """Config of a run, with the sections of this task."""
+
+    loss: LossConfig = LossConfig()
+    mixing: Mixing = Mixing()
+    token_labels: TokenLabels = TokenLabels()
+    distillation: DistillationConfig = DistillationConfig()
+
+
 TOP = 5
-"""Classes that `vitjax predict` shows."""
+"""Classes of an image that `vitjax predict` and `vitjax eval` show."""
 
 LOSSES = ("softmax", "sigmoid")
 
@@ -75,58 +81,55 @@ def classification(
     model: nn.Module,
     *,
     num_classes: int,
-    image_size: int,
-    loss: str = "softmax",
-    label_smoothing: float = 0.0,
-    head_bias: float = 0.0,
+    image_size: int | tuple[int, int],
+    loss: LossConfig = LossConfig(),
+    class_weights: tuple[float, ...] = (),
     mean: tuple[float, ...] = (0.5, 0.5, 0.5),
     std: tuple[float, ...] = (0.5, 0.5, 0.5),
-    mixed: Mixing = mixing.NONE,
+    mixed: Mixing = Mixing(),
     distilled: Distillation | None = None,
-    token_weight: float = 0.0,
-    class_target: str = "label",
-    map_scores: str = "probabilities",
+    tokens: TokenLabels = TokenLabels(),
     map_shape: tuple[int, ...] = (),
     class_names: tuple[str, ...] = (),
     multi_label: bool = False,
     add_fields: Callable[[Source], Source] = lambda source: source,
+    load: Callable[[str], Any] | None = None,
 ) -> Task:
     """Build the task of a model `images, train → logits [B, num_classes]`.
 
     Args:
-      loss: "softmax" (one class an image) or "sigmoid" (each class for itself, as in JFT
-        pretraining; its per-class losses are summed).
-      label_smoothing: share of the target spread evenly over all classes.
-      head_bias: first value of the head's bias. At -10 a sigmoid loss begins with all classes
-        improbable, near the log of their number, as in big_vision's JFT and ImageNet-21k runs.
-      mean, std: per channel, in units of the full range: pixels become (pixel / 255 - mean) / std.
-      mixed: what is done to a training batch.
-      distilled: a teacher, whose head is the second of `class_and_distillation_logits` where the
-        model has that.
-      token_weight: of the loss of each token's own logits (`token_logits`), whose labels are those
-        of the batch's label maps, or the image's.
-      class_target: what the class token then learns: the image's "label", what the label "maps" say
-        of the crop, or "both"; see `token_labels.class_targets`.
-      map_scores: what the maps hold, "probabilities" or "logits".
+      loss: section of the config; its `class_weights` is not read, see the next argument.
+      class_weights: weight of an image of each class in training, see `weigh`; empty for 1 each.
+        In evaluations each image has the weight 1.
+      image_size: side of a square, or rows and columns.
+      mean, std: one value for each channel, in units of the full range: pixels become
+        (pixel / 255 - mean) / std.
+      mixed: mixing of a training batch.
+      distilled: a teacher; the second of `class_and_distillation_logits`, if the model has them,
+        learns from it.
+      tokens: with a weight, each token's own logits (`token_logits`) learn the batch's label maps,
+        or the image's label.
       map_shape: k, h, w of the training data's label maps; empty without.
-      class_names: for `present`; their numbers if empty.
+      class_names: names for `present`; class numbers if empty.
       multi_label: an image has a weight for each class.
       add_fields: see `Task`.
 
     Raises:
       ValueError: a part does not go with another, or with the model.
     """
-    check_choice("class target of token labels", class_target, CLASS_TARGETS)
-    check_choice("kind of scores of label maps", map_scores, SCORES)
-    by_token = token_weight > 0 or mixed.mixtoken > 0
-    tokens = TokenLabels(token_weight, class_target, map_scores)
+    check_choice("class target of token labels", tokens.class_target, CLASS_TARGETS)
+    check_choice("kind of scores of label maps", tokens.scores, SCORES)
+    exits, label_smoothing = exit_weights(model, loss.exit_weights), loss.label_smoothing
+    by_token = tokens.weight > 0 or mixed.mixtoken > 0
+    names = class_names or tuple(map(str, range(num_classes)))
+    squash = jax.nn.softmax if loss.name == "softmax" else jax.nn.sigmoid
     if by_token:
-        _check_tokens(model, loss, mixed, distilled)
+        check_tokens(model, loss.name, mixed, distilled)
 
     def init(key: Array) -> dict[str, Any]:
-        variables = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
-        if head_bias:
-            variables["params"] = with_head_bias(variables["params"], head_bias)
+        variables = dict(model.init(key, jnp.zeros((1, *height_and_width(image_size), len(mean)))))
+        if loss.head_bias:
+            variables["params"] = with_head_bias(variables["params"], loss.head_bias)
         return variables
 
     def weights(labels: Int[Array, "B"] | Float[Array, "B K"]) -> Float[Array, "B K"]:
@@ -134,7 +137,7 @@ def classification(
 
     def per_sample(logits: Array, target: Array) -> Float[Array, "B"]:
         logits = logits.astype(jnp.float32)
-        if loss == "softmax":
+        if loss.name == "softmax":
             return optax.softmax_cross_entropy(logits, target)
         return optax.sigmoid_binary_cross_entropy(logits, target).sum(axis=-1)
 
@@ -145,55 +148,70 @@ def classification(
             images = mixing.erase(keys("erase"), images, mixed.erase)
         if mixed.mixes:
             images, target = mixing.mix(keys("mix"), mixed, images, target, batch["mask"])
-        variables, one = {"params": params, **collections}, jnp.ones_like(batch["mask"])
+        variables = {"params": params, **collections}
         if by_token:
             labelled = TokenBatch(images, target, label_smoothing, batch)
-            value, collections = token_loss(model, tokens, mixed, variables, labelled, keys)
-            return Loss(value, one, collections, {})
-        both = distilled is not None and isinstance(model, GivesDistillationLogits)
+            value, count, collections = token_loss(
+                model, tokens, class_weights, mixed, variables, labelled, keys
+            )
+            return Loss(value, count, collections, {})
+        target, count = weigh(target, class_weights, label_smoothing)
+        both = not exits and isinstance(model, GivesDistillationLogits) and distilled is not None
+        method = "exit_logits" if exits else "class_and_distillation_logits" if both else None
         logits, collections = model.apply(
             variables, images, True, rngs={"dropout": keys("dropout")}, mutable=list(collections),
-            method="class_and_distillation_logits" if both else None,
+            method=method,
         )  # fmt: skip
-        if distilled is None:
-            return Loss(per_sample(logits, target), one, collections, {})
-        logits, imitation = logits if both else (logits, logits)
-        taught = teacher_logits(distilled.teacher, frozen, images, mean, std)
-        imitated = distillation_loss(imitation, taught, distilled.kind, distilled.temperature)
-        share = distilled.weight
-        value = (1 - share) * per_sample(logits, target) + share * imitated
-        return Loss(value, one, collections, {})
+        how = distilled.how if distilled else DistillationConfig()
+        taught = teacher_logits(distilled.teacher, frozen, images, mean, std) if distilled else None
 
-    def predict(variables: Any, batch: Batch) -> Float[Array, "B K"]:
+        def cost(logits: Array, imitation: Array) -> Float[Array, "B"]:
+            if taught is None:
+                return per_sample(logits, target)
+            imitated = distillation_loss(imitation, taught, how.kind, how.temperature)
+            return (1 - how.weight) * per_sample(logits, target) + how.weight * imitated
+
+        if exits:
+            value, terms = exit_losses(lambda z: cost(z, z), logits, exits)
+            return Loss(count * value, count, collections, terms)
+        logits, imitation = logits if both else (logits, logits)
+        return Loss(count * cost(logits, imitation), count, collections, {})
+
+    def predict(variables: Any, batch: Batch) -> Float[Array, "B *E K"]:
         images = normalize_pixels(batch["image"], mean, std)
+        if exits:
+            logits: Any = model.apply(variables, images, method="exit_logits")
+            return jnp.stack(logits, axis=1).astype(jnp.float32)
         return jnp.asarray(model.apply(variables, images), jnp.float32)
 
-    def measure(logits: Float[Array, "B K"], batch: Batch) -> Sums:
+    def measure(logits: Float[Array, "B *E K"], batch: Batch) -> Sums:
         plain, mask = weights(batch["label"]), batch["mask"]
+        if logits.ndim == 3:  # of all exits; the model's answer is the last one's
+            return measure(logits[:, -1], batch) | exit_sums(logits, plain, mask)
         # Of several labels the most probable one counts.
         found = jnp.where(plain > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
         rank = (logits > found).sum(axis=1)
         top = {f"top{k}": (rank < k).astype(jnp.float32) for k in (1, 5) if k < num_classes}
         values = {"loss": per_sample(logits, plain), **top, "images": jnp.ones_like(mask)}
-        return {name: jnp.sum(value * mask) for name, value in values.items()}
+        sums = {name: jnp.sum(value * mask) for name, value in values.items()}
+        one = batch["label"].ndim == 1
+        return sums | class_sums((rank < 1).astype(jnp.float32), plain, mask) if one else sums
 
-    def summarize(sums: Sums, rows: Any) -> dict[str, float]:
-        del rows
-        images = float(sums["images"])
-        means = {k: float(v) / max(images, 1.0) for k, v in sums.items() if k != "images"}
-        return means | {"images": images}
+    def inspect(logits: Float[Array, "B *E K"], batch: Batch) -> tuple[Sums, Any]:
+        last = logits[:, -1] if exits else logits
+        return measure(logits, batch), most_probable(last, squash(last), batch, TOP)
 
-    def present(logits: Float[np.ndarray, "K"], sample: Sample) -> Presentation:
+    def present(logits: Float[np.ndarray, "*E K"], sample: Sample) -> Presentation:
         del sample
-        squash = jax.nn.softmax if loss == "softmax" else jax.nn.sigmoid
-        shares = np.asarray(squash(logits), np.float64)
-        names = class_names or tuple(map(str, range(num_classes)))
+        shares = _shares(np.asarray(logits[-1] if exits else logits, np.float64), loss.name)
         top = [(names[i], float(shares[i])) for i in np.argsort(-shares)[:TOP]]
         lines = [f"{share:7.2%}  {name}" for name, share in top]
-        return Presentation(lines, {"top": [list(t) for t in top]})
+        cells = dict(zip(columns, (cell for pair in top for cell in pair)))
+        return Presentation(lines, {"top": [list(t) for t in top]}, None, cells)
 
-    names = class_names or tuple(map(str, range(num_classes)))
-    kinds = image_and_label(DataInfo(names, "", multi_label=multi_label), image_size)
+    places = ["", *(f"_{place}" for place in range(2, min(TOP, num_classes) + 1))]
+    columns = tuple(f"{what}{place}" for place in places for what in ("class", "probability"))
+    kinds = image_and_label(DataInfo(names, "", multi_label=multi_label), image_size, len(mean))
     return Task(
         kinds={**kinds, "map": TokenScores(map_shape)} if map_shape else kinds,
         eval_kinds=kinds,
@@ -202,66 +220,27 @@ def classification(
         predict=predict,
         measure=measure,
         summarize=summarize,
+        by_class=lambda sums: by_class(sums, names),
         monitor="top1",
         present=present,
         decay_rules=getattr(model, "decay_rules", KERNELS),
+        sharding_rules=SHARDING_RULES,
+        residual=RESIDUAL,
         frozen=distilled.teacher.variables if distilled else None,
         add_fields=add_fields,
+        columns=columns,
+        load=load,
+        inspect=inspect,
+        findings=lambda sums, rows: class_findings(rows, names),
     )
 
 
-class TokenBatch(NamedTuple):
-    """A training batch of which tokens are learnt.
-
-    Attributes:
-      images: normalised, perhaps erased; not mixed.
-      target: of each image, smoothed.
-      label_smoothing: what it was smoothed with.
-      batch: `mask` and perhaps label maps.
-    """
-
-    images: Float[Array, "B H W c"]
-    target: Float[Array, "B K"]
-    label_smoothing: float
-    batch: Batch
-
-
-def token_loss(
-    model: nn.Module,
-    tokens: TokenLabels,
-    mixed: Mixing,
-    variables: Any,
-    given: TokenBatch,
-    keys: Keys,
-) -> tuple[Float[Array, "B"], Any]:
-    """Compute the loss of token labels and MixToken.
-
-    The class token's cross-entropy plus `tokens.weight` times the mean of the tokens' (Jiang et
-    al., arXiv:2104.10858, eq. 4). MixToken (eq. 6-8 there) exchanges a box of tokens with the
-    partner's and gives the tokens' logits back; the class target becomes
-    share · own + (1 - share) · partner's, with the share of the tokens outside of the box.
-
-    Returns:
-      Loss per sample `[B]`, and the variables besides the parameters.
-    """
-    apply = functools.partial(model.apply, method="token_logits")
-    plain: Any = jax.eval_shape(apply, variables, given.images)
-    grid = plain[1].shape[1:3]
-    maps, dense = token_targets(
-        given.batch, given.target, grid, given.label_smoothing, tokens.scores
-    )
-    target = class_targets(tokens.class_target, given.target, maps)
-    inputs: tuple[Any, ...] = (given.images, True)
-    if mixed.mixtoken:
-        keep = mixing.kept_tokens(keys("mix"), mixed, grid, given.batch["mask"])
-        share = keep.mean(axis=(1, 2))[:, None]
-        target = share * target + (1 - share) * mixing.partner(target)
-        inputs += (functools.partial(mixing.mix_token, keep),)
-    state = [name for name in variables if name != "params"]
-    (whole, logits), own = apply(
-        variables, *inputs, rngs={"dropout": keys("dropout")}, mutable=state
-    )
-    return token_label_loss(whole, logits, target, dense, tokens.weight), own
+def _shares(logits: Float[np.ndarray, "K"], loss: str) -> Float[np.ndarray, "K"]:
+    """Compute the probability of each class on the host, for one image at a time."""
+    if loss == "sigmoid":
+        return np.exp(-np.logaddexp(0, -logits))
+    shares = np.exp(logits - logits.max())
+    return shares / shares.sum()
 
 
 def with_head_bias(params: dict[str, Any], value: float) -> dict[str, Any]:
@@ -279,46 +258,35 @@ def with_head_bias(params: dict[str, Any], value: float) -> dict[str, Any]:
     return {**params, "head": {**head, "bias": jnp.full_like(head["bias"], value)}}
 
 
-def _check_tokens(
-    model: nn.Module, loss: str, mixed: Mixing, distilled: Distillation | None
-) -> None:
-    if not isinstance(model, GivesTokenLogits):
-        raise ValueError(
-            "Token labels and MixToken need a model with logits of its tokens, a VOLO; set "
-            "token_labels.weight=0 and mixing.mixtoken=0."
-        )
-    others = {
-        "mixup or cutmix": mixed.mixes,
-        "a teacher": distilled,
-        f"loss {loss!r}": loss != "softmax",
-    }
-    if wrong := [name for name, there in others.items() if there]:
-        raise ValueError(
-            f"Token labels and MixToken do not go with {' and '.join(wrong)}: tokens are mixed, "
-            f"and have a softmax loss and labels, of their own."
-        )
-
-
-def from_config(config: Any, info: DataInfo, abstract: bool = False) -> Task:
+def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = False) -> Task:
     """Build the task of a run.
 
     Args:
-      config: of the run, resolved.
-      info: of the training data.
-      abstract: the teacher is shapes alone, and label maps need not be there.
+      config: resolved config of the run.
+      info: info of the training data.
+      abstract: build the teacher from shapes alone, and do not require label maps.
 
     Raises:
-      ValueError: as `classification`, or label maps are given that nothing would read.
+      ValueError: as in `classification`, or label maps are given that nothing reads.
     """
     how, tokens, classes = config.distillation, config.token_labels, info.classes
+    if not classes:
+        raise ValueError(
+            f"The data has no classes (its samples have {', '.join(sorted(info.fields))}); "
+            f"classification needs a label for each image. Choose other data or another task."
+        )
     check_choice("config.loss.name", config.loss.name, LOSSES)
     check_choice("config.distillation.kind", how.kind, KINDS)
     check_choice("config.token_labels.class_target", tokens.class_target, CLASS_TARGETS)
     check_choice("config.token_labels.scores", tokens.scores, SCORES)
+    weights = weights_from_config(
+        config.loss.class_weights, info, label_smoothing=config.loss.label_smoothing,
+        sampling=config.data.sampling, abstract=abstract,
+    )  # fmt: skip
     if tokens.maps and not tokens.weight:
         raise ValueError(
-            f"config.token_labels.maps={tokens.maps!r} is given, and with "
-            f"config.token_labels.weight=0 nothing is learnt from it; the papers have 0.5."
+            f"config.token_labels.maps={tokens.maps!r} has no effect with "
+            f"config.token_labels.weight=0; set the weight, 0.5 in the papers."
         )
     if tokens.class_target != "label" and not tokens.weight:
         raise ValueError(
@@ -327,30 +295,36 @@ def from_config(config: Any, info: DataInfo, abstract: bool = False) -> Task:
         )
     if config.init and config.loss.head_bias:
         raise ValueError(
-            f"config.loss.head_bias={config.loss.head_bias:g} is a first value, and "
-            f"config.init={config.init!r} gives the first weights; set one of them alone."
+            f"config.loss.head_bias={config.loss.head_bias:g} and config.init={config.init!r} both "
+            f"initialise the head; set only one of them."
         )
     teacher: Trained | None = (
         abstract_teacher(how.teacher) if abstract else open_teacher(how.teacher, classes)
     )
+    if teacher and len(teacher.mean) != config.data.channels:
+        raise ValueError(
+            f"The teacher {how.teacher!r} sees images of {len(teacher.mean)} channels, and "
+            f"config.data.channels={config.data.channels}; they must be the same."
+        )
     maps = None if abstract or not tokens.maps else read_label_maps(tokens.maps)
     shape = maps.shape if maps else (5, 14, 14) if tokens.maps else ()
+    model = model_from_config(config.model, len(classes), config.data.image_size)
+    hint = "a model of `vitjax list` that is none of a dense task, or another --config.task"
+    check_output(config.model["name"], model, "classification", "classes", hint)
     return classification(
-        model_from_config(config.model.to_dict(), len(classes), config.data.image_size),
+        model,
         num_classes=len(classes),
         image_size=config.data.image_size,
-        loss=config.loss.name,
-        label_smoothing=config.loss.label_smoothing,
-        head_bias=config.loss.head_bias,
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
-        mixed=Mixing(**config.mixing),
-        distilled=Distillation(teacher, how.kind, how.weight, how.temperature) if teacher else None,
-        token_weight=tokens.weight,
-        class_target=tokens.class_target,
-        map_scores=tokens.scores,
+        loss=config.loss,
+        class_weights=weights,
+        mean=config.data.mean,
+        std=config.data.std,
+        mixed=config.mixing,
+        distilled=Distillation(teacher, how) if teacher else None,
+        tokens=tokens,
         map_shape=shape,
         class_names=classes,
         multi_label=info.multi_label,
         add_fields=lambda source: with_label_maps(source, maps) if maps else source,
+        load=lambda source: load_weights(config, source, len(classes)),
     )

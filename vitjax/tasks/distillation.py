@@ -1,8 +1,9 @@
-"""Learning from a teacher: hard and soft distillation (Touvron et al., arXiv:2012.12877, eq. 2-3).
+"""Distillation from a teacher, hard and soft (Touvron et al., arXiv:2012.12877, eq. 2-3).
 
-The teacher's variables travel in the training state as `frozen`, which no checkpoint holds.
+The teacher's variables are the part `frozen` of the training state, which no checkpoint holds.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -10,27 +11,29 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from vitjax.data.transforms.crops import height_and_width
 from vitjax.names import check_choice
 from vitjax.runs import Trained
 
 KINDS = ("hard", "soft", "soft_mean")
 
 
-class Distillation(NamedTuple):
-    """How the student learns.
+@dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """Section `distillation`."""
 
-    Attributes:
-      teacher: whom from.
-      kind: see `distillation_loss`.
-      weight: share of the loss that is the teacher's (½ for hard, 0.1 for soft in the paper; ½ in
-        the code).
-      temperature: of the soft probabilities (3 in the paper, 1 in the code).
-    """
+    teacher: str = ""  # another run's folder, or published weights: "deit_small=weights.pth"
+    kind: str = "hard"  # "soft" (arXiv:2012.12877, eq. 2) or "soft_mean" (DeiT's code)
+    # Share of the loss that is the teacher's: ½ for hard, 0.1 for soft in the paper; ½ in the code.
+    weight: float = 0.5
+    temperature: float = 3.0  # of the soft probabilities (3 in the paper, 1 in the code)
+
+
+class Distillation(NamedTuple):
+    """Teacher of a student, and the options of the loss."""
 
     teacher: Trained
-    kind: str = "hard"
-    weight: float = 0.5
-    temperature: float = 3.0
+    how: DistillationConfig
 
 
 def teacher_logits(
@@ -40,13 +43,13 @@ def teacher_logits(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Array, "B K"]:
-    """What the teacher says of images normalised by the student's mean and std; no gradient."""
+    """Compute the teacher's logits of images normalised for the student, without gradients."""
     if (teacher.mean, teacher.std) != (mean, std):
         pixels = images * jnp.array(std) + jnp.array(mean)
         images = (pixels - jnp.array(teacher.mean)) / jnp.array(teacher.std)
-    size = teacher.image_size
-    if images.shape[1:3] != (size, size):
-        shape = (len(images), size, size, images.shape[3])
+    size = height_and_width(teacher.image_size)
+    if images.shape[1:3] != size:
+        shape = (len(images), *size, images.shape[3])
         images = jax.image.resize(images, shape, "bilinear")
     logits = jnp.asarray(teacher.model.apply(variables, images), jnp.float32)
     return jax.lax.stop_gradient(logits)

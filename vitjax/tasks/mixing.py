@@ -1,12 +1,12 @@
 """Mixed and erased images on the device: mixup, CutMix, random erasing, MixToken's box.
 
-Everything is a function of a key. Partners are neighbours: samples 2i and 2i+1 mix with each other,
-so that nothing crosses devices whose share of the batch is even, and no host needs to know another.
-(The order of the samples is random already.)
+Everything is a function of a key. Partners are neighbours: samples 2i and 2i+1 mix with each other.
+So no data crosses between devices whose share of the batch is even, or between hosts. (The order of
+the samples is random already.)
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,24 @@ _ATTEMPTS = 10
 _QUANTILES = 4096
 
 
-class Mixing(NamedTuple):
-    """What is done to a batch; the zeros do nothing. DeiT: 0.8, 1.0, 1.0, 0.5, erase 0.25.
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Section `mixing`: mixing and erasing of training images on the device; 0 turns a part off.
+
+    DeiT uses mixup 0.8, cutmix 1.0, prob 1.0, switch_prob 0.5, erase 0.25.
 
     Attributes:
       mixup: alpha of mixup's Beta distribution (Zhang et al., arXiv:1710.09412).
       cutmix: alpha of CutMix's (Yun et al., arXiv:1905.04899).
       prob: probability that a group is mixed.
-      switch_prob: share of CutMix where both are on.
-      group_size: samples that share a draw of weight, box and choice; 0 for the whole batch, 1
-        for each its own (timm's "elem"). timm's "batch" is that of one process: 64 to 256.
+      switch_prob: probability of CutMix if both are on.
+      group_size: number of samples that share a draw of weight, box and choice; 0 for the whole
+        batch, 1 for a draw per sample (timm's "elem"). timm's "batch" is the batch of one process:
+        64 to 256.
       erase: probability that a rectangle of an image becomes noise (Zhong et al.,
         arXiv:1708.04896).
-      mixtoken: alpha of MixToken's (Jiang et al., arXiv:2104.10858), for models with logits of
-        tokens.
+      mixtoken: alpha of MixToken's Beta distribution (Jiang et al., arXiv:2104.10858), for models
+        with logits of tokens.
     """
 
     mixup: float = 0.0
@@ -43,18 +47,15 @@ class Mixing(NamedTuple):
 
     @property
     def mixes(self) -> bool:
-        """Whether it does anything to labels."""
+        """Whether mixup or CutMix is on, which change labels."""
         return (self.mixup > 0 or self.cutmix > 0) and self.prob > 0
 
 
-NONE = Mixing()
-
-
 def partner(x: Float[Array, "B ..."] | Bool[Array, "B ..."]) -> Array:
-    """Each sample's partner: those of 0, 1, 2 and 3 are 1, 0, 3 and 2.
+    """Swap each sample with its partner: the order 0, 1, 2, 3 becomes 1, 0, 3, 2.
 
     Raises:
-      ValueError: the batch is odd.
+      ValueError: the batch size is odd.
     """
     if x.shape[0] % 2:
         raise ValueError(
@@ -65,12 +66,12 @@ def partner(x: Float[Array, "B ..."] | Bool[Array, "B ..."]) -> Array:
 
 
 def box_mask(key: Array, share: Float[Array, ""], height: int, width: int) -> Bool[Array, "H W"]:
-    """Draw a CutMix box (arXiv:1905.04899, eq. 2): its centre is anywhere.
+    """Draw a CutMix box (arXiv:1905.04899, eq. 2), with its centre anywhere in the map.
 
     Args:
-      key: draws the centre.
-      share: of the area that the box covers before it is cut at the border, 1 - λ.
-      height, width: of the map.
+      key: key of the centre.
+      share: share of the area that the box covers before it is cut at the border, 1 - λ.
+      height, width: size of the map.
 
     Returns:
       True outside of the box.
@@ -82,13 +83,14 @@ def box_mask(key: Array, share: Float[Array, ""], height: int, width: int) -> Bo
 def box_around(
     y: Float[Array, ""], x: Float[Array, ""], share: Float[Array, ""], height: int, width: int
 ) -> Bool[Array, "H W"]:
-    """Make the mask of a box with the map's proportions, True outside of it.
+    """Build the mask of a box with the map's proportions, True outside of it.
 
-    Along an axis of n cells it has s = ⌊n √share⌋ from c - ⌊s / 2⌋ on, cut at the border: timm
-    1.0.31's (`rand_bbox`, timm/data/mixup.py); before, one less where s is odd.
+    Along an axis of n cells the box has s = ⌊n √share⌋ cells from c - ⌊s / 2⌋ on, cut at the
+    border, as in timm 1.0.31 (`rand_bbox`, timm/data/mixup.py); in earlier versions of timm it has
+    one cell less if s is odd.
 
     Args:
-      y, x: the centre, whole numbers.
+      y, x: the centre, as integers.
     """
 
     def inside(centre: Array, side: int) -> Array:
@@ -100,10 +102,10 @@ def box_around(
 
 
 def symmetric_beta(key: Array, alpha: float) -> Float[Array, ""]:
-    """A number from Beta(alpha, alpha), by its quantile function, to about 1e-3.
+    """Draw a number from Beta(alpha, alpha), by its quantile function, accurate to about 1e-3.
 
-    `jax.random.beta` rejects in loops, which take a minute to compile for TPU and, drawn for each
-    sample, end when the last device's does. With x = sin²(t) the density of t is
+    `jax.random.beta` samples by rejection in loops. These take a minute to compile for TPU and, in
+    a draw per sample, run until the last device is done. With x = sin²(t) the density of t is
     (sin t · cos t)^(2 alpha - 1).
     """
     edges = np.linspace(0, np.pi / 2, _QUANTILES + 1)
@@ -115,9 +117,9 @@ def symmetric_beta(key: Array, alpha: float) -> Float[Array, ""]:
 
 
 def own_weight(key: Array, mixing: Mixing, height: int, width: int) -> Float[Array, "H W"]:
-    """How much of each pixel stays an image's own; its mean is how much of the label does.
+    """Draw the weight of an image's own pixels; its mean is the weight of its own label.
 
-    Mixup gives one value everywhere, CutMix 0 in a box and 1 outside.
+    For mixup the weight is constant, for CutMix it is 0 in a box and 1 outside.
     """
     apply_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
     shape = (height, width)
@@ -160,7 +162,7 @@ def mix(
     targets: Float[Array, "B K"],
     mask: Float[Array, "B"],
 ) -> tuple[Float[Array, "B H W c"], Float[Array, "B K"]]:
-    """Images and targets mixed with their partners'; those whose partner has mask 0 stay."""
+    """Mix images and targets with their partners'; those whose partner has mask 0 stay."""
     count, height, width, _ = images.shape
     weight = by_group(lambda k: own_weight(k, mixing, height, width), key, mixing, count)
     weight = jnp.where(partner(mask)[:, None, None] > 0, weight, 1.0)
@@ -168,6 +170,19 @@ def mix(
     pixel = weight[..., None].astype(images.dtype)
     mixed = pixel * images + (1 - pixel) * partner(images)
     return mixed, label * targets + (1 - label) * partner(targets)
+
+
+def pair_weights(key: Array, alpha: float, mask: Float[Array, "B"]) -> Float[Array, "B 1 1 1"]:
+    """Draw each image's own weight from Beta(alpha, alpha); 1 if its partner has mask 0."""
+    weights = jax.vmap(lambda k: symmetric_beta(k, alpha))(jax.random.split(key, len(mask)))
+    return jnp.where(partner(mask) > 0, weights, 1.0)[:, None, None, None]
+
+
+def mix_pairs(
+    weight: Float[Array, "B 1 1 1"], images: Float[Array, "B H W c"]
+) -> Float[Array, "B H W c"]:
+    """Mix images with their partners' (arXiv:1710.09412, eq. 1): weight · own + rest · other."""
+    return weight * images + (1 - weight) * partner(images)
 
 
 def erase(
@@ -178,15 +193,14 @@ def erase(
     area: tuple[float, float] = (0.02, 1 / 3),
     ratio: tuple[float, float] = (0.3, 10 / 3),
 ) -> Float[Array, "B H W c"]:
-    """Random erasing: a rectangle becomes Gaussian noise, pixel by pixel.
+    """Erase a random rectangle: its pixels become independent Gaussian noise.
 
     Args:
-      key: draws all.
+      key: key of all draws.
       images: normalised to about unit variance.
-      prob: of each image.
+      prob: probability for each image.
       area: range of the rectangle's share of the image.
-      ratio: range of height over width, log-uniform; ten draws, of which the first that fits is
-        taken.
+      ratio: range of height over width, log-uniform; the first of ten draws that fits is used.
     """
     count, height, width, _ = images.shape
     noise_key, box_key = jax.random.split(key)
@@ -213,12 +227,13 @@ def erase(
 def kept_tokens(
     key: Array, mixing: Mixing, grid: tuple[int, int], mask: Float[Array, "B"]
 ) -> Bool[Array, "B h w"]:
-    """MixToken's M (arXiv:2104.10858, section 3.3): which tokens stay an image's own.
+    """Draw MixToken's mask M of the tokens that an image keeps (arXiv:2104.10858, section 3.3).
 
-    The box is CutMix's, on the grid of the last map. Images whose partner has mask 0 stay whole.
+    The box is that of CutMix, on the grid of the last map. Images whose partner has mask 0 keep all
+    tokens.
 
     Raises:
-      ValueError: groups of an odd size, in which partners would have two boxes.
+      ValueError: the group size is odd, so that two partners could have different boxes.
     """
     if mixing.group_size % 2:
         raise ValueError(
@@ -235,10 +250,10 @@ def kept_tokens(
 
 
 def mix_token(keep: Bool[Array, "*#B h w"], x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """MixToken (Jiang et al., arXiv:2104.10858, eq. 6): tokens outside `keep` are the partner's.
+    """Swap the tokens outside `keep` with the partner's (Jiang et al., arXiv:2104.10858, eq. 6).
 
-    It undoes itself: applied to the tokens after the stem, and to the outputs of the dense head,
-    each image's tokens are back with it.
+    The swap is its own inverse: applied to the tokens after the stem and again to the outputs of
+    the dense head, it returns each image's tokens to it.
 
     Args:
       keep: on the grid of the last map.

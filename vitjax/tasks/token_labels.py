@@ -1,13 +1,14 @@
-"""Token labels: every patch has a label of its own (Jiang et al., arXiv:2104.10858; used by VOLO).
+"""Token labels: a separate label for every patch (Jiang et al., arXiv:2104.10858; used by VOLO).
 
 A label map holds, for each cell of a coarse grid over the whole image, the few classes that an
-annotator found most probable there. A training crop reads the part of the map below its rectangle.
+annotator found most probable there. A training crop reads the part of the map that it covers.
 The authors' code is zihangJiang/TokenLabeling (`tlt/data/mixup.py`, `tlt/loss/cross_entropy.py`).
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,16 @@ CLASS_TARGETS = ("label", "maps", "both")
 SCORES = ("probabilities", "logits")
 
 
-class TokenLabels(NamedTuple):
-    """How tokens and the class token learn.
+@dataclasses.dataclass(frozen=True)
+class TokenLabels:
+    """Section `token_labels`: targets of the tokens and of the class token (VOLO)."""
 
-    Attributes:
-      weight: of the tokens' loss, beside the class token's 1.
-      class_target: what the class token learns, one of CLASS_TARGETS; see `class_targets`.
-      scores: what the label maps hold, one of SCORES; see `token_targets`.
-    """
-
-    weight: float = 0.0
+    maps: str = ""  # the folder of `vitjax token-labels`; empty: tokens have their image's label
+    weight: float = 0.0  # of the tokens' loss, beside the class token's 1
+    # Of the class token: the image's "label", what the "maps" say of the crop, or "both"; see
+    # `class_targets`.
     class_target: str = "label"
-    scores: str = "probabilities"
+    scores: str = "probabilities"  # what the maps hold; or "logits"; see `token_targets`
 
 
 def dense_labels(
@@ -62,7 +61,7 @@ def crop_labels(
     automatic `sampling_ratio`, which the authors of token labels use.
 
     Args:
-      labels: of the whole image.
+      labels: label map of the whole image.
       box: top, left, height, width of the crop as shares of the image.
       grid: tokens along each axis; (1, 1) is the mean over the crop.
       flipped: whether the crop was flipped left and right.
@@ -91,19 +90,21 @@ def token_targets(
     label_smoothing: float = 0.0,
     scores: str = "probabilities",
 ) -> tuple[Float[Array, "B K"], Float[Array, "B h w K"]]:
-    """Compute what the maps say of each image's crop and of each token, or the label without maps.
+    """Compute the targets of each crop and its tokens, from label maps or else from the label.
 
-    With s = `label_smoothing` and K classes a target is (1 - s) p + s / K. Of "probabilities" p is
-    their mean over the token, normalised over the stored classes. Of "logits" p is the softmax over
-    all K of their mean, where a class that is not stored has logit 0: `get_label` of the authors'
-    code, whose targets sum to 1 + s / K, and ours to 1.
+    With s = `label_smoothing` and K classes a target is (1 - s) p + s / K. For "probabilities" p is
+    their mean over the token, normalised over the stored classes. For "logits" p is the softmax,
+    over all K classes, of their mean, where a class that is not stored has logit 0, as in
+    `get_label` of the authors' code. Its targets sum to 1 + s / K, and ours to 1.
 
     Args:
       batch: with `map_classes`, `map_scores`, `map_box` and `map_flipped`, or without maps.
-      targets: of the images, smoothed; a cell (of logits: an image) without scores has them.
+      targets: smoothed targets of the images, also used for a cell (of logits: an image) without
+        scores.
       grid: tokens along each axis.
-      label_smoothing: share of a map's label that is spread over all classes, as of the images'.
-      scores: what the maps hold, one of SCORES.
+      label_smoothing: share of a map's label that is spread over all classes, that of the images'
+        labels.
+      scores: kind of the maps' scores, one of SCORES.
 
     Returns:
       The target of the whole crop, and those of its tokens.
@@ -136,15 +137,15 @@ def token_targets(
 def class_targets(
     kind: str, labels: Float[Array, "B K"], maps: Float[Array, "B K"]
 ) -> Float[Array, "B K"]:
-    """Choose what the class token learns.
+    """Choose the targets of the class token.
 
     Args:
-      kind: "label": the image's label (y_cls of arXiv:2104.10858, eq. 4); "maps": what the maps say
-        of the crop, as the authors' code has it in pretraining (`TokenLabelCrossEntropy`); "both":
+      kind: "label": the image's label (y_cls of arXiv:2104.10858, eq. 4); "maps": the target of the
+        crop from the maps, as in the authors' pretraining (`TokenLabelCrossEntropy`); "both":
         r maps + (1 - r) label, with r ½ where their best classes agree and 0.9 elsewhere, as in
         VOLO's fine-tuning (`TokenLabelGTCrossEntropy` of sail-sg/volo, `--ground-truth`).
-      labels: of the images.
-      maps: of their crops.
+      labels: labels of the images.
+      maps: targets of their crops from the maps.
     """
     if kind == "label":
         return labels
@@ -161,12 +162,18 @@ def token_label_loss(
     class_targets: Float[Array, "B K"],
     token_targets: Float[Array, "B h w K"],
     weight: float = 0.5,
+    counts: tuple[Float[Array, "B"], Float[Array, "B h w"]] | None = None,
 ) -> Float[Array, "B"]:
     """Compute the class token's cross-entropy plus `weight` times the tokens' mean (eq. 4).
 
     The weight is β = 0.5 in the paper and in VOLO's code (`--dense-weight`); TokenLabeling's own
     code has 1.
+
+    Args:
+      counts: weights of the image and of each of its tokens; None for 1 each.
     """
     own = optax.softmax_cross_entropy(class_logits.astype(jnp.float32), class_targets)
     dense = optax.softmax_cross_entropy(token_logits.astype(jnp.float32), token_targets)
+    if counts is not None:
+        own, dense = counts[0] * own, counts[1] * dense
     return own + weight * dense.mean(axis=(1, 2))

@@ -1,0 +1,1 @@
+"""Heads of dense tasks: from the maps of a backbone to logits for each pixel of a map."""
