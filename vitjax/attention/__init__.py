@@ -1,6 +1,5 @@
-"""The token mixers: MIXERS is the menu, `parse_mixers` reads the strings that configs use."""
+"""Menu of token mixers (MIXERS) and the parser of the strings that configs use."""
 
-import ast
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,15 +9,21 @@ from vitjax.attention.convnext import ConvNeXtMixer
 from vitjax.attention.deformable import DeformableAttention
 from vitjax.attention.deformable_bi_level_routing import DeformableBiLevelRoutingAttention
 from vitjax.attention.dwconv import DepthwiseConvMixer
+from vitjax.attention.efficientformer import EfficientFormerAttention
 from vitjax.attention.full import FullAttention
+from vitjax.attention.light import LightAttention
 from vitjax.attention.neighborhood import NeighborhoodAttention
+from vitjax.attention.nonlocal_block import NonLocal
 from vitjax.attention.outlook import OutlookAttention
 from vitjax.attention.pooling import Pooling
 from vitjax.attention.spatial_reduction import SpatialReductionAttention
+from vitjax.attention.talking_heads import TalkingHeadsAttention
+from vitjax.attention.token_mlp import TokenMlp
 from vitjax.attention.window import WindowAttention
 from vitjax.attention.window_cosine import WindowCosineAttention
+from vitjax.attention.window_modulated import ModulatedWindowAttention
 from vitjax.layers.spec import Spec, fields, spec
-from vitjax.names import unknown
+from vitjax.names import parse_call, unknown
 
 MIXERS: dict[str, Spec] = {
     "full": spec(FullAttention),
@@ -39,8 +44,14 @@ MIXERS: dict[str, Spec] = {
     "convnext": spec(ConvNeXtMixer),
     "container": spec(ContainerMixer),
     "neighborhood": spec(NeighborhoodAttention),
+    "non_local": spec(NonLocal),
+    "light": spec(LightAttention),
+    "talking_heads": spec(TalkingHeadsAttention),
+    "token_mlp": spec(TokenMlp),
+    "efficientformer": spec(EfficientFormerAttention),
     "window": spec(WindowAttention),
     "window_cosine": spec(WindowCosineAttention),
+    "window_modulated": spec(ModulatedWindowAttention, modulator=True),
 }
 """Name → mixer with its paper's defaults; a tuple means one value per stage."""
 
@@ -49,8 +60,9 @@ Mixers = tuple[tuple[Spec, ...], ...]
 
 
 def parse_mixers(text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS) -> Mixers:
-    """Reads "window | window(shift=3) ; full": `|` blocks alternate, `;` next stage; one stage
-    alone serves all.
+    """Parse a mixer string such as "window | window(shift=3) ; full" into specs per stage.
+
+    `|` separates mixers that blocks alternate, `;` separates stages; a single stage serves all.
 
     Values are Python literals; they replace the menu's defaults. A model that changes those of its
     own mixers gives its own menu.
@@ -72,16 +84,25 @@ def parse_mixers(text: str, num_stages: int, menu: Mapping[str, Spec] = MIXERS) 
 
 
 def takes_sequences(mixer: Spec) -> bool:
-    """Whether a mixer takes `[B, N, C]` too, as its `takes_sequences` declares.
+    """Return whether a mixer accepts `[B, N, C]`, as its `takes_sequences` declares.
 
-    Where all do, tokens stay a sequence: on TPUs the rows of a map of 14×14 are padded to 16.
+    If all mixers of a model do, its tokens stay a sequence: on TPUs the rows of a 14×14 map are
+    padded to 16.
     """
     declared = getattr(mixer.factory, "takes_sequences", None)
     return declared is not None and declared(**dict(mixer.kwargs))
 
 
+def block_parts(mixer: Spec) -> dict[str, Any]:
+    """Return the block hyperparameters that a mixer overrides, as its `block_parts` declares.
+
+    A mixer that is a complete branch, with norm and MLP inside, removes them from its block.
+    """
+    return getattr(mixer.factory, "block_parts", {})
+
+
 def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
-    """Give each mixer the options of its model that it has and does not set itself.
+    """Set the options of the model on each mixer that accepts them and leaves them unset.
 
     `create_model` refuses an option that a user sets and no mixer takes.
     """
@@ -89,24 +110,22 @@ def fill_mixers(mixers: Mixers, **options: Any) -> Mixers:
 
 
 def _parse_one(text: str, menu: Mapping[str, Spec]) -> Spec:
-    name, paren, _ = (text := text.strip()).partition("(")
-    name = name.strip()
+    name = text.partition("(")[0].strip()
     if name not in menu:
         raise ValueError(unknown("token mixer", name, menu))
-    base = menu[name]
-    if not paren:
-        return base
-    try:
-        call = ast.parse(text, mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError
-        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
+    call = parse_call(text)
+    if call is None:
         raise ValueError(
-            f"Token mixer {text!r} does not parse; write a name, or a name with literal values: "
-            f"'window(shift=3)'."
-        ) from None
-    for key in kwargs:
-        if key not in fields(base.factory):
-            raise ValueError(unknown(f"hyperparameter of {name!r}", key, fields(base.factory)))
-    return base.replace(**kwargs)
+            f"Token mixer {text.strip()!r} does not parse; write a name, or a name with literal "
+            f"values: 'window(shift=3)'."
+        )
+    known = fields(menu[name].factory)
+    for key in call[1]:
+        if key not in known:
+            raise ValueError(unknown(f"hyperparameter of {name!r}", key, known))
+    if widths := {"width", "heads_width"} & call[1].keys():
+        raise ValueError(
+            f"Token mixer {text.strip()!r}: a mixer gives as many channels as its block has, which "
+            f"the model's own sizes say; leave {' and '.join(sorted(widths))} out."
+        )
+    return menu[name].replace(**call[1])

@@ -1,6 +1,6 @@
 """Bi-level routing attention (BiFormer, arXiv:2303.08810, section 3.2, algorithm 1).
 
-Each region of the map attends, position by position, to the `topk` regions that resemble it most.
+Each position of a region attends to the `topk` regions that are most similar to its own region.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def bilevel_routing_attention(
     gather: Callable[..., Array] = gather_regions,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B H W h e"]:
-    """Routes regions to regions, then attends within what was routed (eq. 3-7, without LePE).
+    """Route regions to regions and attend within the routed regions (eq. 3-7, without LePE).
 
     Queries may be a map of their own (DeBiFormer's agents); both are cut into n_win² regions.
 
@@ -114,7 +114,7 @@ class BiLevelRoutingAttention(nn.Module):
     dtype: Any = None
 
     def project(self, x: Float[Array, "B H W C"]) -> tuple[Array, ...]:
-        """q, k `[B, H, W, h, qk_dim / h]` and v `[B, H, W, h, C / h]`."""
+        """Project x to q, k `[B, H, W, h, qk_dim / h]` and v `[B, H, W, h, C / h]`."""
         width, heads = x.shape[-1], self.num_heads
         qk_dim = self.qk_dim or width
         if qk_dim == width:

@@ -1,5 +1,5 @@
-"""Class attention: the class token alone asks, all tokens answer (CaiT, arXiv:2103.17239, eq. 5-7;
-VOLO, arXiv:2106.13112).
+"""Class attention: the class token is the only query of all tokens (CaiT, arXiv:2103.17239, eq.
+5-7; VOLO, arXiv:2106.13112).
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ def class_attention(
     scale: float | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B 1 h d"]:
-    """The first row of full attention: one query, keys and values of all tokens (CaiT, eq. 6-7)."""
+    """Compute the first row of full attention: one query, all keys and values (CaiT, eq. 6-7)."""
     return attend(q, k, v, scale=scale)
 
 
@@ -33,12 +33,14 @@ class ClassAttention(nn.Module):
     Attributes:
       num_heads: heads; the width must be a multiple.
       scale: factor of the logits; None for 1/√head_dim.
+      joined: keys and values are one product, `kv`; else `k` and `v`, as CaiT's code has them.
       attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
     """
 
     num_heads: int
     qkv_bias: bool = True
     scale: float | None = None
+    joined: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
     param_init: Init = NORMAL
@@ -47,7 +49,10 @@ class ClassAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B N C"], train: bool = False) -> Float[Array, "B 1 C"]:
         (q,) = project_heads(self, x[:, :1], 1, "q")
-        k, v = project_heads(self, x, 2, "kv")
+        if self.joined:
+            k, v = project_heads(self, x, 2, "kv")
+        else:
+            (k,), (v,) = (project_heads(self, x, 1, name) for name in ("k", "v"))
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = class_attention(q, k, v, scale=self.scale, attend=attend)
         return merge_heads(self, out, train)

@@ -22,7 +22,7 @@ from vitjax.layers.maps import require_map
 def balance(
     dynamic: Float[Array, "*S"], static: Float[Array, "*S"], gate: Float[Array, "..."]
 ) -> Float[Array, "*S"]:
-    """σ(a) of the one and 1 - σ(a) of the other; a is `gate`."""
+    """Compute the gated sum σ(a) · first + (1 - σ(a)) · second; a is `gate`."""
     share = nn.sigmoid(gate).astype(dynamic.dtype)
     return share * dynamic + (1 - share) * static
 

@@ -1,4 +1,4 @@
-"""The block of ConvNeXt (Liu et al., arXiv:2201.03545, section 2.6) in the place of a mixer."""
+"""Block of ConvNeXt (Liu et al., arXiv:2201.03545, section 2.6) as a token mixer."""
 
 from typing import Any, ClassVar
 
@@ -20,19 +20,21 @@ class Identity(nn.Module):
 
 
 class ConvNeXtMixer(nn.Module):
-    """Depthwise convolution, norm, MLP: the one branch of a block, which then has no second.
+    """Depthwise convolution, norm and MLP: the only branch of its block.
 
     Attributes:
       window_size: kernel of the convolution, odd.
+      layer_scale_init: first value of a learned factor per channel at the end; None for none.
     """
 
-    BLOCK_PARTS: ClassVar[dict[str, Any]] = dict(
+    block_parts: ClassVar[dict[str, Any]] = dict(
         norm=spec(Identity), mlp=None, layer_scale_init=None
     )
 
     window_size: int = 7
     mlp: Spec = spec(Mlp)
     norm: Spec = layer_norm()
+    layer_scale_init: float | None = None
     param_init: Init = NORMAL
     dtype: Any = None
 
@@ -41,4 +43,8 @@ class ConvNeXtMixer(nn.Module):
         x = depthwise_conv(self.window_size, "conv", self.param_init, self.dtype)(x)
         x = normalize(self.norm.default(dtype=self.dtype).build(name="norm"), x, train)
         mlp = self.mlp.default(param_init=self.param_init, dtype=self.dtype)
-        return mlp.build(name="mlp")(x, train)
+        x = mlp.build(name="mlp")(x, train)
+        if self.layer_scale_init is None:
+            return x
+        init = nn.initializers.constant(self.layer_scale_init)
+        return x * self.param("layer_scale", init, (x.shape[-1],)).astype(x.dtype)

@@ -1,5 +1,6 @@
-"""What attention is. Every mixer comes here: the one place for scale, bias, mask and the softmax's
-dtype.
+"""Scaled dot-product attention, shared by all mixers.
+
+Scale, bias, mask and the dtype of the softmax are handled in this file alone.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ def attention_weights(
     mask: Bool[Array, "..."] | None = None,
     scale: float | None = None,
 ) -> Float[Array, "*B h N M"]:
-    """softmax(scale · q kᵀ + bias) over the keys (Vaswani et al., arXiv:1706.03762, eq. 1).
+    """Compute softmax(scale · q kᵀ + bias) over the keys (Vaswani et al., arXiv:1706.03762, eq. 1).
 
     Products accumulate and the softmax runs in float32 at least; the weights come back in q's
     dtype.
@@ -46,7 +47,7 @@ def attention_weights(
 def weighted_sum(
     weights: Float[Array, "*B h N M"], v: Float[Array, "*B M h e"]
 ) -> Float[Array, "*B N h e"]:
-    """Each query's values, mixed by its weights."""
+    """Compute the weighted sum of the values for each query."""
     return cpu.heads_first(jnp.einsum("...hnm,...mhe->...nhe", weights, cpu.heads_first(v)))
 
 
@@ -59,7 +60,7 @@ def dot_product_attention(
     mask: Bool[Array, "..."] | None = None,
     scale: float | None = None,
 ) -> Float[Array, "*B N h e"]:
-    """Attention of N queries to M keys; see `attention_weights` for bias, mask and scale.
+    """Compute attention of N queries to M keys; see `attention_weights` for bias, mask, scale.
 
     In 16 bits `attention_half` computes it, in less memory.
     """
@@ -73,8 +74,9 @@ def dot_product_attention(
 
 @runtime_checkable
 class Attend(Protocol):
-    """What a mixer's pure function calls for attention: `dot_product_attention`, or
-    `DotProductAttention(…)`.
+    """Protocol of an attention function: `dot_product_attention` or `DotProductAttention(…)`.
+
+    The pure functions of mixers take it as the argument `attend`.
     """
 
     def __call__(
@@ -83,8 +85,9 @@ class Attend(Protocol):
 
 
 class DotProductAttention(nn.Module):
-    """`dot_product_attention` with dropout of the weights, which it sows as
-    `intermediates/…/weights`.
+    """Dot-product attention with dropout of the weights.
+
+    The weights are sown as `intermediates/…/weights`.
 
     A mixer hands it to its pure function as `attend=`; it owns no parameters.
     """

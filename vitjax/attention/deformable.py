@@ -1,5 +1,5 @@
-"""Deformable attention: all queries attend to keys sampled at points that the map itself moves
-(DAT, arXiv:2201.00520, eq. 5-11; DAT++, arXiv:2309.01430).
+"""Deformable attention: all queries attend to keys sampled at learned points (DAT,
+arXiv:2201.00520, eq. 5-11; DAT++, arXiv:2309.01430).
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def deformable_attention(
     bias: Float[Array, "..."] | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B H W h e"]:
-    """Attention of every position of a map to all M sampled keys (eq. 9).
+    """Compute attention of every position of a map to all M sampled keys (eq. 9).
 
     Args:
       k, v: projections of what `sample_groups` reads at the points (eq. 7-8). Read at every

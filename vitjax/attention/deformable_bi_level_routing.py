@@ -1,7 +1,7 @@
 """Deformable bi-level routing attention (DeBiFormer, arXiv:2410.08582, section 3.3).
 
-A few agents, sampled at points that the map itself moves, attend to the regions that they are
-routed to; then every position attends to the agents.
+A few agents, sampled at learned points, attend to the regions that they are routed to; then every
+position attends to the agents.
 """
 
 import functools
@@ -40,7 +40,7 @@ def deformable_bilevel_routing_attention(
     attend_agents: Attend = dot_product_attention,
     **routing: Any,
 ) -> Float[Array, "B H W h e"]:
-    """Agents attend to routed regions of the map, and the map attends to the agents.
+    """Attend from agents to routed regions of the map, and from the map to the agents.
 
     Args:
       agents: queries of the agents, a map too; its sides are multiples of n_win.
@@ -163,5 +163,5 @@ class DeformableBiLevelRoutingAttention(nn.Module):
 
 
 def _fit(x: Array, shape: tuple[int, ...]) -> Array:
-    """Zeros at the end of each axis that is shorter than in this shape."""
+    """Pad with zeros at the end of each axis that is shorter than in the given shape."""
     return jnp.pad(x, [(0, new - old) for old, new in zip(x.shape, shape, strict=True)])

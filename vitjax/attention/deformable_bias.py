@@ -19,7 +19,7 @@ KINDS = ("table", "fixed", "log", "conv", "none")
 def log_displacement(
     points: Float[Array, "B G M 2"], grid: tuple[int, int]
 ) -> Float[Array, "B G N M 2"]:
-    """sign(t) log₂(1 + |t|) / log₂ 8 of t = 4 (q - k), for queries on a grid over [-1, 1]."""
+    """Compute sign(t) log₂(1 + |t|) / log₂ 8 of t = 4 (q - k), for a query grid over [-1, 1]."""
     queries = reference_points(*grid, shift=0.0, inset=1).astype(points.dtype).reshape(-1, 1, 2)
     t = 4 * (queries - points[:, :, None])
     return jnp.sign(t) * jnp.log2(1 + jnp.abs(t)) / 3
@@ -66,7 +66,7 @@ class DisplacementBias(nn.Module):
         return jnp.moveaxis(bias, -1, 2).reshape(lead[0], self.num_heads, *bias.shape[2:4])
 
     def table(self, shape: tuple[int, ...]) -> Array:
-        """The stored table, whatever map it was made for, or else a new one of this shape."""
+        """Return the stored table, of whatever map size, or create one of the given shape."""
         if self.table_size is None and self.has_variable("params", "table"):
             table = self.get_variable("params", "table")
         else:
@@ -80,7 +80,7 @@ def resize_fixed_bias(
     size: tuple[int, int, int, int],
     method: str = "bilinear",
 ) -> Float[Array, "heads n m"]:
-    """Interpolates a "fixed" table over (query rows, query columns, key rows, key columns)."""
+    """Interpolate a "fixed" table over (query rows, query columns, key rows, key columns)."""
     if made_for == size:
         return table
     heads = table.shape[0]

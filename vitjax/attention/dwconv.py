@@ -1,5 +1,5 @@
-"""Depthwise convolution in the place of attention: the same window for every position, and no
-softmax (Han et al., arXiv:2106.04263, section 3.2).
+"""Depthwise convolution as a token mixer: one window for all positions, without softmax (Han et
+al., arXiv:2106.04263, section 3.2).
 """
 
 from typing import Any

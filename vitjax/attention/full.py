@@ -34,6 +34,8 @@ class FullAttention(nn.Module):
       map_size: rows and columns of the map that the table of biases is for, None for those of the
         first call; for another map the table is interpolated.
       attn_drop_rate: dropout of the attention weights; `drop_rate`: of the output.
+      width: channels of the result, where a model widens its map here (CoAtNet); None for x's.
+      heads_width: channels of all heads together; None for x's.
     """
 
     num_heads: int
@@ -45,13 +47,15 @@ class FullAttention(nn.Module):
     map_size: tuple[int, int] | None = None
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
+    width: int | None = None
+    heads_width: int | None = None
     param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S D"]:
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-        q, k, v = project_heads(self, tokens, 3, "qkv")
+        q, k, v = project_heads(self, tokens, 3, "qkv", width=self.heads_width)
         if self.qk_norm:
             q = layer_norm().build(dtype=self.dtype, name="q_norm")(q)
             k = layer_norm().build(dtype=self.dtype, name="k_norm")(k)
@@ -61,17 +65,18 @@ class FullAttention(nn.Module):
         if self.lepe_kernel_size:
             lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.param_init, self.dtype)(x)
             out += lepe.reshape(out.shape)
-        return merge_heads(self, out, train).reshape(x.shape)
+        out = merge_heads(self, out, train, width=self.width)
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
     def takes_sequences(
         position_bias: bool = False, lepe_kernel_size: int = 0, **others: Any
     ) -> bool:
-        """Whether it needs no map, with these hyperparameters: without a term of positions."""
+        """Return whether sequences are accepted: without position terms, which need a map."""
         return not (position_bias or lepe_kernel_size)
 
     def relative_bias(self, x: Float[Array, "B H W C"]) -> Float[Array, "h N N"]:
-        """The table `[2H-1, 2W-1, h]`, as a bias of each query and key of this map."""
+        """Compute the bias of each query and key of this map, by a table `[2H-1, 2W-1, h]`."""
         require_map(x)
         if self.map_size is None and self.has_variable("params", "position_bias"):
             table = self.get_variable("params", "position_bias")

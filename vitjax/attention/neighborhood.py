@@ -5,7 +5,6 @@ arXiv:2204.07143, eq. 1-3), the local companion of deformable attention in DAT++
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.windows import window_merge, window_partition
+from vitjax.kernels.scopes import lookup, share_of
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import pad_to_multiple, require_map
 
@@ -26,7 +26,7 @@ def neighborhood_attention(
     table: Float[Array, "h T T"] | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B H W h e"]:
-    """Each query sees its size × size neighbourhood, which at the border moves inside the map.
+    """Attend from each query to its size × size neighbourhood, moved inside the map at borders.
 
     Queries are taken in tiles of size², each with the (2·size - 1)² keys that hold all of its
     neighbourhoods and a mask: matrix products instead of a gather of size² keys for every query.
@@ -52,14 +52,14 @@ def neighborhood_attention(
     if table is not None:
         entry = np.arange(2 * size - 1)
         by_row, by_column = (jnp.asarray(t[..., None] == entry, table.dtype) for t in (y, x))
-        with jax.named_scope("lookup"):
+        with lookup():
             bias = jnp.einsum("huv,yqku,xrsv->yxhqrks", table, by_row, by_column)
         bias = bias.reshape(count[0], -1, *count[2:])
     queries = pad_to_multiple(q.reshape(*q.shape[:3], -1), size)
     padded = queries.shape[1:3]
     queries = window_partition(queries.reshape(*queries.shape[:3], *q.shape[3:]), size)
     mask = jnp.asarray(inside.reshape(count))
-    with jax.named_scope(f"{size**2}_of_{count[3]}"):  # what a count of neighbours' products takes
+    with share_of(size**2, count[3]):  # what a count of neighbours' products takes
         out = attend(queries, windows(k), windows(v), bias=bias, mask=mask)
     return window_merge(out, size, *padded)[:, :height, :width]
 
@@ -67,8 +67,10 @@ def neighborhood_attention(
 def neighborhood_tiles(
     length: int, size: int
 ) -> tuple[Int[np.ndarray, "t"], Int[np.ndarray, "t q k"]]:
-    """Tiles of `size` queries along one axis: the first key of each, and for each query and key
-    their entry key - query + size - 1 of the table, -1 where the query does not see the key.
+    """Compute the first key and the table indices of tiles of `size` queries along one axis.
+
+    The index of a query and key is key - query + size - 1, or -1 where the query does not see the
+    key.
     """
     width = min(length, 2 * size - 1)
     begin = np.arange(0, length, size)
@@ -88,7 +90,7 @@ def neighborhood_attention_gather(
     size: int,
     table: Float[Array, "h T T"] | None = None,
 ) -> Float[Array, "B H W h e"]:
-    """`neighborhood_attention` with the keys of each query gathered: the reference form."""
+    """Compute `neighborhood_attention` by gathering the keys of each query: the reference form."""
 
     def axis(length: int) -> tuple[np.ndarray, np.ndarray]:
         query = np.arange(length)[:, None]

@@ -1,4 +1,4 @@
-"""Sampling points that the queries move: offset network, groups, range (DAT, arXiv:2201.00520,
+"""Sampling points predicted from the queries: offset network, groups, range (DAT, arXiv:2201.00520,
 section 3.2; DAT++, arXiv:2309.01430).
 """
 
@@ -19,7 +19,7 @@ from vitjax.layers.norm import layer_norm
 def displace(
     offsets: Float[Array, "B G h w 2"], *, offset_range_factor: float = -1.0, inset: int = 1
 ) -> Float[Array, "B G h w 2"]:
-    """Reference points, a regular grid, moved by offsets (eq. 5-6); in float32 at least.
+    """Add offsets to a regular grid of reference points (eq. 5-6), in float32 at least.
 
     Args:
       offsets: (y, x), as the offset network gives them.
@@ -45,7 +45,7 @@ def sampling_points(
     offset_range_factor: float = -1.0,
     inset: int = 1,
 ) -> Float[Array, "B G y x 2"]:
-    """Sampling points of each group, from its own queries; one offset network serves all.
+    """Compute the sampling points of each group from its queries, with one shared network.
 
     Args:
       network: from `[B · G, H, W, C / G]` to offsets; one offset per point moves y and x alike.

@@ -23,7 +23,7 @@ def outlook_attention(
     stride: int = 1,
     padding: int = 0,
 ) -> Float[Array, "B H W h d"]:
-    """Mixes every K×K window by its centre's weights and sums where windows overlap (eq. 4-5).
+    """Mix every K×K window by its centre's weights and sum overlapping windows (eq. 4-5).
 
     Args:
       weights: softmax-normalised over the last axis; P = Q = K². P indexes the output position
@@ -43,7 +43,7 @@ def outlook_attention(
 def unfold(
     v: Float[Array, "B H W h d"], grid: tuple[int, int], kernel_size: int, stride: int, padding: int
 ) -> Float[Array, "B y x Q h d"]:
-    """The K² values of each window, as K² strided slices of the padded map: no gather."""
+    """Extract the K² values of each window as K² strided slices of the padded map, not a gather."""
     lengths = [(n - 1) * stride + 1 for n in grid]
     needed = [max(0, n + kernel_size - 1 - padding - s) for n, s in zip(lengths, v.shape[1:3])]
     v = jnp.pad(v, ((0, 0), *((padding, after) for after in needed), (0, 0), (0, 0)))
@@ -63,7 +63,7 @@ def fold(
     stride: int,
     padding: int,
 ) -> Float[Array, "B H W h d"]:
-    """The adjoint of `unfold`: sums the windows into a map, as K² dilated pads: no scatter."""
+    """Sum windows into a map, as K² dilated pads and not a scatter: the adjoint of `unfold`."""
     lengths = [(n - 1) * stride + 1 for n in windows.shape[1:3]]
     out = jnp.zeros((), windows.dtype)
     for p, offset in enumerate(np.ndindex(kernel_size, kernel_size)):
@@ -85,7 +85,7 @@ def outlook_attention_reference(
     stride: int = 1,
     padding: int = 0,
 ) -> Float[Array, "B H W h d"]:
-    """The plain form of `outlook_attention`: gathers the windows, scatters their sums."""
+    """Compute `outlook_attention` by gathering windows and scattering their sums: the reference."""
     offset_y, offset_x = np.divmod(np.arange(kernel_size**2), kernel_size)
     rows = np.arange(weights.shape[1])[:, None, None] * stride + offset_y - padding
     columns = np.arange(weights.shape[2])[None, :, None] * stride + offset_x - padding

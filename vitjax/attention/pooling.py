@@ -1,6 +1,4 @@
-"""Pooling in the place of attention: the mean of the neighbours (PoolFormer, arXiv:2111.11418,
-eq. 4). No parameters.
-"""
+"""Average pooling as a token mixer (PoolFormer, arXiv:2111.11418, eq. 4). It has no parameters."""
 
 from typing import Any
 
@@ -11,7 +9,7 @@ from vitjax.layers.maps import require_map
 
 
 def pooling(x: Float[Array, "B H W C"], *, pool_size: int) -> Float[Array, "B H W C"]:
-    """The mean over `pool_size` × `pool_size`, minus x; what lies outside the map is not counted.
+    """Compute the mean over `pool_size` × `pool_size` minus x; padding is not counted.
 
     x is subtracted because the block adds it again.
     """

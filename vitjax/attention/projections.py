@@ -1,4 +1,4 @@
-"""Heads: the projections to q, k and v, and the one that merges them."""
+"""Projections of tokens to the heads' q, k and v, and of the merged heads to the output."""
 
 from typing import Any
 
@@ -12,17 +12,25 @@ from vitjax.layers.init import Init
 
 
 def project_heads(
-    mixer: Any, x: Float[Array, "*B N C"], count: int, name: str, use_bias: bool | None = None
+    mixer: Any,
+    x: Float[Array, "*B N C"],
+    count: int,
+    name: str,
+    use_bias: bool | None = None,
+    width: int | None = None,
 ) -> tuple[Array, ...]:
-    """Give `count` projections of x (q, k, v: 3) as `[*B, N, h, d]` each, in one matrix product.
+    """Project x to `count` arrays (q, k, v: 3) `[*B, N, h, d]` in one matrix product.
 
     Call it from the compact method of a mixer, which gives `num_heads`, `qkv_bias`, `param_init`
     and `dtype`. The kernel is `[C, count, h, d]`, so that tensor parallelism can split it by heads.
 
+    Args:
+      width: channels of all heads together; None for those of x.
+
     Raises:
       ValueError: the width is no multiple of the number of heads.
     """
-    width, heads = x.shape[-1], mixer.num_heads
+    width, heads = width or x.shape[-1], mixer.num_heads
     bias: bool = mixer.qkv_bias if use_bias is None else use_bias
     if width % heads:
         fits = [h for h in range(1, min(width, 4 * heads) + 1) if width % h == 0]
@@ -65,12 +73,16 @@ class Projections(nn.Module):
 
 
 def merge_heads(
-    mixer: Any, x: Float[Array, "*B h d"], train: bool, name: str = "proj"
+    mixer: Any, x: Float[Array, "*B h d"], train: bool, name: str = "proj", width: int | None = None
 ) -> Float[Array, "*B C"]:
-    """Concatenate the heads and project them, with the mixer's `drop_rate`."""
+    """Concatenate the heads and project them, with the mixer's `drop_rate`.
+
+    Args:
+      width: channels of the result; None for those of the heads together.
+    """
     x = x.reshape(*x.shape[:-2], -1)
-    width = x.shape[-1]
-    init = mixer.param_init.dense(width, width)
+    width = x.shape[-1] if width is None else width
+    init = mixer.param_init.dense(x.shape[-1], width)
     options = dict(dtype=mixer.dtype, dot_general=cpu.dot_general)
     x = nn.Dense(width, **init, **options, name=name)(x)
     return nn.Dropout(mixer.drop_rate, deterministic=not train)(x)

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vitjax.kernels.scopes import lookup
 from vitjax.layers.init import NORMAL, Init
 
 
 class Routing(NamedTuple):
-    """Where to route, and how strongly.
+    """Routes of the regions, and their scores.
 
     Attributes:
       routes: for each region the `topk` regions that it sees, best first.
@@ -28,7 +29,7 @@ class Routing(NamedTuple):
 
 
 def region_partition(x: Float[Array, "B H W *C"], n_win: int) -> Float[Array, "B R y x *C"]:
-    """Cuts a map into R = n_win² regions of (H / n_win) × (W / n_win) positions, row by row.
+    """Split a map into R = n_win² regions of (H / n_win) × (W / n_win) positions, row by row.
 
     Raises:
       ValueError: a side is no multiple of n_win; `pad_to_multiple` makes it one.
@@ -45,7 +46,7 @@ def region_partition(x: Float[Array, "B H W *C"], n_win: int) -> Float[Array, "B
 
 
 def region_merge(regions: Float[Array, "B R y x *C"]) -> Float[Array, "B H W *C"]:
-    """The map of these regions; the inverse of `region_partition`."""
+    """Merge regions into a map; the inverse of `region_partition`."""
     batch, number, height, width, *rest = regions.shape
     n_win = round(number**0.5)
     x = regions.reshape(batch, n_win, n_win, height, width, *rest)
@@ -53,7 +54,7 @@ def region_merge(regions: Float[Array, "B R y x *C"]) -> Float[Array, "B H W *C"
 
 
 def region_means(regions: Float[Array, "B R y x h d"]) -> Float[Array, "B R C"]:
-    """The mean of each region, heads concatenated, in float32 at least (eq. 3)."""
+    """Compute the mean of each region, heads concatenated, in float32 at least (eq. 3)."""
     dtype = jnp.promote_types(regions.dtype, jnp.float32)
     return regions.mean(axis=(2, 3), dtype=dtype).reshape(*regions.shape[:2], -1)
 
@@ -61,9 +62,9 @@ def region_means(regions: Float[Array, "B R y x h d"]) -> Float[Array, "B R C"]:
 def topk_routing(
     q: Float[Array, "B R C"], k: Float[Array, "B S C"], *, topk: int, scale: float
 ) -> Routing:
-    """The `topk` keys with the largest scale · q · k for each query (eq. 4 and 5).
+    """Select the `topk` keys with the largest scale · q · k for each query (eq. 4 and 5).
 
-    The choice has no gradient; the scores have.
+    The selection has no gradient; the scores have one.
 
     Raises:
       ValueError: there are fewer than topk keys.
@@ -78,16 +79,16 @@ def topk_routing(
 
 
 def route_weights(routing: Routing) -> Float[Array, "B R K"]:
-    """Softmax of the scores over the regions that were chosen; sums to one over K."""
+    """Compute the softmax of the scores over the K selected regions; it sums to one."""
     chosen = jax.nn.one_hot(routing.routes, routing.scores.shape[2], dtype=routing.scores.dtype)
     return jax.nn.softmax(jnp.einsum("brks,brs->brk", chosen, routing.scores), axis=-1)
 
 
-@jax.named_scope("lookup")
+@lookup()
 def gather_regions(
     regions: Float[Array, "B S *C"], routes: Int[Array, "B R K"]
 ) -> Float[Array, "B R K *C"]:
-    """Routed regions, as a product with one-hot rows: no scatter in the backward pass."""
+    """Gather routed regions by a product with one-hot rows; its gradient has no scatter."""
     chosen = jax.nn.one_hot(routes, regions.shape[1], dtype=regions.dtype)
     return jnp.einsum("brks,bs...->brk...", chosen, regions)
 
@@ -95,14 +96,14 @@ def gather_regions(
 def take_regions(
     regions: Float[Array, "B S *C"], routes: Int[Array, "B R K"]
 ) -> Float[Array, "B R K *C"]:
-    """`gather_regions` by indexing: the reference form, and the cheaper one for inference."""
+    """Gather routed regions by indexing: the reference form, and cheaper for inference."""
     return jax.vmap(lambda x, i: x[i])(regions, routes)
 
 
 def pool_regions(
     regions: Float[Array, "B R y x *C"], mode: str, size: int
 ) -> Float[Array, "B R _ _ *C"]:
-    """Fewer keys and values per region (the released code's kv_downsample_mode).
+    """Pool keys and values within each region (the released code's kv_downsample_mode).
 
     Args:
       mode: "identity"; "avgpool" or "maxpool" over `size` × `size` positions, a remainder dropped;

@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.kernels.scopes import lookup
+
 
 def reference_points(
     height: int, width: int, *, shift: float = 0.5, inset: int = 0
 ) -> Float[Array, "H W 2"]:
-    """A regular grid of points (y, x): (i + shift) / (side - inset) · 2 - 1 along each axis.
+    """Build a grid of points (y, x): (i + shift) / (side - inset) · 2 - 1 along each axis.
 
     `shift=0.5, inset=0` are cell centres (`align_corners=False`); `shift=0, inset=1` spans [-1, 1]
     (`align_corners=True`); DAT++ has `shift=0.5, inset=1`, half a cell beyond. A side of 1 with an
@@ -36,7 +38,7 @@ def reference_points(
 
 
 def to_pixels(coordinate: Float[Array, "*B"], side: int, align_corners: bool) -> Float[Array, "*B"]:
-    """A coordinate in [-1, 1] as an index into `side` positions; in float32 at least."""
+    """Convert coordinates in [-1, 1] to indices into `side` positions; in float32 at least."""
     coordinate = coordinate.astype(jnp.promote_types(coordinate.dtype, jnp.float32))
     if align_corners:
         return (coordinate + 1) * ((side - 1) / 2)
@@ -46,7 +48,7 @@ def to_pixels(coordinate: Float[Array, "*B"], side: int, align_corners: bool) ->
 def tent_weights(
     coordinate: Float[Array, "*B"], side: int, *, align_corners: bool = True
 ) -> Float[Array, "*B {side}"]:
-    """Linear interpolation weights of each of `side` positions, at most two of them nonzero.
+    """Compute the linear interpolation weights of `side` positions; at most two are nonzero.
 
     Written by cases, so that at the kinks the derivative is that from the right, as where
     neighbours are found with floor.
@@ -56,11 +58,11 @@ def tent_weights(
     return jnp.where((distance >= -1) & (distance < 1), tent, 0)
 
 
-@jax.named_scope("lookup")
+@lookup()
 def sample_bilinear(
     maps: Float[Array, "B H W C"], points: Float[Array, "B P 2"], *, align_corners: bool = True
 ) -> Float[Array, "B P C"]:
-    """Samples each map at P points, zeros outside; a matrix product per axis.
+    """Sample each map at P points, with zeros outside, by one matrix product per axis.
 
     Args:
       points: (y, x) in [-1, 1]; keep them in float32.
@@ -75,7 +77,7 @@ def sample_bilinear(
 def sample_bilinear_gather(
     maps: Float[Array, "B H W C"], points: Float[Array, "B P 2"], *, align_corners: bool = True
 ) -> Float[Array, "B P C"]:
-    """`sample_bilinear` by reading the four neighbours: the reference form."""
+    """Compute `sample_bilinear` by reading the four neighbours: the reference form."""
     height, width = maps.shape[1:3]
     y = to_pixels(points[..., 0], height, align_corners)
     x = to_pixels(points[..., 1], width, align_corners)
@@ -92,11 +94,13 @@ def sample_bilinear_gather(
     return out
 
 
-@jax.named_scope("lookup")
+@lookup()
 def sample_position_bias(
     table: Float[Array, "h U V"], points: Float[Array, "B G M 2"], grid: tuple[int, int]
 ) -> Float[Array, "B h N M"]:
-    """Relative position bias of a query grid to displaced keys (DAT, arXiv:2201.00520, eq. 10).
+    """Compute the relative position bias of a query grid to displaced keys (DAT, eq. 10).
+
+    See arXiv:2201.00520.
 
     The table is sampled at half the displacement, (q - k) / 2, where `align_corners` maps [-1, 1]
     to its first and last entry. As the queries form a grid, the tents of a displacement need only
@@ -124,7 +128,7 @@ def sample_position_bias(
 def sample_position_bias_gather(
     table: Float[Array, "h U V"], points: Float[Array, "B G M 2"], grid: tuple[int, int]
 ) -> Float[Array, "B h N M"]:
-    """`sample_position_bias` by reading four entries for each query and key: the reference form."""
+    """Compute `sample_position_bias` by four table reads per query and key: the reference form."""
     batch, groups, keys, _ = points.shape
     queries = reference_points(*grid, shift=0.0, inset=1).astype(points.dtype).reshape(-1, 1, 2)
     displacement = 0.5 * (queries - points[:, :, None])  # [B, G, N, M, 2]
@@ -138,7 +142,7 @@ def sample_position_bias_gather(
 def sample_groups(
     x: Float[Array, "B H W C"], points: Float[Array, "B G P 2"], *, align_corners: bool = True
 ) -> Float[Array, "B P C"]:
-    """Samples each of G groups of channels at points of its own."""
+    """Sample each of G groups of channels at its own points."""
     groups = points.shape[1]
     maps = x.reshape(*x.shape[:3], groups, -1)
     sample = functools.partial(sample_bilinear, align_corners=align_corners)

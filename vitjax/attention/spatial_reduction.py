@@ -1,12 +1,10 @@
-"""Spatial-reduction attention: every position attends to a shrunken map (PVT, arXiv:2102.12122,
-eq. 1-4; its linear form PVT v2, arXiv:2106.13797, section 3.1).
+"""Spatial-reduction attention: keys and values come from a smaller map (PVT, arXiv:2102.12122, eq.
+1-4; its linear form PVT v2, arXiv:2106.13797, section 3.1).
 """
 
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
@@ -16,6 +14,7 @@ from vitjax.layers.downsample import ConvNorm
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
 from vitjax.layers.norm import layer_norm
+from vitjax.layers.pool import adaptive_average_pool
 
 
 def spatial_reduction_attention(
@@ -26,7 +25,7 @@ def spatial_reduction_attention(
     scale: float | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B *S h d"]:
-    """Attention of every position of one map to every position of another (PVT, eq. 2).
+    """Compute attention of every position of one map to every position of another (PVT, eq. 2).
 
     Args:
       k, v: keys and values of the reduced map; of the same map, this is full attention.
@@ -37,23 +36,6 @@ def spatial_reduction_attention(
         return x.reshape(x.shape[0], -1, *x.shape[-2:])
 
     return attend(flat(q), flat(k), flat(v), scale=scale).reshape(q.shape)
-
-
-def adaptive_average_pool(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B s s C"]:
-    """Means over `side` × `side` cells that cover the map (PVT v2, section 3.1), as two products.
-
-    Cell i of an axis of length L spans ⌊i·L/side⌋ to ⌈(i+1)·L/side⌉: neighbours share a row where
-    `side` does not divide L, and a map smaller than `side` is repeated.
-    """
-
-    def cells(length: int) -> Array:
-        i = np.arange(side)
-        start, stop = i * length // side, -(-(i + 1) * length // side)
-        position = np.arange(length)
-        inside = (position >= start[:, None]) & (position < stop[:, None])
-        return jnp.asarray(inside / inside.sum(axis=1, keepdims=True), x.dtype)
-
-    return jnp.einsum("sh,tw,bhwc->bstc", cells(x.shape[1]), cells(x.shape[2]), x)
 
 
 class SpatialReductionAttention(nn.Module):
@@ -90,7 +72,7 @@ class SpatialReductionAttention(nn.Module):
         return merge_heads(self, out, train)
 
     def reduce(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *R C"]:
-        """The map of keys and values (PVT, eq. 3); parameters `reduce/conv` and `reduce/norm`.
+        """Reduce x to the map of keys and values (PVT, eq. 3); parameters `reduce/{conv,norm}`.
 
         Raises:
           ValueError: x is a sequence, and there is something to reduce.

@@ -1,5 +1,5 @@
-"""Shifted-window attention: attention inside M×M windows, whose grid moves in every other block
-(Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
+"""Shifted-window attention: attention inside M×M windows, whose grid is shifted in every other
+block (Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def window_attention(
     scale: float | None = None,
     attend: Attend = dot_product_attention,
 ) -> Float[Array, "B H W h e"]:
-    """Each position attends to those of its window (eq. 3), and the map's border stays a border.
+    """Compute attention of each position to those of its window (eq. 3), masked across borders.
 
     Args:
       window_size: M, in pixels of the map; both sides are multiples. M = H = W is full attention.
@@ -94,7 +94,7 @@ class WindowAttention(nn.Module):
 def window_shift(
     shift: int | str, window_size: int, size: tuple[int, int], map_size: tuple[int, int] | None
 ) -> int:
-    """Pixels of shift on a map of this size; see the attributes of `WindowAttention`.
+    """Compute the shift in pixels for a map of this size; see `WindowAttention`.
 
     Raises:
       ValueError: `shift` is a word other than "half", or the window is empty.

@@ -1,4 +1,4 @@
-"""Window attention of cosine similarity, biased by a function of log-spaced displacements (Swin V2,
+"""Window attention by cosine similarity with a log-spaced continuous position bias (Swin V2,
 arXiv:2111.09883, section 3.2-3.3).
 """
 
@@ -23,7 +23,7 @@ MAX_SCALE = 100.0
 def cosine_queries_keys(
     q: Float[Array, "*B h d"], k: Float[Array, "*B h d"], log_scale: Float[Array, "h 1"]
 ) -> tuple[Float[Array, "*B h d"], Float[Array, "*B h d"]]:
-    """Scales q and k so that their dot product is cos(q, k) / τ (eq. 2), τ = exp(-log_scale)."""
+    """Scale q and k so that their dot product is cos(q, k) / τ (eq. 2), τ = exp(-log_scale)."""
 
     def unit(x: Array) -> Array:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -37,10 +37,10 @@ def cosine_queries_keys(
 def log_spaced_coordinates(
     window_size: int, pretrained_window_size: int = 0
 ) -> Float[np.ndarray, "T 2"]:
-    """The (y, x) displacements of a window, sign(Δ) log₂(1 + |Δ|) (eq. 4), Δ scaled to [-8, 8].
+    """Compute the (y, x) displacements of a window, sign(Δ) log₂(1 + |Δ|) (eq. 4).
 
-    In the order of the rows of a relative position table, T = (2M-1)². The result is divided by
-    log₂ 8.
+    Δ is scaled to [-8, 8] and the result divided by log₂ 8. Rows are in the order of a relative
+    position table, T = (2M-1)².
 
     Args:
       pretrained_window_size: the window that ±8 stands for; 0 for `window_size` itself. A larger
@@ -98,7 +98,7 @@ class WindowCosineAttention(nn.Module):
         return merge_heads(self, out[:, :height, :width], train)
 
     def position_bias(self, dtype: Any) -> Float[Array, "h N N"]:
-        """The bias of each head, query and key (eq. 3)."""
+        """Compute the bias of each head, query and key (eq. 3)."""
         # 16 units of bias would lose half a unit in bfloat16.
         dtype = jnp.promote_types(dtype, jnp.float32)
         coordinates = log_spaced_coordinates(self.window_size, self.pretrained_window_size)

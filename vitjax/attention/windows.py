@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def window_partition(x: Float[Array, "B H W *S"], window_size: int) -> Float[Array, "B R N *S"]:
-    """Cuts a map into R windows, row by row, of N = window_size² positions each, row by row.
+    """Split a map into R windows of N = window_size² positions, both row by row.
 
     Any number of axes may follow the map's: channels, or heads and their width.
 
@@ -30,7 +30,7 @@ def window_partition(x: Float[Array, "B H W *S"], window_size: int) -> Float[Arr
 def window_merge(
     windows: Float[Array, "B R N *S"], window_size: int, height: int, width: int
 ) -> Float[Array, "B H W *S"]:
-    """The map `[B, height, width, …]` of these windows; the inverse of `window_partition`."""
+    """Merge windows into a map `[B, height, width, …]`; the inverse of `window_partition`."""
     batch, _, _, *rest = windows.shape
     rows, columns = height // window_size, width // window_size
     x = windows.reshape(batch, rows, columns, window_size, window_size, *rest)
@@ -38,12 +38,12 @@ def window_merge(
 
 
 def shift_map(x: Float[Array, "B H W *S"], shift: int) -> Float[Array, "B H W *S"]:
-    """Rolls the map up and left by `shift` pixels; a negative shift undoes it."""
+    """Roll the map up and left by `shift` pixels; a negative shift undoes it."""
     return jnp.roll(x, (-shift, -shift), (1, 2)) if shift else x
 
 
 def shift_mask(height: int, width: int, window_size: int, shift: int) -> Bool[Array, "R N N"]:
-    """True where two positions of a window of the rolled map were neighbours before the roll.
+    """Compute the mask: True where two positions of a window were neighbours before the roll.
 
     The last window of each axis holds `shift` pixels that came from the other border (figure 4).
 
@@ -62,7 +62,7 @@ def shift_mask(height: int, width: int, window_size: int, shift: int) -> Bool[Ar
 
 
 def relative_position_index(window_size: int) -> Int[np.ndarray, "N N"]:
-    """Row of the (2M-1)² table of relative positions for each query (first axis) and key.
+    """Compute the row of the (2M-1)² position table for each query (first axis) and key.
 
     Row (y + M - 1)(2M - 1) + x + M - 1 is for a query that lies y below and x right of the key.
     """
@@ -73,15 +73,15 @@ def relative_position_index(window_size: int) -> Int[np.ndarray, "N N"]:
 
 
 def relative_bias(table: Float[Array, "T h"]) -> Float[Array, "h N N"]:
-    """`table[relative_position_index(M)]` with heads first, for T = (2M-1)²."""
+    """Compute `table[relative_position_index(M)]` with heads first, for T = (2M-1)²."""
     length = round(table.shape[0] ** 0.5)
     return relative_bias_of_map(table.reshape(length, length, -1))
 
 
 def relative_bias_of_map(table: Float[Array, "U V h"]) -> Float[Array, "h N N"]:
-    """The bias of each query (first axis) and key of a map of H×W, for U = 2H-1 and V = 2W-1.
+    """Compute the bias of each query (first axis) and key of an H×W map; U = 2H-1, V = 2W-1.
 
-    Without a gather: query i and key j of one axis read entry i - j + H - 1, a Toeplitz matrix,
+    There is no gather: query i and key j of one axis read entry i - j + H - 1, a Toeplitz matrix,
     which is a repeated row cut at one entry less than its length. Its gradient is a sum, where a
     gather's is a scatter.
     """

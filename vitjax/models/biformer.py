@@ -23,6 +23,7 @@ from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import Block, Pyramid
 
 VARIANTS = {
@@ -66,9 +67,10 @@ def biformer(
     image_size: int | tuple[int, int] = 224,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A BiFormer: position convolution, bi-level routing attention and MLP in each block.
+    """Build a BiFormer: position convolution, bi-level routing attention and MLP in each block.
 
     Args:
       head_dim: width of a head of q and k; their number is qk_dim / head_dim.
@@ -77,6 +79,8 @@ def biformer(
       mlp_dwconv: a 3×3 depthwise convolution in the MLPs.
       pre_norm: x + branch(norm(x)); otherwise norm(x + branch(x)).
       overlap: stem and downsampling by 3×3 convolutions with BatchNorm; otherwise by patches.
+      dense: for dense heads: a LayerNorm of its own on each map that a head reads, and not on what
+        the next stage reads, as in the authors' segmentation code. Their regions there are 8×8.
     """
     heads = tuple(width // head_dim for width in qk_dim or dims)
     options = dict(
@@ -88,7 +92,7 @@ def biformer(
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
         Block, mlp=tuple(spec(ConvMlp if mlp_dwconv else Mlp, mlp_ratio=r) for r in ratios),
-        post_norm=False if pre_norm else "sum", cpe_kernel_size=cpe_kernel_size,
+        norm_place="before" if pre_norm else "sum", cpe_kernel_size=cpe_kernel_size,
         layer_scale_init=layer_scale_init,
     )  # fmt: skip
     if overlap:
@@ -99,10 +103,16 @@ def biformer(
         downsample = spec(ConvNorm, kernel_size=2, stride=2, norm=norm)
     return Pyramid(
         dims, depths, heads, mixers,
-        stem, downsample, block, norm, num_classes=num_classes, image_size=image_size,
+        stem, downsample, block, norm, feature_norm=layer_norm() if dense else None,
+        num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic",
+    source="rayleizhu/BiFormer, datasets.py",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"biformer_{v}": spec(biformer, **kw) for v, kw in VARIANTS.items()},
@@ -115,4 +125,5 @@ FAMILY = Family(
             "biformer_tiny": (13.1, 2.2, 81.4, ""), "biformer_small": (25.5, 4.5, 83.8, ""),
             "biformer_base": (56.8, 9.8, 84.3, ""), "biformer_stl": (28.4, 4.6, 82.7, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

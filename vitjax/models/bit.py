@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from vitjax.layers.spec import spec
 from vitjax.models.family import JFT, Family
+from vitjax.models.preprocessing import HALF, Preprocessing
 from vitjax.models.resnet import ResNet, group_norm
 
 VARIANTS = {
@@ -62,20 +63,25 @@ class BiT(nn.Module):
     def features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Float[Array, "B _ _ _"], ...]:
-        """The maps after each stage, of strides 4, 8, 16 and 32."""
+        """Compute the maps after each stage, of strides 4, 8, 16 and 32."""
         return self.backbone(images.astype(self.dtype or images.dtype))
 
     def head_features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> Float[Array, "B h w C"]:
-        """The last map as the head reads it, which it does averaged over positions."""
+        """Compute the last map, which the head reads averaged over positions."""
         return nn.relu(self.norm(self.features(images, train)[-1]))
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
+        """Compute logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
         x = jnp.mean(self.head_features(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x
 
+
+PREPROCESSING = Preprocessing(
+    **HALF, crop=0.875, interpolation="antialias", large_crop=1.0,
+    source="timm's configurations of BiT",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"bit_{v}": spec(BiT, **kw) for v, kw in VARIANTS.items()},
@@ -85,4 +91,5 @@ FAMILY = Family(
     source="BiT paper, table 1",
     golden="none: the block is compared with its formula",
     published={"bit_r152x4": (None, None, 87.54, JFT)},
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

@@ -21,6 +21,7 @@ from vitjax.layers.mlp import ConvMlp, Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WINDOWS = "window | window(shift=4)"
@@ -83,9 +84,10 @@ def dat(
     drop_path_rate: float = 0.2,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A DAT or DAT++; `mixer` is the pattern of its stages.
+    """Build a DAT or DAT++; `mixer` is the pattern of its stages.
 
     Args:
       offset_groups … offsets: see `DeformableAttention`.
@@ -94,6 +96,8 @@ def dat(
       cpe_kernel_size: 3 for local perception units.
       overlap: convolutions with overlap in stem and downsampling, otherwise patches.
       image_size: that for which the position tables are made; see `DeformableAttention`.
+      dense: for dense heads: a LayerNorm of its own on each map that a head reads, and not on what
+        the next stage reads, as in the authors' segmentation code.
     """
     stages = len(dims)
     deformable = MIXERS["deformable"].replace(
@@ -132,10 +136,16 @@ def dat(
         mixers=fill_mixers(parse_mixers(mixer, stages, menu), **options),
         block=spec(Block, mlp=mlps, norm=norm, cpe_kernel_size=cpe_kernel_size,
                    layer_scale_init=layer_scale_init),
-        norm=norm, num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
+        norm=norm, feature_norm=norm if dense else None, num_classes=num_classes,
+        image_size=image_size, drop_path_rate=drop_path_rate,
         remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY, dtype=dtype,
     )  # fmt: skip
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    source="LeapLabTHU/DAT, data/build.py, which squeezes images to 256×256 first",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"dat_{v}": spec(dat, **kw) for v, kw in VARIANTS.items() if not v.startswith("pp_")},
@@ -148,6 +158,7 @@ FAMILY = Family(
             "dat_tiny": (29, 4.6, 82.0, ""), "dat_small": (50, 9.0, 83.7, ""),
             "dat_base": (88, 15.8, 84.0, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip
 
 
@@ -162,4 +173,5 @@ FAMILY_PP = Family(
             "dat_pp_tiny": (24, 4.3, 83.9, ""), "dat_pp_small": (53, 9.4, 84.6, ""),
             "dat_pp_base": (93, 16.6, 84.9, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

@@ -25,9 +25,10 @@ from vitjax.layers.downsample import ConvNorm, ConvStem
 from vitjax.layers.drop_path import drop_path_schedule
 from vitjax.layers.init import Init, normal, torch_default
 from vitjax.layers.mlp import ConvMlp
-from vitjax.layers.norm import batch_norm
+from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import Block, Pyramid
 
 VARIANTS = {
@@ -71,9 +72,10 @@ def debiformer(
     image_size: int | tuple[int, int] = 224,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A DeBiFormer: blocks of bi-level routing attention alternate with deformable ones.
+    """Build a DeBiFormer: blocks of bi-level routing attention alternate with deformable ones.
 
     Args:
       depths: two for each of the paper's blocks.
@@ -84,6 +86,8 @@ def debiformer(
       scale, kv_downsample … mul_weight: see `BiLevelRoutingAttention`.
       pre_norm: x + branch(norm(x)); otherwise norm(x + branch(x)).
       drop_path_rate: of the last pair of blocks, linear over pairs.
+      dense: for dense heads: a LayerNorm of its own on each map that a head reads, and not on what
+        the next stage reads, as in the authors' segmentation code. Their regions there are 8×8.
     """
     options = dict(
         scale=scale, n_win=n_win, offset_groups=offset_groups, offset_channels=offset_channels,
@@ -102,13 +106,19 @@ def debiformer(
         downsample=spec(ConvNorm, kernel_size=3, stride=2, padding=1, norm=batch_norm()),
         block=spec(
             Block, mlp=mlps, cpe_kernel_size=cpe_kernel_size, layer_scale_init=layer_scale_init,
-            post_norm=False if pre_norm else "sum",
+            norm_place="before" if pre_norm else "sum",
         ),
-        norm=batch_norm(), num_classes=num_classes, image_size=image_size,
+        norm=batch_norm(), feature_norm=layer_norm() if dense else None,
+        num_classes=num_classes, image_size=image_size,
         drop_path_rate=tuple(pairs[i // 2] for i in range(sum(depths))), remat=remat, scan=scan,
         param_init=INIT, dtype=dtype,
     )  # fmt: skip
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic",
+    source="maclong01/DeBiFormer, classification/datasets.py",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"debiformer_{v}": spec(debiformer, **kw) for v, kw in VARIANTS.items()},
@@ -122,4 +132,5 @@ FAMILY = Family(
             "debiformer_tiny": (21.4, 2.6, 81.9, ""), "debiformer_small": (44, 5.4, 83.9, ""),
             "debiformer_base": (77, 11.8, 84.4, "the README says 77 M, the code has 95.5 M"),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

@@ -2,6 +2,9 @@
 
 New there: ViT trained on ImageNet alone, by strong augmentation, and a second learned token, the
 distillation token, whose head imitates a convolutional teacher. Undistilled, the network is ViT.
+
+DeiT III (Touvron et al., arXiv:2204.07118) is a ViT with layer scale and without a position of the
+class token, trained with binary cross-entropy and three simple augmentations.
 """
 
 import flax.linen as nn
@@ -10,6 +13,7 @@ from jaxtyping import Array, Float
 from vitjax.layers.init import NORMAL
 from vitjax.layers.spec import spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.vit import VARIANTS as SIZES
 from vitjax.models.vit import ViT
 
@@ -22,8 +26,9 @@ VARIANTS = {
 
 
 class DistilledDeiT(ViT):
-    """A ViT whose one register has a position and is read by a head of its own (section 4, figure
-    2).
+    """A ViT with a distillation token: a register with a position and its own head.
+
+    See section 4, figure 2.
 
     Attributes: those of `ViT`.
     """
@@ -48,9 +53,10 @@ class DistilledDeiT(ViT):
     def class_and_distillation_logits(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Float[Array, "B K"], Float[Array, "B K"]]:
-        """The logits of the class token's head, which learns the labels, and those of the
-        distillation token's, which learns the teacher's (eq. 3); the two vectors with
-        `num_classes=0`.
+        """Compute the logits that learn the labels, and those that learn the teacher's (eq. 3).
+
+        They are those of the heads of the class and the distillation token; with `num_classes=0`
+        the two vectors.
         """
         x, _ = self.encode(images, train)
         if not self.num_classes:
@@ -58,10 +64,15 @@ class DistilledDeiT(ViT):
         return self.head(x[:, 0]), self.head_dist(x[:, 1])
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """The mean of `class_and_distillation_logits`, as at inference."""
+        """Compute the mean of `class_and_distillation_logits`, as at inference."""
         labels, teacher = self.class_and_distillation_logits(images, train)
         return (labels + teacher) / 2
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic",
+    source="facebookresearch/deit, datasets.py",
+)  # fmt: skip
 
 FAMILY = Family(
     models={
@@ -79,5 +90,36 @@ FAMILY = Family(
             "deit_base": (86, None, 81.8, ""), "deit_tiny_distilled": (6, None, 74.5, ""),
             "deit_small_distilled": (22, None, 81.2, ""),
             "deit_base_distilled": (87, None, 83.4, ""),
+        },
+    preprocessing={"*": PREPROCESSING},
+)  # fmt: skip
+
+III = dict(layer_scale_init=1e-4, class_position=False, param_init=NORMAL)
+"""As the authors' code has them (facebookresearch/deit, models_v2.py)."""
+VARIANTS_III = {
+    "small": dict(patch_size=16, **SIZES["s"], **III),
+    "medium": dict(patch_size=16, width=512, depth=12, num_heads=8, **III),
+    "base": dict(patch_size=16, **SIZES["b"], **III),
+    "large": dict(patch_size=16, **SIZES["l"], **III),
+    "huge": dict(patch_size=14, **SIZES["h"], **III),
+}
+
+FAMILY_III = Family(
+    models={f"deit3_{v}": spec(ViT, **kw) for v, kw in VARIANTS_III.items()},
+    weights={ViT: "vit"},
+    paper="[DeiT III](https://arxiv.org/abs/2204.07118)",
+    code="facebookresearch/deit, Apache-2.0",
+    source="the repository's README_revenge, trained on ImageNet-1k at 224 pixels",
+    golden="ViT's, with which it shares its parts; parameters of all",
+    published={
+            "deit3_small": (22.0, 4.6, 81.4, ""), "deit3_medium": (38.8, 8.0, 83.0, ""),
+            "deit3_base": (86.6, 17.5, 83.8, ""), "deit3_large": (304.4, 61.6, 84.9, ""),
+            "deit3_huge": (632.1, 167.4, 85.2, ""),
+        },
+    preprocessing={
+            "*": Preprocessing(
+                **IMAGENET, crop=1.0, interpolation="bicubic",
+                source="facebookresearch/deit, datasets.py and README_revenge",
+            ),
         },
 )  # fmt: skip

@@ -1,13 +1,14 @@
-"""What a family registers in its file: the menu, weights and docs/models.md read it."""
+"""`Family`: what a family registers in its file, read by the menu, weights and docs/models.md."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vitjax.layers.spec import Spec
+from vitjax.models.preprocessing import Preprocessing
 
 
 class Family(NamedTuple):
-    """Models of one paper, where they were published, and what holds ours against them.
+    """Models of one paper, where they were published, and what they are tested against.
 
     Attributes:
       models: name on the menu → factory with the variant's hyperparameters.
@@ -18,6 +19,7 @@ class Family(NamedTuple):
       golden: what the tests compare with the official code's numbers.
       published: name → (parameters in millions, multiply-adds in G, top-1 in %, remark); figures
         that the source does not give are None.
+      preprocessing: shell pattern of names → how the authors evaluate; the first that matches.
     """
 
     models: Mapping[str, Spec]
@@ -27,6 +29,7 @@ class Family(NamedTuple):
     source: str
     golden: str
     published: Mapping[str, tuple[float | None, float | None, float | None, str]]
+    preprocessing: Mapping[str, Preprocessing]
 
 
 I21K = "ImageNet-21k first, fine-tuned"

@@ -19,6 +19,7 @@ from vitjax.layers.spec import spec
 from vitjax.models import vit
 from vitjax.models.encoder import VIT_INIT
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import HALF, Preprocessing
 from vitjax.models.resnet import ResNet, ResNetRoot
 from vitjax.models.vit import ViT
 
@@ -78,6 +79,11 @@ VARIANTS = {
 """Hyperparameters of a `ViT` each."""
 
 
+PREPROCESSING = Preprocessing(
+    **HALF, crop=0.9, interpolation="bicubic", large_crop=1.0,
+    source="timm's configurations of the published hybrids",
+)  # fmt: skip
+
 FAMILY = Family(
     models={name: spec(ViT, **kw) for name, kw in VARIANTS.items()},
     weights={ViT: "vit"},
@@ -90,4 +96,5 @@ FAMILY = Family(
             "r_vit_ti16": (6.4, None, None, ""), "r26_vit_s32": (36.6, None, None, ""),
             "r50_vit_l32": (330.0, None, None, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

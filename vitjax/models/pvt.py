@@ -25,6 +25,7 @@ from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import Spec, fields, spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 
 _WIDTHS = dict(dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratio=(8.0, 8.0, 4.0, 4.0))
@@ -41,7 +42,7 @@ DECAY = ((".*/pos_embed", 1.0), *KERNELS)
 
 
 class PatchPosition(nn.Module):
-    """The entry of a stage: patches of the map before (`patch`), learned positions, dropout.
+    """First layers of a stage: patches of the map before (`patch`), learned positions, dropout.
 
     Attributes:
       grid: rows and columns of the position table; other maps interpolate it.
@@ -78,7 +79,7 @@ class PatchPosition(nn.Module):
         return self.drop(x, deterministic=not train)
 
     def prepend(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B N C"]:
-        """The map as a sequence, the class token first."""
+        """Flatten the map to a sequence and prepend the class token."""
         token = (self.cls_token + self.pos_embed[:, :1]).astype(x.dtype)
         token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
         token = self.drop(token, deterministic=not train)
@@ -89,7 +90,7 @@ class PVT(Pyramid):
     """A pyramid whose last stage reads a class token too, and whose head reads that token."""
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """Logits `[B, num_classes]`, or the class token if `num_classes` is 0."""
+        """Compute logits `[B, num_classes]`, or the class token if `num_classes` is 0."""
         x = images.astype(self.dtype or images.dtype)
         for resize, stage in zip(self.resizes[:-1], self.stages[:-1], strict=True):
             x = stage(resize(x, train), train)
@@ -118,9 +119,10 @@ def pvt(
     drop_path_rate: float = 0.1,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A PVT: patches, positions and blocks of spatial-reduction attention in each stage.
+    """Build a PVT: patches, positions and blocks of spatial-reduction attention in each stage.
 
     Args:
       sr_ratio: reduction of each stage; None leaves it to the mixer, whose default is 8, 4, 2, 1.
@@ -130,13 +132,15 @@ def pvt(
         "gap" has no class token and averages the last map: for every mixer.
       image_size: that of the position tables.
       drop_rate: dropout after the positions, of each mixer's output and in the MLPs.
+      dense: for dense heads: no class token, whatever `pool` says, as in the authors' segmentation
+        code. The maps have no norm, there as here.
 
     Raises:
       ValueError: pool is neither.
     """
     if pool not in ("token", "gap"):
         raise ValueError(f"pool={pool!r}: a PVT has 'token' or 'gap'.")
-    token, last = pool == "token", len(dims) - 1
+    token, last = pool == "token" and not dense, len(dims) - 1
     entry = spec(
         PatchPosition, patch_size=(patch_size,) + (2,) * last, drop_rate=drop_rate,
         grid=position_grids(image_size, patch_size, len(dims)),
@@ -160,7 +164,7 @@ def pvt(
 def position_grids(
     image_size: int | tuple[int, int], patch_size: int, num_stages: int
 ) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of each stage's map for an image of this size."""
+    """Compute the rows and columns of each stage's map for an image of this size."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     sides = [patch_size * 2**i for i in range(num_stages)]
     return tuple((max(1, height // s), max(1, width // s)) for s in sides)
@@ -179,6 +183,11 @@ def reduce_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None) -> Mixer
     )
 
 
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic",
+    source="whai362/PVT, classification/datasets.py",
+)  # fmt: skip
+
 FAMILY = Family(
     models={f"pvt_{v}": spec(pvt, **kw) for v, kw in VARIANTS.items()},
     weights={pvt: "pvt"},
@@ -190,4 +199,5 @@ FAMILY = Family(
             "pvt_tiny": (13.2, 1.9, 75.1, ""), "pvt_small": (24.5, 3.8, 79.8, ""),
             "pvt_medium": (44.2, 6.7, 81.2, ""), "pvt_large": (61.4, 9.8, 81.7, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

@@ -19,6 +19,7 @@ from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.family import Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pvt import reduce_mixers
 from vitjax.models.pyramid import Block, Pyramid
 
@@ -58,7 +59,7 @@ def pvt_v2(
     scan: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A PVT v2: a norm after each stage, no positions, no class token.
+    """Build a PVT v2: a norm after each stage, no positions, no class token.
 
     Args:
       sr_ratio: reduction of each stage; None leaves it to the mixer, whose default is 8, 4, 2, 1.
@@ -87,6 +88,11 @@ def pvt_v2(
     )  # fmt: skip
 
 
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic",
+    source="whai362/PVT, classification/datasets.py",
+)  # fmt: skip
+
 FAMILY = Family(
     models={f"pvt_v2_{v}": spec(pvt_v2, **kw) for v, kw in VARIANTS.items()},
     weights={pvt_v2: "pvt_v2"},
@@ -101,4 +107,5 @@ FAMILY = Family(
             "pvt_v2_b3": (45.2, 6.9, 83.1, ""), "pvt_v2_b4": (62.6, 10.1, 83.6, ""),
             "pvt_v2_b5": (82.0, 11.8, 83.8, ""),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

@@ -1,6 +1,4 @@
-"""`Block`, `Stage`, `Pyramid`: the skeleton of every backbone. A block takes its parts; a family's
-file chooses them.
-"""
+"""`Block`, `Stage` and `Pyramid`, which compose backbones; a family's file sets their parts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention import Mixers
+from vitjax.attention import Mixers, block_parts
 from vitjax.kernels.platform import inside_scan
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.drop_path import drop_path, drop_path_schedule
@@ -20,6 +18,7 @@ from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm, normalize
 from vitjax.layers.spec import Spec, spec
+from vitjax.names import check_choice
 
 DecayRules = tuple[tuple[str, float], ...]
 KERNELS: DecayRules = ((".*/kernel", 1.0), (".*", 0.0))
@@ -27,31 +26,35 @@ KERNELS: DecayRules = ((".*/kernel", 1.0), (".*", 0.0))
 
 
 class Block(nn.Module):
-    """Position convolution, token mixer, MLP: each a residual.
+    """Block of position convolution, token mixer and MLP, each with a residual connection.
 
     Attributes:
       mixer: the token mixer.
       mlp: the MLP, or None for a block of a mixer alone.
-      norm: before each of mixer and MLP.
-      post_norm: True puts each norm at the end of its branch (Swin V2, eq. 1), "sum" after the
-        residual sum (the first transformers).
+      norm: the norm of the mixer's and of the MLP's branch; None for none.
+      norm_place: "before" each branch, "after" it (Swin V2, eq. 1), or after the residual "sum"
+        (the first transformers).
       cpe_kernel_size: kernel of a depthwise convolution added to x first (conditional positions); 0
         for none.
       layer_scale_init: first value of a learned factor per channel on each branch (CaiT,
         arXiv:2103.17239, eq. 4).
-      drop_path_rate: stochastic depth of both branches; a call may give another (scan over layers
-        does).
+      drop_path_rate: stochastic depth of both branches; a call may override it, as the scan over
+        layers does.
     """
 
     mixer: Spec
     mlp: Spec | None = spec(Mlp)
-    norm: Spec = layer_norm()
-    post_norm: bool | str = False
+    norm: Spec | None = layer_norm()
+    norm_place: str = "before"
     cpe_kernel_size: int = 0
     layer_scale_init: float | None = None
     drop_path_rate: float = 0.0
     param_init: Init = NORMAL
     dtype: Any = None
+
+    def __post_init__(self) -> None:
+        check_choice("norm_place", self.norm_place, ("before", "after", "sum"))
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -61,17 +64,20 @@ class Block(nn.Module):
         drop_path_rate: Float[Array, ""] | None = None,
     ) -> Float[Array, "B *S C"]:
         def residual(x: Array, branch: Callable[..., Array], number: int) -> Array:
-            norm = self.norm.default(dtype=self.dtype).build(name=f"norm{number}")
-            y = branch(x if self.post_norm else normalize(norm, x, train), train)
-            if self.post_norm is True:
-                y = normalize(norm, y, train)
+            def norm(x: Array, place: str) -> Array:
+                if self.norm is None or place != self.norm_place:
+                    return x
+                own = self.norm.default(dtype=self.dtype).build(name=f"norm{number}")
+                return normalize(own, x, train)
+
+            y = norm(branch(norm(x, "before"), train), "after")
             if self.layer_scale_init is not None:
                 init = nn.initializers.constant(self.layer_scale_init)
                 y *= self.param(f"layer_scale{number}", init, (x.shape[-1],)).astype(y.dtype)
             if train and (drop_path_rate is not None or self.drop_path_rate):
                 rate = self.drop_path_rate if drop_path_rate is None else drop_path_rate
                 y = drop_path(y, rate, self.make_rng("dropout"))
-            return normalize(norm, x + y, train) if self.post_norm == "sum" else x + y
+            return norm(x + y, "sum")
 
         if self.cpe_kernel_size:
             x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.param_init, self.dtype)(x)
@@ -82,20 +88,54 @@ class Block(nn.Module):
         return x
 
 
-class Stage(nn.Module):
-    """`depth` blocks at one resolution, cycling through the stage's mixers.
+class ClassBlock(nn.Module):
+    """Class attention and an MLP update the class token; the other tokens pass unchanged.
+
+    See CaiT, arXiv:2103.17239, section 3.
 
     Attributes:
-      block: a `Block` spec with all but mixer and drop path rate. A mixer that is a whole branch
-        (norm or MLP included) replaces parts of it by its own BLOCK_PARTS.
-      drop_path_rate: one rate per block.
-      remat: recompute each block in the backward pass instead of storing its activations.
-      scan: compile one turn of the cycle and loop over it, if there are at least two. Parameters
-        keep their names and shapes; the program stacks them. Blocks after the last whole turn
-        follow unrolled.
+      layer_scale_init: see `Block`.
     """
 
-    block: Spec
+    mixer: Spec
+    mlp: Spec
+    norm: Spec
+    layer_scale_init: float | None = None
+    param_init: Init = NORMAL
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N C"], train: bool = False) -> Float[Array, "B N C"]:
+        def build(part: Spec, name: str) -> Any:
+            return part.default(param_init=self.param_init, dtype=self.dtype).build(name=name)
+
+        def scaled(y: Array, number: int) -> Array:
+            if self.layer_scale_init is None:
+                return y
+            init = nn.initializers.constant(self.layer_scale_init)
+            return y * self.param(f"layer_scale{number}", init, (y.shape[-1],)).astype(y.dtype)
+
+        token = x[:, :1] + scaled(
+            build(self.mixer, "mixer")(build(self.norm, "norm1")(x), train), 1
+        )
+        token += scaled(build(self.mlp, "mlp")(build(self.norm, "norm2")(token), train), 2)
+        return jnp.concatenate([token, x[:, 1:]], axis=1)
+
+
+class Stage(nn.Module):
+    """Stage of `depth` blocks at one resolution, cycling through the stage's mixers.
+
+    Attributes:
+      block: a `Block` spec with all but mixer and drop path rate, or one for each mixer. A mixer
+        that is a complete branch (norm or MLP included) replaces parts of it, see `block_parts`.
+      drop_path_rate: one rate per block.
+      remat: recompute each block in the backward pass instead of storing its activations.
+      scan: compile one cycle and loop over it, if there are at least two. Parameters keep their
+        names and shapes; the program stacks them. Blocks after the last whole cycle follow
+        unrolled.
+    """
+
+    block: Spec | tuple[Spec, ...]
     mixers: tuple[Spec, ...]
     drop_path_rate: tuple[float, ...]
     remat: bool = False
@@ -116,11 +156,12 @@ class Stage(nn.Module):
         return x
 
     def options(self, i: int) -> dict[str, Any]:
-        """Give all hyperparameters of block i."""
+        """Collect all hyperparameters of block i."""
         mixer = self.mixers[i % len(self.mixers)]
+        blocks = (self.block,) if isinstance(self.block, Spec) else self.block
         return {
-            **dict(self.block.kwargs),
-            **getattr(mixer.factory, "BLOCK_PARTS", {}),
+            **dict(blocks[i % len(blocks)].kwargs),
+            **block_parts(mixer),
             "mixer": mixer,
             "drop_path_rate": self.drop_path_rate[i],
             "param_init": self.param_init,
@@ -128,7 +169,7 @@ class Stage(nn.Module):
         }
 
     def _scan(self, x: Array, train: bool, turns: int) -> Array:
-        """The first `turns` cycles, as one loop over their stacked variables."""
+        """Run the first `turns` cycles as one loop over their stacked variables."""
         cycle = len(self.mixers)
         length = turns * cycle
         blocks = [Block(**self.options(k), parent=None) for k in range(cycle)]
@@ -176,28 +217,34 @@ class Stage(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Stem, stages, downsampling between them, norm, head: the hierarchical backbone.
+    """Hierarchical backbone: stem, stages, downsampling between them, norm and head.
 
     Every part is a spec; a tuple among its hyperparameters has one value per stage. `num_heads`
-    goes to each mixer that has heads and does not name its own. Parameters are `stem`,
+    is the default of each mixer that has heads. Parameters are `stem`,
     `stage_{i}/block_{j}`, `downsample_{i}` (before stage i ≥ 1), `norm`, `head`.
 
     Attributes:
       dims, depths: width and number of blocks of each stage.
       num_heads: heads of each stage.
-      mixers: one tuple per stage, as `parse_mixers` gives it.
-      block: everything of `Block` but its mixer; per-stage tuples allowed.
-      stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`; they are given `width`.
+      mixers: one tuple per stage, as `parse_mixers` returns it.
+      block: `Block` spec without its mixer; per-stage tuples allowed. A tuple has one tuple per
+        stage, of the blocks for the stage's mixers.
+      stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`, built with `width`.
       stem_stride: pixels of the image per pixel of the first map; every later one halves it.
-      norm: before pooling.
+      norm: norm before pooling.
+      norm_pooled: the head reads the norm of the last map's mean, not the mean of its norm
+        (ConvNeXt).
       stage_norm: the norm follows each stage, as a part of its map, `norm_{i}` (PVT v2, MiT).
+      feature_norm: norm of the maps of `features`, `feature_norm_{i}`, but not of the next stage's
+        input, as in backbones under dense heads (Swin).
       drop_path_rate: stochastic depth of the last block, linear from 0 in the first; or one rate
         for each block.
       remat, scan: see `Stage`.
-      image_size: that of the tables tied to it, if there are any; images of other sizes work too.
-      param_init: the family's first weights.
-      decay_rules: the family's share of weight decay for each parameter, (regular expression,
-        factor); see `vitjax.train.optimizer.match_rules`.
+      image_size: image size of the tables tied to it, if there are any; images of other sizes work
+        too.
+      param_init: initialisation of the family's parameters.
+      decay_rules: weight decay factors of the family's parameters, (regular expression, factor);
+        see `vitjax.train.optimizer.match_rules`.
     """
 
     dims: tuple[int, ...]
@@ -206,9 +253,11 @@ class Pyramid(nn.Module):
     mixers: Mixers
     stem: Spec
     downsample: Spec
-    block: Spec = spec(Block)
+    block: Spec | tuple[tuple[Spec, ...], ...] = spec(Block)
     norm: Spec = layer_norm()
+    norm_pooled: bool = False
     stage_norm: bool = False
+    feature_norm: Spec | None = None
     stem_stride: int = 4
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
@@ -226,6 +275,8 @@ class Pyramid(nn.Module):
                 f"dims={self.dims}, depths={self.depths} and num_heads={self.num_heads} must have "
                 f"one value for each stage."
             )
+        if self.norm_pooled and self.stage_norm:
+            raise ValueError("norm_pooled and stage_norm exclude each other: leave one out.")
         super().__post_init__()
 
     def setup(self) -> None:
@@ -244,9 +295,18 @@ class Pyramid(nn.Module):
             self.stage_norms = [norm.build(name=f"norm_{i}") for i in range(len(self.dims))]
         else:
             self.final_norm = norm.build(name="norm")
+        if self.feature_norm is not None:
+            norm = self.feature_norm.default(dtype=self.dtype)
+            self.feature_norms = [
+                norm.build(name=f"feature_norm_{i}") for i in range(len(self.dims))
+            ]
         if self.num_classes:
-            init = self.param_init.of_head(self.dims[-1], self.num_classes)
-            self.head = nn.Dense(self.num_classes, **init, dtype=self.dtype, name="head")
+            self.head = self.classifier()
+
+    def classifier(self) -> Any:
+        """Build the head, which reads the mean of the last map."""
+        init = self.param_init.of_head(self.dims[-1], self.num_classes)
+        return nn.Dense(self.num_classes, **init, dtype=self.dtype, name="head")
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -254,13 +314,13 @@ class Pyramid(nn.Module):
         return tuple(self.stem_stride << i for i in range(len(self.dims)))
 
     def stage(self, i: int) -> Spec:
-        """Give stage i."""
+        """Build the spec of stage i."""
         begin, depth, rates = sum(self.depths[:i]), self.depths[i], self.drop_path_rate
         if not isinstance(rates, tuple):
             rates = drop_path_schedule(rates, sum(self.depths))
         return spec(
             Stage,
-            block=self.block.at(i),
+            block=self.block.at(i) if isinstance(self.block, Spec) else self.block[i],
             mixers=tuple(m.at(i).default(num_heads=self.num_heads[i]) for m in self.mixers[i]),
             drop_path_rate=tuple(rates[begin : begin + depth]),
             remat=self.remat,
@@ -270,7 +330,7 @@ class Pyramid(nn.Module):
         )
 
     def effective(self) -> tuple[Any, ...]:
-        """Give what the model computes with; see `create_model`."""
+        """Collect the hyperparameters that the model uses; see `create_model`."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         rest = {k: v for k, v in own.items() if k not in ("mixers", "block")}
         stages = [self.stage(i).build(parent=None) for i in range(len(self.dims))]
@@ -280,7 +340,14 @@ class Pyramid(nn.Module):
     def features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Float[Array, "B _ _ _"], ...]:
-        """The maps after each stage, finest first."""
+        """Compute the map after each stage, finest first."""
+        maps = self._maps(images, train)
+        if self.feature_norm is None:
+            return maps
+        norms = zip(self.feature_norms, maps, strict=True)
+        return tuple(normalize(norm, x, train) for norm, x in norms)
+
+    def _maps(self, images: Array, train: bool) -> tuple[Array, ...]:
         x, maps = images.astype(self.dtype or images.dtype), []
         for i, (resize, stage) in enumerate(zip(self.resizes, self.stages, strict=True)):
             x = stage(resize(x, train), train)
@@ -292,11 +359,18 @@ class Pyramid(nn.Module):
     def head_features(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> Float[Array, "B h w C"]:
-        """The last map as the head reads it, which it does averaged over positions."""
-        x = self.features(images, train)[-1]
+        """Compute the last map, normalised, whose mean over positions the head reads.
+
+        With `norm_pooled`, each position is what the head would read of that position alone.
+        """
+        x = self._maps(images, train)[-1]
         return x if self.stage_norm else normalize(self.final_norm, x, train)
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """Logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
-        x = jnp.mean(self.head_features(images, train), axis=(1, 2))
+        """Compute logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
+        if self.norm_pooled:
+            x = jnp.mean(self._maps(images, train)[-1], axis=(1, 2))
+            x = normalize(self.final_norm, x, train)
+        else:
+            x = jnp.mean(self.head_features(images, train), axis=(1, 2))
         return self.head(x) if self.num_classes else x

@@ -1,9 +1,9 @@
-"""The residual networks that Big Transfer (BiT, arXiv:1912.11370) trains, and from which the
-hybrids of the ViT paper (arXiv:2010.11929, section 3.1) read patches.
+"""Residual networks of Big Transfer (BiT, arXiv:1912.11370) and the ViT paper's hybrids.
 
-Both are bottleneck ResNets whose kernels are standardised and whose norm is GroupNorm. BiT's units
-normalise first (ResNet-v2) and pad symmetrically; the hybrids' normalise last (v1) and pad as
-TensorFlow's SAME does, which depends on the size of the map.
+The hybrids are arXiv:2010.11929, section 3.1. Both are bottleneck ResNets whose kernels are
+standardised and whose norm is GroupNorm. BiT's units normalise first (ResNet-v2) and pad
+symmetrically; the hybrids' normalise last (v1) and pad as TensorFlow's SAME does, which depends on
+the size of the map.
 """
 
 from typing import Any
@@ -16,10 +16,9 @@ from jaxtyping import Array, Float
 
 
 def standardize(kernel: Float[Array, "h w i o"], epsilon: float = 1e-8) -> Float[Array, "h w i o"]:
-    """Weight standardisation (arXiv:1903.10520, eq. 5-7): each output channel's weights get mean 0
-    and variance 1, computed in float32 at least.
+    """Standardise a kernel (arXiv:1903.10520, eq. 5-7): mean 0 and variance 1 per output channel.
 
-    The epsilon is that of the published PyTorch conversions.
+    It is computed in float32 at least. The epsilon is that of the published PyTorch conversions.
     """
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     axes = (0, 1, 2)
@@ -56,7 +55,7 @@ class StdConv(nn.Module):
 
 
 def group_norm(name: str, dtype: Any = None) -> nn.GroupNorm:
-    """GroupNorm of 32 groups."""
+    """Build a GroupNorm of 32 groups."""
     return nn.GroupNorm(32, epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
 
 

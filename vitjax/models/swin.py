@@ -25,6 +25,7 @@ from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import Spec, spec
 from vitjax.models.family import I21K, Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import Block, Pyramid
 
 _SIZES = {
@@ -105,9 +106,10 @@ def swin(
     drop_path_rate: float = 0.1,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A Swin Transformer: pre-norm blocks of window attention, patch merging between the stages.
+    """Build a Swin Transformer: pre-norm blocks of window attention, patch merging between stages.
 
     Args:
       window_size: pixels of each stage's map, where `image_size` leaves as many.
@@ -115,6 +117,8 @@ def swin(
       patch_norm: a norm after the patch embedding.
       absolute_position: a learned embedding is added to the patches.
       drop_rate: dropout of the patches, and of what mixers and MLPs give.
+      dense: for dense heads: each map has a norm of its own, and windows neither shrink nor stop
+        moving on small maps, as in the authors' segmentation code.
     """
     geometry = window_geometry(image_size, patch_size, window_size, len(depths))
     options = dict(qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate,
@@ -124,11 +128,14 @@ def swin(
         SwinStem, patch_size=patch_size, norm=norm if patch_norm else None, drop_rate=drop_rate,
         map_size=geometry["map_size"] if absolute_position else None,
     )  # fmt: skip
+    if dense:
+        geometry = dict(map_size=((0, 0),) * len(depths), window_size=window_size)
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, stem_stride=patch_size, downsample=spec(PatchMerging), norm=norm,
         block=spec(Block, norm=norm, mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)),
+        feature_norm=norm if dense else None,
         num_classes=num_classes, image_size=image_size, drop_path_rate=drop_path_rate,
         remat=remat, scan=scan, param_init=INIT, dtype=dtype,
     )  # fmt: skip
@@ -137,7 +144,9 @@ def swin(
 def window_geometry(
     image_size: int | tuple[int, int], patch_size: int, window_size: int | tuple[int, ...], num: int
 ) -> dict[str, tuple[Any, ...]]:
-    """`map_size` and `window_size` of each of `num` stages; a window is no longer than its map.
+    """Compute `map_size` and `window_size` of each of `num` stages.
+
+    A window is no longer than its map.
 
     Raises:
       ValueError: another number of windows than stages.
@@ -156,6 +165,11 @@ def window_geometry(
     )
 
 
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    source="microsoft/Swin-Transformer, data/build.py and configs/swin",
+)  # fmt: skip
+
 FAMILY = Family(
     models={f"swin_{v}": spec(swin, **kw) for v, kw in VARIANTS.items()},
     weights={swin: "swin"},
@@ -168,4 +182,5 @@ FAMILY = Family(
             "swin_base": (88, 15.4, 83.5, ""), "swin_base_384": (88, 47.1, 84.5, ""),
             "swin_large": (197, 34.5, 86.3, I21K), "swin_large_384": (197, 103.9, 87.3, I21K),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

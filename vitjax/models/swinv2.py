@@ -22,6 +22,7 @@ from vitjax.layers.mlp import Mlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import spec
 from vitjax.models.family import I21K, Family
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
 from vitjax.models.pyramid import KERNELS, Block, Pyramid
 from vitjax.models.swin import INIT, SIZES, SwinStem, window_geometry
 
@@ -55,9 +56,10 @@ def swinv2(
     drop_path_rate: float = 0.1,
     remat: bool = False,
     scan: bool = False,
+    dense: bool = False,
     dtype: Any = None,
 ) -> Pyramid:
-    """A Swin Transformer V2: post-norm blocks of cosine window attention, patch merging between.
+    """Build a Swin Transformer V2: post-norm blocks of cosine window attention, patch merging.
 
     Args:
       window_size: pixels of each stage's map, where `image_size` leaves as many.
@@ -66,6 +68,7 @@ def swinv2(
       patch_norm: a norm after the patch embedding.
       absolute_position: a learned embedding is added to the patches.
       drop_rate: dropout of the patches, and of what mixers and MLPs give.
+      dense: as in `swin`.
     """
     geometry = window_geometry(image_size, patch_size, window_size, len(depths))
     options = dict(qkv_bias=qkv_bias, pretrained_window_size=pretrained_window_size,
@@ -75,19 +78,27 @@ def swinv2(
         SwinStem, patch_size=patch_size, norm=norm if patch_norm else None, drop_rate=drop_rate,
         map_size=geometry["map_size"] if absolute_position else None,
     )  # fmt: skip
+    if dense:
+        geometry = dict(map_size=((0, 0),) * len(depths), window_size=window_size)
     block = spec(
-        Block, norm=norm.replace(scale_init=nn.initializers.zeros), post_norm=True,
+        Block, norm=norm.replace(scale_init=nn.initializers.zeros), norm_place="after",
         mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate),
     )  # fmt: skip
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
         stem=stem, stem_stride=patch_size, downsample=spec(PatchMerging, post_norm=True),
-        block=block, norm=norm, num_classes=num_classes, image_size=image_size,
+        block=block, norm=norm, feature_norm=norm if dense else None,
+        num_classes=num_classes, image_size=image_size,
         drop_path_rate=drop_path_rate, remat=remat, scan=scan, param_init=INIT, decay_rules=DECAY,
         dtype=dtype,
     )  # fmt: skip
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    source="microsoft/Swin-Transformer, data/build.py and configs/swinv2",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"swinv2_{v}": spec(swinv2, **kw) for v, kw in VARIANTS.items()},
@@ -103,4 +114,5 @@ FAMILY = Family(
             "swinv2_large_w16": (197, 47.5, 86.9, I21K), "swinv2_base_w24": (88, 54.7, 87.1, I21K),
             "swinv2_large_w24": (197, 115.4, 87.6, I21K),
         },
+    preprocessing={"*": PREPROCESSING},
 )  # fmt: skip

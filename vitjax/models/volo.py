@@ -29,7 +29,8 @@ from vitjax.layers.norm import batch_norm, layer_norm
 from vitjax.layers.position import resize_grid
 from vitjax.layers.spec import Spec, spec
 from vitjax.models.family import Family
-from vitjax.models.pyramid import Block, Pyramid
+from vitjax.models.preprocessing import IMAGENET, Preprocessing
+from vitjax.models.pyramid import Block, ClassBlock, Pyramid
 
 _D2 = dict(dims=(256, 512, 512, 512), num_heads=(8, 16, 16, 16))
 _D4 = dict(dims=(384, 768, 768, 768), num_heads=(12, 16, 16, 16))
@@ -69,7 +70,7 @@ class Stem(nn.Module):
 
 
 class Transition(nn.Module):
-    """What stands between two stages: halving of the map (`proj`), positions, or nothing.
+    """Layer between two stages: halving of the map (`proj`), positions, or nothing.
 
     Attributes:
       grid: rows and columns of the position table; other maps interpolate it. None for none.
@@ -92,25 +93,6 @@ class Transition(nn.Module):
         table = self.param("pos_embed", self.param_init.table, (1, *self.grid, self.width))
         x = x + resize_grid(jnp.asarray(table)[0], (x.shape[1], x.shape[2])).astype(x.dtype)
         return nn.Dropout(self.drop_rate, deterministic=not train)(x)
-
-
-class ClassBlock(nn.Module):
-    """Class attention and an MLP update the class token; the other tokens pass unchanged."""
-
-    mixer: Spec
-    mlp: Spec
-    norm: Spec
-    param_init: Init = NORMAL
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B N C"], train: bool = False) -> Float[Array, "B N C"]:
-        def build(part: Spec, name: str) -> Any:
-            return part.default(param_init=self.param_init, dtype=self.dtype).build(name=name)
-
-        token = x[:, :1] + build(self.mixer, "mixer")(build(self.norm, "norm1")(x), train)
-        token += build(self.mlp, "mlp")(build(self.norm, "norm2")(token), train)
-        return jnp.concatenate([token, x[:, 1:]], axis=1)
 
 
 class VOLO(Pyramid):
@@ -145,7 +127,7 @@ class VOLO(Pyramid):
         return tuple(patch << sum(halve[: i + 1]) for i in range(len(self.dims)))
 
     def tokens(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B N C"]:
-        """The last map as a sequence, after the class blocks and the norm."""
+        """Compute the last map as a sequence, after the class blocks and the norm."""
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if self.class_blocks:
             token = jnp.broadcast_to(self.cls_token.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
@@ -160,7 +142,7 @@ class VOLO(Pyramid):
         train: bool = False,
         mix: Callable[[Array], Array] = lambda x: x,
     ) -> tuple[Float[Array, "B K"], Float[Array, "B h w K"]]:
-        """Logits of the class token, and of every patch: what a token-label loss reads (eq. 9).
+        """Compute logits of the class token and of every patch, for token labels (eq. 9).
 
         Raises ValueError if the model has no token labels.
 
@@ -181,7 +163,7 @@ class VOLO(Pyramid):
         return self.head(jnp.squeeze(tokens[:, :1], axis=1)), mix(patches)
 
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
-        """Logits `[B, num_classes]`, or the vector that the head would read if it is 0."""
+        """Compute logits `[B, num_classes]`, or the input of the head if `num_classes` is 0."""
         x = self.tokens(self.features(images, train)[-1], train)
         pooled = x.mean(axis=1) if self.pool == "gap" else jnp.squeeze(x[:, :1], axis=1)
         logits = self.head(pooled) if self.num_classes else pooled
@@ -217,7 +199,7 @@ def volo(
     scan: bool = False,
     dtype: Any = None,
 ) -> VOLO:
-    """A VOLO: outlookers on a fine map, transformer blocks on one of half its size, class blocks.
+    """Build a VOLO: outlookers on a fine map, transformer blocks at half its size, class blocks.
 
     Args:
       patch_size: of the first map; the stem's convolutions are the first factor 2 of it.
@@ -279,7 +261,7 @@ def _outlooks(mixer: Spec) -> bool:
 def position_grids(
     image_size: int | tuple[int, int], patch_size: int, halve: tuple[bool, ...]
 ) -> tuple[tuple[int, int] | None, ...]:
-    """Rows and columns of the one position table, at the stage where it is added; None elsewhere.
+    """Compute rows and columns of the position table at the stage that adds it, None elsewhere.
 
     That is the first stage with two of the official code's steps (stages and halvings) before it.
     """
@@ -289,6 +271,11 @@ def position_grids(
     rows, columns = (max(1, -(-side // 2) // (patch_size // 2) // factor) for side in sides)
     return tuple((rows, columns) if i == where else None for i in range(len(halve)))
 
+
+PREPROCESSING = Preprocessing(
+    **IMAGENET, crop=0.96, interpolation="bicubic", large_crop=1.0,
+    source="sail-sg/volo, models/volo.py; from 384 pixels on, timm's configurations",
+)  # fmt: skip
 
 FAMILY = Family(
     models={f"volo_{v}": spec(volo, **kw) for v, kw in VARIANTS.items()},
@@ -301,5 +288,8 @@ FAMILY = Family(
             "volo_d1": (27, 6.8, 84.2, ""), "volo_d2": (59, 14.1, 85.2, ""),
             "volo_d3": (86, 20.6, 85.4, ""), "volo_d4": (193, 43.8, 85.7, ""),
             "volo_d5": (296, 69.0, 86.1, ""),
+        },
+    preprocessing={
+            "volo_d[45]": PREPROCESSING._replace(crop=1.15, large_crop=None), "*": PREPROCESSING,
         },
 )  # fmt: skip
