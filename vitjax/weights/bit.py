@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from vitjax.models.bit import BiT
-from vitjax.weights import resnet
+from vitjax.models.preprocessing import HALF, Preprocessing
+from vitjax.weights import resnet, transformers
 
 TABLE = (
     *resnet.rows("", "backbone/"),
@@ -27,12 +28,19 @@ GOOGLE = (
     ("resnet/group_norm", "norm", "tf_norm"),
     ("resnet/head/conv2d", "head", "flax"),
 )
+GOOGLE_PREPROCESSING = {
+    "*": Preprocessing(
+        **HALF, crop=0.0, interpolation="bilinear", image_size=480,
+        source="google-research/big_transfer, bit_hyperrule.py and input_pipeline_tf2_or_jax.py",
+    )
+}  # fmt: skip
 
+LIBRARIES = (transformers.BIT,)
 _AUTHORS = {"root.conv.": "stem.conv.", "head.gn.": "norm.", "head.conv.": "head.fc."}
 
 
 def adapt(state_dict: dict[str, Any], model: BiT) -> dict[str, Any]:
-    """Renames the keys of the authors' PyTorch code as timm's."""
+    """Translate the keys of the authors' PyTorch code to timm's."""
 
     def block(match: re.Match[str]) -> str:
         i, j, rest = int(match[1]) - 1, int(match[2]) - 1, match[3]

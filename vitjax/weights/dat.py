@@ -69,7 +69,7 @@ IGNORE = (r".*\.(relative_position_index|attn_mask)", r".*\.conv_offset\..*")
 
 
 def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
-    """Interpolates the position tables of another image or window size."""
+    """Interpolate the position tables of another image or window size."""
     for key, table in state_dict.items():
         match = re.fullmatch(r"stages\.(\d+)\.attns\.(\d+)\.(rp\w+|relative\w+_table)", key)
         if match is None or int(match[1]) >= len(model.dims):
@@ -90,7 +90,7 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
 
 
 def _resize(table: Any, size: tuple[int, int]) -> Any:
-    """A table `[heads, 2H-1, 2W-1]` for another H and W (bicubic)."""
+    """Resize a table `[heads, 2H-1, 2W-1]` to another H and W (bicubic)."""
     shape = (2 * size[0] - 1, 2 * size[1] - 1)
     if np.shape(table)[1:] == shape:
         return table
@@ -99,7 +99,7 @@ def _resize(table: Any, size: tuple[int, int]) -> Any:
 
 
 def _resize_fixed(table: Any, options: dict[str, Any]) -> Any:
-    """A table `[heads, N, M]` of a square map for another (bicubic)."""
+    """Resize a table `[heads, N, M]` of a square map to another (bicubic)."""
     sides = [math.isqrt(n) for n in np.shape(table)[1:]]
     height, width = options["table_size"]
     size = (height, width, *(max(side // options["stride"], 1) for side in (height, width)))

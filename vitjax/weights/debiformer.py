@@ -38,7 +38,7 @@ _MIXER = (
 
 
 def _half(number: int, block: str) -> tuple[tuple[str, str, str], ...]:
-    """Rows of our block that is the first or second half of one of theirs."""
+    """Build the rows of one of our two blocks for each block of the authors."""
     theirs, ours = "stages.{i}.{j}.", f"stage_{{i}}/{block}/"
     before, after = 2 * number - 1, 2 * number
     return (
@@ -56,7 +56,7 @@ TABLE = (*STEM, *_half(1, "block_{2j}"), *_half(2, "block_{2j+1}"), *HEAD)
 
 
 def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
-    """Resizes position tables that were made for another map (bicubic)."""
+    """Resize position tables that were made for another map (bicubic)."""
     for key, table in state_dict.items():
         if match := re.fullmatch(r"stages\.(\d+)\.(\d+)\.attn([12])\.rpe_table", key):
             stage, block, half = map(int, match.groups())
@@ -67,7 +67,7 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
 
 
 def _table_shape(model: Pyramid, stage: int, block: int) -> tuple[int, int] | None:
-    """Rows and columns of a block's position table, or None where it has none."""
+    """Return the rows and columns of a block's position table, or None where it has none."""
     mixers = model.mixers[stage] if stage < len(model.mixers) else ()
     size = dict(mixers[block % len(mixers)].at(stage).kwargs).get("table_size") if mixers else None
     return (2 * size[0] - 1, 2 * size[1] - 1) if size else None

@@ -8,3 +8,5 @@ TABLE = (
     *(row for row in vit.TABLE if row[0] != "reg_token"),
 )
 adapt = vit.adapt
+LIBRARIES = vit.LIBRARIES
+published_size = vit.published_size

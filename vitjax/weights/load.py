@@ -1,12 +1,8 @@
-"""Published weights from files: `load_pretrained`, and a reader for each format."""
+"""Published weights from files: `load_pretrained`."""
 
-import argparse
 import logging
 import os
 import pathlib
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,228 +11,211 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from vitjax import weights
+from vitjax.layers.spec import fields, spec
 from vitjax.models import create_model, model_spec
+from vitjax.models.dense import DenseModel
 from vitjax.models.encoder import unstack_layers
-from vitjax.weights import table
+from vitjax.weights import configs, table
+from vitjax.weights.files import read
 
 log = logging.getLogger(__name__)
-
-FORMATS = (
-    ".pth, .pt, .bin or .ckpt (PyTorch), .safetensors, .npz (Google's names), a folder (orbax), "
-    "hf://owner/repo[/file]"
-)
-WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
-"""Under which training scripts keep a state dict; averaged weights, the evaluated ones, first."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What wrappers of the whole module (DataParallel, compile, Lightning) put before every key."""
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What `hf://owner/repo` looks for, in this order."""
 
 _PROBE_CLASSES = 7919  # no model is as wide: an axis of this length belongs to a head
 
 
 def load_pretrained(
-    name: str, source: str | os.PathLike[str], num_classes: int | None = None, **overrides: Any
+    name: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    *,
+    channels: int = 3,
+    **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A model of the menu and its variables from published weights.
+    """Load a model of the menu and its variables from published weights.
 
-    PyTorch state dicts may be the authors' or timm's, bare or wrapped (`model`, `model_ema`,
-    `module.` …); `.npz` files have Google's names (ViT, AugReg, R+ViT, BiT). Tables tied to another
-    image or window size are interpolated (2-D bicubic).
+    `load_pretrained("hf://owner/repo")`, or a path alone, chooses the model and its hyperparameters
+    by the `config.json` (timm's, transformers', a run's) or `open_clip_config.json` there, and the
+    log says which. A name that is given wins, and is compared with what such a file says.
+
+    PyTorch state dicts may be the authors', timm's, torchvision's or those of transformers, bare
+    or wrapped (`model`, `model_ema`, `module.` …), with other arrays beside them, which the log
+    names; `.npz` files have Google's names (ViT, AugReg, R+ViT, BiT). Tables tied to another image
+    or window size are interpolated (2-D bicubic).
 
     Args:
+      name: of the model; or the source, to choose the model by the config beside it.
       source: path of a `.pth`, `.pt`, `.bin`, `.ckpt`, `.safetensors` or `.npz` file, of a folder
-        that orbax wrote (variables, parameters, or a run's checkpoints), or
-        `hf://owner/repo[/file]`.
+        that orbax wrote (variables, parameters, or a run's checkpoints) or that has a repository's
+        files, or `hf://owner/repo[/file]`.
       num_classes: None for the checkpoint's; with another number the head is new, and the log says
         so.
+      channels: of the model's images. Weights for others are adapted as timm's are, and the log
+        says so: summed for 1, repeated and scaled for more (`vitjax.weights.inputs`).
       **overrides: hyperparameters of the model, as for `create_model`.
 
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: the format needs a package of an optional extra.
       ValueError: the format is unknown, or the weights do not fit: every missing, unused and
-        misshapen key is listed.
+        misshapen key is listed; no config chooses a model, or it describes one that is not
+        expressed here, or another one than `name`.
     """
+    if source is None:
+        _check_source(os.fspath(name))
+        source, chosen = name, configs.choose(name)
+        name, overrides = chosen.name, {**chosen.options, **overrides}
+        arrays = read(source)
+    else:
+        name = os.fspath(name)
+        arrays = read(source)
+        configs.compare(name, source, overrides)
+    return load_arrays(name, arrays, source, num_classes, channels=channels, **overrides)
+
+
+def _check_source(text: str) -> None:
+    """Raise ValueError if the source is the name of a model and not weights."""
+    if text.startswith("hf://") or pathlib.Path(text).expanduser().exists():
+        return
+    try:
+        model_spec(text)
+    except ValueError:
+        raise FileNotFoundError(
+            f"There is no file or folder {text!r} to load weights from."
+        ) from None
+    hub = f", 'hf://{text}'" if "/" in text else ""
+    raise ValueError(
+        f"{text!r} names a model, and not where its weights are: load_pretrained({text!r}, "
+        f"SOURCE), or a source alone that has a config.json{hub}."
+    )
+
+
+def load_arrays(
+    name: str,
+    content: dict[str, Any],
+    source: str | os.PathLike[str],
+    num_classes: int | None = None,
+    *,
+    channels: int = 3,
+    **overrides: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a model from what `read` returned; `source` names it in messages."""
     family = weights.FAMILIES[model_spec(name).factory]
-    rows, arrays = _by_table(name, family, read(source))
+    several = "num_classes" in fields(model_spec(name).factory)
+    probe: Any = create_model(name, _PROBE_CLASSES if several else None, **overrides)
+    rows, arrays = _by_table(name, family, probe, content)
     # Half precision widens before tables are interpolated.
     state_dict = {k: v.astype(np.float32) if v.itemsize < 4 else v for k, v in arrays.items()}
-    probe = create_model(name, _PROBE_CLASSES, **overrides)
-    state_dict = weights.adapt(family, state_dict, probe)
-    shapes: dict[Any, Any] = traverse_util.flatten_dict(weights.abstract_variables(probe))
+    adapted = weights.adapt(family, state_dict, probe)
+    of_backbone = [key.startswith("backbone.") for key in adapted]
+    if isinstance(probe, DenseModel) and (not any(of_backbone) or all(of_backbone)):
+        google = any("/" in key for key in state_dict)
+        return _under_head(
+            name, source, probe, state_dict, google, num_classes, channels, overrides
+        )
+    state_dict = adapted
+    shapes = _leaves(weights.unrolled(probe), channels)
+    weights.inputs.check_grid(os.fspath(source), probe.image_size, shapes)
+    links = table.link(rows, list(shapes))
     heads = [path for path, leaf in shapes.items() if _PROBE_CLASSES in leaf.shape]
-    keys = {link.key for link in table.link(rows, heads).values()}
+    keys = {links[path].key for path in heads}
     # A head's bias has an entry a class; a checkpoint without one has no head.
     found = next((v.size for k in keys if (v := state_dict.get(k)) is not None and v.ndim == 1), 0)
-    wanted = found if num_classes is None else num_classes
+    wanted = (found if num_classes is None else num_classes) if several else 0
     model = create_model(name, wanted, **overrides)
     fresh = {}
     if heads and wanted != found:
         state_dict = {k: v for k, v in state_dict.items() if k not in keys}
-        fresh = _initial(model, heads) if wanted else {}
+        fresh = _initial(model, heads, channels) if wanted else {}
         log.warning(
             "%s: %s classes are asked for and %s has %s; %s, all else is loaded.", name, wanted,
             source, found or "no head", "the head is new" if wanted else "the head is left out",
         )  # fmt: skip
-    variables = weights.convert(family, rows, state_dict, model, fresh)
+    exits = [path for path in shapes if path[1].startswith("exit_")]
+    if exits and not any(links[path].key in state_dict for path in exits):
+        fresh |= _initial(model, exits, channels)
+        log.warning("%s: %s has no early exits; they are new.", name, source)
+    variables = weights.convert(family, rows, state_dict, model, fresh, channels)
     return model, jax.tree.map(jnp.asarray, variables)
 
 
-def read(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """A file's arrays by name; a folder's as the tree that it holds, `{"params": …}`.
+def _under_head(
+    name: str,
+    source: str | os.PathLike[str],
+    probe: DenseModel,
+    state_dict: dict[str, Any],
+    google: bool,
+    num_classes: int | None,
+    channels: int,
+    overrides: dict[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a dense model whose backbone has the weights of a classifier; all heads are new.
 
-    Raises: as `load_pretrained`.
+    Args:
+      probe: the model, of any number of classes.
+      state_dict: of the classifier, by the names of its family; `google`: by those of Google's
+        JAX files.
     """
-    text = os.fspath(source)
-    path = pathlib.Path(_download(text) if text.startswith("hf://") else text).expanduser()
-    if path.is_dir():
-        return _read_orbax(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file or folder {text!r} to load weights from.")
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
-    readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), _read_torch)
-    if path.suffix not in readers:
-        raise ValueError(f"Weights {text!r} have no known format; what can be read: {FORMATS}.")
-    try:
-        return readers[path.suffix](path)
-    except (EOFError, RuntimeError, zipfile.BadZipFile, SafetensorError) as error:
-        raise ValueError(f"{text!r} is broken or no {path.suffix} file: {error}") from error
-
-
-def _download(source: str) -> str:
-    """The local path of `hf://owner/repo[/file]`."""
-    try:
-        import huggingface_hub  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError(
-            f"{source!r} needs huggingface_hub: pip install 'vitjax[hf]', or download the file "
-            f"yourself and give its path."
-        ) from None
-    match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+)|/?)", source)
-    if match is None:
-        raise ValueError(f"{source!r} names no repository; write hf://owner/repo[/file].")
-    repo, file = match.groups()
-    files = (file,) if file else HUB_FILES
-    for file in files:
-        try:
-            return huggingface_hub.hf_hub_download(repo, file)
-        except huggingface_hub.errors.LocalEntryNotFoundError:
-            raise  # offline, which says nothing of what the repository holds
-        except huggingface_hub.errors.EntryNotFoundError:
-            continue
-    raise FileNotFoundError(
-        f"{repo} on the Hugging Face hub has no {' or '.join(files)}; name one of its files: "
-        f"hf://{repo}/file."
+    model = create_model(name, num_classes, **overrides)
+    family = weights.FAMILIES[probe.encoder.factory]
+    own = {"dense", "layers_of_features", "pool", "num_classes", "dtype", "remat", "scan"}
+    encoder = dict(probe.encoder.kwargs)
+    plain = {key: value for key, value in encoder.items() if key not in own}
+    if "pool" in fields(probe.encoder.factory):
+        plain["pool"] = "token"  # as published
+    classifier = spec(probe.encoder.factory, **plain, num_classes=_PROBE_CLASSES).build()
+    state_dict = weights.adapt(family, state_dict, probe.encoder.build())
+    published, inner = _leaves(classifier), family.GOOGLE if google else family.TABLE
+    every, read_by_backbone = (
+        {link.key for link in table.link(inner, list(leaves)).values()}
+        for leaves in (published, _backbone_leaves(probe))
     )
+    left_out = (every - read_by_backbone) & state_dict.keys()
+    renamed = {f"backbone.{k}": v for k, v in state_dict.items() if k not in left_out}
+    rows = weights.rows_of(weights.FAMILIES[model_spec(name).factory], model, inner)
+    shapes = _leaves(model)
+    links = table.link(rows, list(shapes))
+    new = [
+        path
+        for path, link in links.items()
+        if path[1] != "backbone"
+        or ((path[0], *path[2:]) not in published and link.key not in renamed)
+    ]
+    log.warning(
+        "%s: %s has the weights of a classifier; they are the backbone's, and the heads are new.",
+        name, source,
+    )  # fmt: skip
+    fresh = _initial(model, new, channels)
+    variables = weights.convert(family, rows, renamed, model, fresh, channels)
+    return model, jax.tree.map(jnp.asarray, variables)
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError(
-            f"Reading {str(path)!r} needs PyTorch: pip install 'vitjax[torch]'; .safetensors files "
-            f"can be read without it."
-        ) from None
-    try:
-        # Training scripts keep their arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{str(path)!r} is no PyTorch file, or holds objects other than tensors, which could "
-            f"run code when read; save the state dict alone (torch.save(model.state_dict(), …))."
-        ) from error
+def _leaves(model: Any, channels: int = 3) -> dict[tuple[str, ...], Any]:
+    """Compute the shapes of a model's variables."""
+    return traverse_util.flatten_dict(weights.abstract_variables(model, channels))
+
+
+def _backbone_leaves(model: DenseModel) -> dict[tuple[str, ...], Any]:
+    """Compute the shapes of a dense model's backbone as a model, without its map norms."""
     return {
-        key: (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-        for key, value in _unwrap(content).items()
-    }
-
-
-def _unwrap(content: Any) -> dict[str, Any]:
-    """The state dict's tensors, out of a training script's checkpoint."""
-    content = content if isinstance(content, Mapping) else {}
-    while inner := [content[k] for k in WRAPPERS if isinstance(content.get(k), Mapping)]:
-        content = next(filter(None, inner), {})
-    found = {key: value for key, value in content.items() if hasattr(value, "shape")}
-    if not found:
-        raise ValueError(
-            "The file holds no state dict: neither tensors by name nor one of "
-            f"{', '.join(WRAPPERS)}."
-        )
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in found)), ""):
-        found = {key.removeprefix(prefix): value for key, value in found.items()}
-    return found
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
-    return _unwrap(load_file(path))
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, Any]:
-    if not zipfile.is_zipfile(path):  # which numpy would call pickled data
-        raise zipfile.BadZipFile("it is no zip archive.")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
-    # numpy writes bfloat16 as two bytes of no type.
-    bfloat16 = jnp.dtype(jnp.bfloat16)
-    return {k: v.view(bfloat16) if v.dtype == np.dtype("V2") else v for k, v in arrays.items()}
-
-
-def _read_orbax(path: pathlib.Path) -> dict[str, Any]:
-    """What is in a folder: a tree, a step with one (`state`, `default`), steps, of which the last
-    counts, or a run's work folder, whose averaged parameters count if it has them.
-    """
-    import orbax.checkpoint as ocp
-
-    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = sorted((int(p.name), p) for p in path.iterdir() if p.is_dir() and p.name.isdigit())
-    step = steps[-1][1] if steps else path
-    folders = [step, step / "state", step / "default"]
-    folder = next((f for f in folders if (f / "_METADATA").exists()), None)
-    if folder is None:
-        raise ValueError(
-            f"The folder {str(path)!r} is no orbax checkpoint; what can be read: {FORMATS}."
-        )
-    with ocp.PyTreeCheckpointer() as reader:
-        saved = reader.metadata(folder.absolute()).item_metadata.tree
-        if "params" in saved:  # the optimizer's state is not read
-            params = "ema" if saved.get("ema") else "params"
-            if "rest" in saved:
-                raise ValueError(
-                    f"The run in {str(path)!r} was written by vitjax 0.1, whose checkpoints this "
-                    f"version does not read; save its weights with that version."
-                )
-            parts = (params, "batch_stats", "collections", "ema_collections")
-            saved = {k: saved[k] for k in parts if saved.get(k)}
-        # As numpy: the devices that wrote it need not be those that read it.
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-        arguments = ocp.args.PyTreeRestore(saved, restore_args=how, partial_restore=True)
-        tree = reader.restore(folder.absolute(), args=arguments)
-    if not {"params", "ema"} & tree.keys():
-        return {"params": tree}
-    params = tree.pop("ema", None) or tree.pop("params")
-    return {
-        "params": params,
-        **tree.pop("collections", {}),
-        **tree.pop("ema_collections", {}),
-        **tree,
+        (path[0], *path[2:]): leaf
+        for path, leaf in _leaves(model).items()
+        if path[1] == "backbone" and not path[2].startswith("feature_norm")
     }
 
 
 def _by_table(
-    name: str, family: Any, content: dict[str, Any]
+    name: str, family: Any, model: nn.Module, content: dict[str, Any]
 ) -> tuple[tuple[table.Row, ...], dict[str, Any]]:
-    """The table of these names, and the arrays by the names in it."""
+    """Return the table of a model, and the arrays by the names in it."""
+    rows = weights.rows_of(family, model)
     if isinstance(content.get("params"), Mapping):
-        return family.TABLE, _ours(family, content)
+        return rows, _ours(rows, content, _leaves(weights.unrolled(model)))
     if not any("/" in key for key in content):
-        return family.TABLE, content
+        return rows, content
+    if isinstance(model, DenseModel):  # a classifier's, for the backbone
+        family = weights.FAMILIES[model.encoder.factory]
     if not hasattr(family, "GOOGLE"):
         raise ValueError(
             f"The arrays have the names of Google's JAX files ({next(iter(content))!r} …), and "
@@ -245,20 +224,24 @@ def _by_table(
     return family.GOOGLE, _google(content)
 
 
-def _ours(family: Any, variables: dict[str, Any]) -> dict[str, Any]:
-    """Our variables under their names; leaves that the family does not have keep ours."""
+def _ours(
+    rows: tuple[table.Row, ...], variables: dict[str, Any], wanted: dict[tuple[str, ...], Any]
+) -> dict[str, Any]:
+    """Rename our variables by the table.
+
+    Leaves that neither the family nor the model has keep our names, which messages then show.
+    """
     variables = {**variables, "params": unstack_layers(variables["params"])}
-    state_dict = {}
-    for path, leaf in traverse_util.flatten_dict(variables).items():
-        try:
-            state_dict |= table.dump(family.TABLE, {path: leaf})
-        except KeyError:
-            state_dict["/".join(path)] = leaf
+    leaves = traverse_util.flatten_dict(variables)
+    state_dict = table.dump(rows, leaves)
+    for path in leaves.keys() - wanted.keys():
+        if (key := table.own(path).key) in state_dict:
+            state_dict["/".join(path)] = state_dict.pop(key)
     return state_dict
 
 
 def _google(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Google's arrays without what stands before their names, and q, k, v stacked as ours are."""
+    """Strip the prefixes of Google's arrays, and stack q, k, v as ours are."""
     arrays = dict(arrays)
     for prefix in ("opt/target/", "target/", "params/"):
         if any(key.startswith(prefix) for key in arrays):
@@ -272,13 +255,15 @@ def _google(arrays: dict[str, Any]) -> dict[str, Any]:
     return arrays
 
 
-def _initial(model: nn.Module, paths: list[tuple[str, ...]]) -> dict[tuple[str, ...], Any]:
-    """These leaves as the model initialises them."""
+def _initial(
+    model: nn.Module, paths: list[tuple[str, ...]], channels: int
+) -> dict[tuple[str, ...], Any]:
+    """Initialise these leaves as the model does."""
 
     def init(key: jax.Array) -> list[jax.Array]:
         size = model.image_size  # type: ignore[attr-defined]
         height, width = (size, size) if isinstance(size, int) else size
-        variables: Any = model.init(key, jnp.zeros((1, height, width, 3)))
+        variables: Any = model.init(key, jnp.zeros((1, height, width, channels)))
         leaves: dict[Any, Any] = traverse_util.flatten_dict(variables)
         return [leaves[path] for path in paths]
 

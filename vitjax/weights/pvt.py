@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax.layers.position import resize_positions
+from vitjax.weights import transformers
 
 BLOCKS = tuple(
     (f"block{s + 1}.{{i}}.{theirs}", f"stage_{s}/block_{{i}}/{ours}", kind)
@@ -41,11 +42,14 @@ TABLE = (
     ("head", "head", "linear"),
 )
 
+LIBRARIES = (transformers.PVT,)
+
 
 def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Interpolates the position tables of another image size, bilinearly as the model itself does.
+    """Interpolate the position tables of another image size, bilinearly as the model does.
 
-    A model without class token (`pool="gap"`) leaves the token's weights aside.
+    A model without class token (`pool="gap"`, or under dense heads) drops the token's weights; the
+    authors' segmentation code has its position, and not the token.
     """
     entry = dict(model.downsample.kwargs)
     wanted, grids = entry["class_token"][-1], entry["grid"]
@@ -55,8 +59,10 @@ def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
     for i, grid in enumerate(grids):
         if (table := state_dict.get(key := f"pos_embed{i + 1}")) is None:
             continue
-        prefix = int(given and i == len(grids) - 1)
-        if np.shape(table)[1] != prefix + math.prod(grid):
+        rows, last = np.shape(table)[1], i == len(grids) - 1
+        token_alone = rows != math.prod(grid) and rows - 1 == math.isqrt(rows) ** 2
+        prefix = int(last and (given or token_alone))
+        if rows != prefix + math.prod(grid):
             table = np.asarray(
                 resize_positions(
                     jnp.asarray(table), grid, num_prefix=prefix, method="bilinear", antialias=False

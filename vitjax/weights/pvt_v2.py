@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from vitjax.weights import transformers
 from vitjax.weights.pvt import BLOCKS, ENTRIES
 
 TABLE = (
@@ -20,9 +21,11 @@ TABLE = (
     ("head", "head", "linear"),
 )
 
+LIBRARIES = (transformers.PVT_V2,)
+
 
 def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Translates timm's names: `stages.0.blocks.1` is the authors' `block1.1`."""
+    """Translate timm's names: `stages.0.blocks.1` is the authors' `block1.1`."""
     if not any(key.startswith("stages.") for key in state_dict):
         return state_dict
 

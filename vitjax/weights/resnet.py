@@ -4,7 +4,7 @@ from vitjax.weights.table import Row
 
 
 def rows(theirs: str, ours: str) -> tuple[Row, ...]:
-    """The names of the PyTorch conversions (timm), each behind a prefix."""
+    """Build the rows of the PyTorch conversions (timm), each behind a prefix."""
     block, unit = theirs + "stages.{i}.blocks.{j}.", ours + "stage_{i}/block_{j}/"
     return (
         (theirs + "stem.conv", ours + "stem/conv", "conv"),
@@ -17,7 +17,7 @@ def rows(theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def google_rows(ours: str) -> tuple[Row, ...]:
-    """The names in Google's files of R+ViT."""
+    """Build the rows of Google's files of R+ViT."""
     block, unit = "block{i+1}/unit{j+1}/", ours + "stage_{i}/block_{j}/"
     return (
         ("conv_root", ours + "stem/conv", "flax"),

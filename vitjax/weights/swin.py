@@ -9,6 +9,7 @@ import numpy as np
 
 from vitjax.layers.position import resize_grid, resize_positions
 from vitjax.models.pyramid import Pyramid
+from vitjax.weights import torchvision, transformers
 
 _ATTENTION = "layers.{i}.blocks.{j}.attn"
 _MIXER = "stage_{i}/block_{j}/mixer"
@@ -35,9 +36,11 @@ TABLE = (
 IGNORE = (r".*\.(relative_position_index|relative_coords_table|attn_mask|k_bias)",)
 """Buffers, and timm's constant zero bias of k."""
 
+LIBRARIES = (transformers.SWIN, torchvision.SWIN)
+
 
 def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
-    """Renames timm's keys; interpolates the position tables of another window or image size."""
+    """Translate timm's keys; interpolate the position tables of another window or image size."""
     state_dict = _authors_names(state_dict, len(model.depths))
     for key, table in state_dict.items():
         if match := re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\..*position_bias_table", key):
@@ -53,7 +56,7 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
 
 
 def resize_bias_table(table: Any, window_size: int) -> Any:
-    """Interpolates a table `[(2M-1)², heads]` of relative positions for another M (bicubic)."""
+    """Interpolate a table `[(2M-1)², heads]` of relative positions for another M (bicubic)."""
     length, side = math.isqrt(np.shape(table)[0]), 2 * window_size - 1
     if length == side:
         return table
@@ -62,7 +65,7 @@ def resize_bias_table(table: Any, window_size: int) -> Any:
 
 
 def _window_size(model: Pyramid, stage: int, block: int) -> int | None:
-    """The window of a block, or None where it has no such mixer."""
+    """Return the window of a block, or None where it has no such mixer."""
     if stage >= len(model.mixers):
         return None
     mixers = model.mixers[stage]

@@ -1,8 +1,9 @@
 """Swin V2: the authors' names; timm's are accepted. The position bias fits any window."""
 
+from vitjax.weights import torchvision, transformers
 from vitjax.weights.swin import IGNORE, SHARED, adapt
 
-__all__ = ["IGNORE", "TABLE", "adapt"]
+__all__ = ["IGNORE", "LIBRARIES", "TABLE", "adapt"]
 
 TABLE = (
     *(
@@ -21,3 +22,4 @@ TABLE = (
     ),
     *SHARED,
 )
+LIBRARIES = (transformers.SWINV2, torchvision.SWINV2)

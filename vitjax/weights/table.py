@@ -1,11 +1,15 @@
-"""What a family's weight table is made of, and how it is read in both directions.
+"""Format of a family's weight table, read in both directions.
 
 A table is a tuple of rows `(their name, our path, kind)`. Names hold placeholders: `{i}` stands for
 a number, the same on both sides; a side may have `{2i}` or `{2i+1}` where one of the other's blocks
 is two of its own, and theirs `{i+1}` where they count from 1 (`{i+1:02d}`: in two digits). A row is
 a module ("linear": its weight and bias) or, with a kind of parameter, one array. A fourth entry is
-a path of ours without which the row does not hold: it tells apart mixers that name their parts
-alike.
+a path of ours without which the row does not hold: it distinguishes mixers whose parts have equal
+names.
+
+A part that was never published has no row: another mixer's parts, a pooling of ours. Its leaves are
+named by their own paths, with PyTorch's leaf and layout: `stage_0/block_1/mixer/dwconv/kernel` is
+`stage_0.block_1.mixer.dwconv.weight`.
 """
 
 import re
@@ -41,6 +45,9 @@ CONV_1X1 = Transform(
 )
 
 
+FLAT_MAP = Transform(_same_size, lambda p: p.reshape(p.shape[0], -1))
+
+
 def _same_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if [n for n in array.shape if n > 1] != [n for n in shape if n > 1]:
         raise ValueError
@@ -51,6 +58,31 @@ def _same_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 PLAIN = Transform(_same_shape, lambda p: p)
 # From heads [heads, head_dim, out]; our kernel has flattened them.
 FROM_HEADS = Transform(lambda w, _: w.reshape(-1, w.shape[-1]), lambda p: p)
+
+# PyTorch's projections to q, k and v with the heads outermost, [heads · 3 · head_dim, in, 1, 1];
+# ours are [in, 3, heads, head_dim]. Other mixers' of this name are as their own tables have them.
+OF_EACH_HEAD = Transform(
+    lambda w, shape: (
+        w.reshape(shape[2], 3, shape[3], shape[0]).transpose(3, 1, 0, 2)
+        if len(shape) == 4
+        else CONV_1X1.load(w, shape)
+    ),
+    lambda p: (
+        p.transpose(2, 1, 3, 0).reshape(-1, p.shape[0])[:, :, None, None]
+        if p.ndim == 4
+        else CONV_1X1.dump(p)
+    ),
+)
+BIAS_OF_EACH_HEAD = Transform(
+    lambda b, shape: (
+        b.reshape(shape[1], 3, shape[2]).transpose(1, 0, 2)
+        if len(shape) == 3
+        else FLAT.load(b, shape)
+    ),
+    lambda p: p.transpose(1, 0, 2).reshape(-1) if p.ndim == 3 else FLAT.dump(p),
+)
+# Tables of relative positions [(2H-1)(2W-1), heads]; ours are [2H-1, 2W-1, heads].
+ROWS = Transform(_same_size, lambda p: p.reshape(-1, p.shape[-1]))
 
 _AFFINE = {"weight": ("params", "scale", AS_IS), "bias": ("params", "bias", AS_IS)}
 KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
@@ -63,7 +95,14 @@ KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
         "running_mean": ("batch_stats", "mean", AS_IS),
         "running_var": ("batch_stats", "var", AS_IS),
     },
+    "heads_qkv": {
+        "weight": ("params", "kernel", OF_EACH_HEAD),
+        "bias": ("params", "bias", BIAS_OF_EACH_HEAD),
+    },
     "param": {"": ("params", "", AS_IS)},
+    "scalar": {"": ("params", "", FLAT)},
+    "table": {"": ("params", "", ROWS)},
+    "flat_map": {"": ("params", "", FLAT_MAP)},
     "flax": {"/kernel": ("params", "kernel", PLAIN), "/bias": ("params", "bias", PLAIN)},
     "flax_heads": {
         "/kernel": ("params", "kernel", FROM_HEADS),
@@ -75,18 +114,37 @@ KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
 """Kind → their leaf → (our collection, our leaf, transform)."""
 
 
+_ANY_RANK = Transform(
+    lambda w, shape: (CONV if len(shape) == 4 else LINEAR).load(w, shape),
+    lambda p: (CONV if p.ndim == 4 else LINEAR).dump(p),
+)
+_OWN_LEAVES: dict[tuple[str, str], tuple[str, Transform]] = {
+    ("params", "kernel"): ("weight", _ANY_RANK),
+    ("params", "scale"): ("weight", AS_IS),
+    ("params", "attention_biases"): ("attention_biases", FLAT_MAP),
+    ("params", "bias"): ("bias", FLAT),
+    ("batch_stats", "mean"): ("running_mean", AS_IS),
+    ("batch_stats", "var"): ("running_var", AS_IS),
+}
+_PROJECTIONS = (*("qkv", "w_qkv", "q", "agent_q", "kv", "k", "v", "query", "key", "value", "attn"),)
+"""Linear layers whose kernels may be split by heads, into as many axes as a convolution's."""
+
+
 class Link(NamedTuple):
-    """One of our leaves, and the key and transform that it comes from."""
+    """One of our leaves, with the key and transform of its source."""
 
     key: str
     transform: Transform
 
 
 def link(rows: Sequence[Row], paths: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Link]:
-    """For each of our leaves the key of theirs that holds it.
+    """Find the key of theirs for each of our leaves: the first row that matches, or its own path.
+
+    Args:
+      paths: all leaves of a model; which rows hold may depend on what others there are.
 
     Raises:
-      KeyError: a leaf that no row describes: the table is incomplete.
+      ValueError: two leaves have the same key: the table is ambiguous.
     """
     compiled = []
     present = {"/".join(path[1:n]) for path in paths for n in range(2, len(path) + 1)}
@@ -105,15 +163,29 @@ def link(rows: Sequence[Row], paths: Sequence[tuple[str, ...]]) -> dict[tuple[st
                 links[path] = Link(_fill(key, numbers), transform)
                 break
         else:
-            raise KeyError(f"no row of the weight table describes {'/'.join(path)}")
+            links[path] = own(path)
+    holders = {key: path for path, (key, _) in links.items()}
+    for path, (key, _) in links.items():
+        if holders[key] != path:
+            both = " and ".join("/".join(p) for p in (path, holders[key]))
+            raise ValueError(f"The weight table gives {both} the same name, {key!r}.")
     return links
+
+
+def own(path: tuple[str, ...]) -> Link:
+    """Build the link of a leaf without row, by its own path."""
+    collection, *modules, leaf = path
+    name, transform = _OWN_LEAVES.get((collection, leaf), (leaf, AS_IS))
+    if leaf == "kernel" and modules[-1:] and modules[-1] in _PROJECTIONS:
+        transform = LINEAR
+    return Link(".".join((*modules, name)), transform)
 
 
 _PLACEHOLDER = r"\{(\d*)([a-z])\+?(\d*)(?::(\w+))?\}"
 
 
 def _fill(name: str, numbers: Mapping[str, int]) -> str:
-    """`layers.{2i+1}` with i = 3 → `layers.7`."""
+    """Fill placeholders: `layers.{2i+1}` with i = 3 is `layers.7`."""
 
     def number(match: re.Match[str]) -> str:
         factor, letter, offset, width = match.groups()
@@ -123,7 +195,7 @@ def _fill(name: str, numbers: Mapping[str, int]) -> str:
 
 
 def _pattern(path: str) -> str:
-    """`block_{2i+1}/norm` → a regular expression with a group `i_2_1` for the number 2 i + 1."""
+    """Convert `block_{2i+1}/norm` to a regular expression with a group `i_2_1` for 2 i + 1."""
 
     def group(match: re.Match[str]) -> str:
         factor, name, offset, _ = match.groups()
@@ -134,7 +206,7 @@ def _pattern(path: str) -> str:
 
 
 def _solve(match: re.Match[str]) -> dict[str, int] | None:
-    """The placeholders' values, or None where no whole numbers give these."""
+    """Solve for the placeholders' values; None where no whole numbers fit."""
     numbers: dict[str, int] = {}
     for group, text in match.groupdict().items():
         name, factor, offset = group.split("_")
@@ -150,7 +222,7 @@ def load(
     shapes: Leaves,
     ignore: Sequence[str] = (),
 ) -> Leaves:
-    """Their arrays as ours, float32 unless they are float64.
+    """Convert their arrays to ours, float32 unless they are float64.
 
     Args:
       shapes: our leaves with anything that has `.shape`.
@@ -169,7 +241,7 @@ def load(
         array = np.asarray(state_dict[key])
         try:
             value = transform.load(array, want)
-        except ValueError:
+        except (ValueError, IndexError):
             value = None
         if value is None or value.shape != want:
             theirs = transform.dump(np.empty(want)).shape
@@ -195,9 +267,9 @@ def load(
 
 
 def dump(rows: Sequence[Row], leaves: Leaves) -> dict[str, np.ndarray]:
-    """Our arrays as theirs; the inverse of `load`."""
+    """Convert our arrays to theirs; the inverse of `load`."""
     links = link(rows, list(leaves))
     return {
-        key: np.ascontiguousarray(t.dump(np.asarray(leaves[path])))
+        key: np.asarray(t.dump(np.asarray(leaves[path])), order="C")
         for path, (key, t) in links.items()
     }

@@ -43,7 +43,7 @@ TABLE = (
 
 
 def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Interpolates the position table of another image size.
+    """Interpolate the position table of another image size.
 
     A model without token labels leaves the second head aside. The numbers in `network.3.…` count
     stages and halvings; those of a pattern that was not published become the numbers that they

@@ -1,0 +1,175 @@
+"""Hyperparameters of transformers' `config.json`, converted to ours.
+
+A value that ours cannot express is refused by name. Rates of dropout affect training alone, and are
+not read.
+"""
+
+from collections.abc import Callable
+
+from vitjax.weights.configs.fields import ACTS, Fields, Model, Options, nearest, ratios, side
+
+
+def _encoder(f: Fields) -> Options:
+    """Read the options that ViT, DeiT, DINOv2, CLIP and SigLIP have in common."""
+    options = dict(
+        width=f["hidden_size"], depth=f["num_hidden_layers"], num_heads=f["num_attention_heads"],
+        norm_epsilon=f["layer_norm_eps"], image_size=side(f["image_size"]),
+        patch_size=f["patch_size"],
+    )  # fmt: skip
+    if "intermediate_size" in f.content:
+        options["mlp_ratio"] = f["intermediate_size"] / f["hidden_size"]
+    if "qkv_bias" in f.content:
+        options["qkv_bias"] = f["qkv_bias"]
+    return options
+
+
+def _vit(f: Fields) -> Model:
+    return nearest("vit_*", dict(_encoder(f), act=f.choice("hidden_act", ACTS)))
+
+
+def _deit(f: Fields) -> Model:
+    wanted = ["DeiTForImageClassificationWithTeacher", "DeiTModel"]
+    for name in f.content.get("architectures") or ():
+        if name not in wanted:
+            raise f.refuse("architectures", name, " or ".join(wanted))
+    options = dict(_encoder(f), act=f.choice("hidden_act", ACTS))
+    return nearest("deit_*_distilled", options)
+
+
+def _dinov2(f: Fields) -> Model:
+    options = dict(_encoder(f), layer_scale_init=f["layerscale_value"])
+    registers = f["num_register_tokens"] if "num_register_tokens" in f.content else 0
+    options |= dict(num_registers=registers, class_position=True)
+    width, hidden = f["hidden_size"], int(f["hidden_size"] * f["mlp_ratio"])
+    if f["use_swiglu_ffn"]:
+        f.read.add("hidden_act")  # the gate has SiLU
+        hidden = (hidden * 2 // 3 + 7) // 8 * 8
+        options["mlp"] = "swiglu"
+    else:
+        options["act"] = f.choice("hidden_act", ACTS)
+    return nearest("vit_*", dict(options, mlp_ratio=hidden / width))
+
+
+def _clip(f: Fields) -> Model:
+    options = dict(_encoder(f), act=f.choice("hidden_act", ACTS), pre_norm=True)
+    return nearest("vit_*", options)
+
+
+def _siglip(f: Fields) -> Model:
+    f.only(vision_use_head=True)
+    return nearest("vit_*", dict(_encoder(f), act=f.choice("hidden_act", ACTS), pool="map"))
+
+
+def _swin(f: Fields) -> Model:
+    f.only(hidden_act="gelu", layer_norm_eps=1e-5)
+    depths = f["depths"]
+    options = dict(
+        dims=tuple(f["embed_dim"] * 2**i for i in range(len(depths))), depths=depths,
+        num_heads=f["num_heads"], window_size=f["window_size"], mlp_ratio=f["mlp_ratio"],
+        qkv_bias=f["qkv_bias"], patch_size=f["patch_size"], image_size=side(f["image_size"]),
+        absolute_position=f["use_absolute_embeddings"],
+    )  # fmt: skip
+    if "pretrained_window_sizes" not in f.content:
+        return nearest("swin_*", options)
+    windows = f["pretrained_window_sizes"]
+    return nearest("swinv2_*", dict(options, pretrained_window_size=windows if any(windows) else 0))
+
+
+def _reduced(f: Fields, reductions: str) -> Options:
+    """Read the options that PVT, PVT v2 and MiT have in common."""
+    # Of their norms those after patches and reductions have 1e-5 here, the others 1e-6.
+    f.only(hidden_act="gelu", layer_norm_eps=[1e-6, 1e-5])
+    options = dict(
+        dims=f["hidden_sizes"], depths=f["depths"], num_heads=f["num_attention_heads"],
+        mlp_ratio=f["mlp_ratios"], sr_ratio=ratios(f[reductions]),
+    )  # fmt: skip
+    if "qkv_bias" in f.content:
+        options["qkv_bias"] = f["qkv_bias"]
+    return options
+
+
+def _pvt(f: Fields) -> Model:
+    options = _reduced(f, "sequence_reduction_ratios")
+    first = f["patch_sizes"][0]
+    patches = (first,) + (2,) * (len(options["dims"]) - 1)
+    f.only(patch_sizes=patches, strides=patches)
+    options |= dict(patch_size=first, image_size=side(f["image_size"]))
+    return nearest("pvt_[!v]*", options)
+
+
+def _overlapping(f: Fields) -> Options:
+    options = _reduced(f, "sr_ratios")
+    more = len(options["dims"]) - 1
+    f.only(patch_sizes=(7,) + (3,) * more, strides=(4,) + (2,) * more)
+    return options
+
+
+def _pvt_v2(f: Fields) -> Model:
+    options = dict(_overlapping(f), linear=f["linear_attention"])
+    return nearest("pvt_v2_*", dict(options, image_size=side(f["image_size"])))
+
+
+def _segformer(f: Fields) -> Model:
+    f.only(reshape_last_stage=True)
+    name, options = nearest("mit_*", _overlapping(f))
+    f.read.add("image_size")  # nothing depends on it
+    if "SegformerForSemanticSegmentation" not in (f.content.get("architectures") or ()):
+        return name, options
+    inside = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    backbone = f"{name}({inside})" if inside else name
+    return nearest("segformer_*", dict(backbone=backbone, width=f["decoder_hidden_size"]))
+
+
+def _bit(f: Fields) -> Model:
+    f.only(
+        layer_type="preactivation", hidden_act="relu", global_padding=None, num_groups=32,
+        embedding_dynamic_padding=False, output_stride=32, embedding_size=64,
+        hidden_sizes=tuple(256 * 2**i for i in range(len(f["depths"]))),
+    )  # fmt: skip
+    return nearest("bit_*", dict(depths=f["depths"], width_factor=f["width_factor"]))
+
+
+_BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, image_size=224)
+_VIT = dict(_BASE, intermediate_size=3072, hidden_act="gelu", layer_norm_eps=1e-12, patch_size=16,
+            qkv_bias=True)  # fmt: skip
+_DINOV2 = dict(_BASE, mlp_ratio=4, hidden_act="gelu", layer_norm_eps=1e-6, patch_size=14,
+               qkv_bias=True, layerscale_value=1.0, use_swiglu_ffn=False)  # fmt: skip
+_CLIP = dict(_BASE, intermediate_size=3072, hidden_act="quick_gelu", layer_norm_eps=1e-5,
+             patch_size=32)  # fmt: skip
+_SIGLIP = dict(_CLIP, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, patch_size=16)
+_SWIN: Options = dict(
+    image_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24),
+    window_size=7, mlp_ratio=4.0, qkv_bias=True, use_absolute_embeddings=False,
+)  # fmt: skip
+_PVT: Options = dict(
+    image_size=224, depths=(2, 2, 2, 2), hidden_sizes=(64, 128, 320, 512), qkv_bias=True,
+    num_attention_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4), patch_sizes=(4, 2, 2, 2),
+    sequence_reduction_ratios=(8, 4, 2, 1),
+)  # fmt: skip
+_PVT_V2: Options = dict(
+    image_size=224, depths=(2, 2, 2, 2), hidden_sizes=(32, 64, 160, 256), qkv_bias=True,
+    num_attention_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4), sr_ratios=(8, 4, 2, 1),
+    linear_attention=False,
+)  # fmt: skip
+_SEGFORMER: Options = dict(
+    depths=(2, 2, 2, 2), hidden_sizes=(32, 64, 160, 256), num_attention_heads=(1, 2, 5, 8),
+    mlp_ratios=(4, 4, 4, 4), sr_ratios=(8, 4, 2, 1), decoder_hidden_size=256,
+)  # fmt: skip
+TRANSFORMERS: dict[str, tuple[Callable[[Fields], Model], Options]] = {
+    "vit": (_vit, _VIT),
+    "vit_mae": (_vit, _VIT),
+    "deit": (_deit, _VIT),
+    "dinov2": (_dinov2, _DINOV2),
+    "dinov2_with_registers": (_dinov2, dict(_DINOV2, patch_size=16, num_register_tokens=4)),
+    "clip": (_clip, _CLIP),
+    "clip_vision_model": (_clip, _CLIP),
+    "siglip": (_siglip, _SIGLIP),
+    "siglip_vision_model": (_siglip, _SIGLIP),
+    "swin": (_swin, _SWIN),
+    "swinv2": (_swin, dict(_SWIN, pretrained_window_sizes=(0, 0, 0, 0))),
+    "pvt": (_pvt, _PVT),
+    "pvt_v2": (_pvt_v2, _PVT_V2),
+    "segformer": (_segformer, _SEGFORMER),
+    "bit": (_bit, dict(depths=(3, 4, 6, 3), width_factor=1)),
+}
+"""Model type of transformers → its reader, and the library's defaults."""
