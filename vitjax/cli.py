@@ -6,7 +6,10 @@
   vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
   vitjax plan --config=digits --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    what a run's model says of each image
+  vitjax eval runs/digits --out eval/           all metrics, classes, calibration, every image
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
+  vitjax exits runs/ranet --data digits:// --held-out 'train[80%:]'   accuracy against computation
+  vitjax export runs/digits --to onnx DIR       a model for programs without vitjax
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
   vitjax doctor                                 versions and devices, for a report of a fault
@@ -23,11 +26,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from vitjax.names import check_choice
+from vitjax.accelerators import leave_out_absent_tpu
+from vitjax.names import check_choice, parse_size
+from vitjax.tools import commands
+from vitjax.tools.commands import say
+from vitjax.tools.eval_command import add_eval_arguments, evaluate
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one sentence."""
+    """Parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -40,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a user's mistake ends in one sentence and exit code 2."""
+    """Run one command; a user's error ends in one sentence and exit code 2."""
     parsers = {}
     parser = Parser("vitjax", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -62,19 +69,24 @@ def main(arguments: list[str] | None = None) -> int:
         options, rest = parser.parse_known_args(plain)
         if rest:
             parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
-        if fields and options.function not in (train, plan):
-            raise ValueError(f"--config.{next(iter(fields))} is for `vitjax train` and `plan`.")
+        if fields and options.function not in (train, plan, evaluate):
+            raise ValueError(
+                f"--config.{next(iter(fields))} is for `vitjax train`, `plan` and `eval`."
+            )
         options.fields = fields
+        if options.function is not plan:  # which chooses itself
+            leave_out_absent_tpu()
         if options.function is train:
             return train(options)
         result, text = options.function(options)
-        print(json.dumps(result) if options.json else text)
+        if options.json or text:
+            print(json.dumps(result) if options.json else text)
+        return getattr(options, "code", 0)
     except BrokenPipeError:  # `vitjax list | head`
         return 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def split_fields(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -105,12 +117,17 @@ def train(options: argparse.Namespace) -> int:
 
     Every field of the config can be replaced: --config.model.name=vit_s16
     --config.schedule.learning_rate=3e-4 --config.data.train=photos/
+    --config.data.image_size='(32, 64)' (rows and columns) --config.data.channels=1 (gray)
 
     Several processes find each other on TPU pods, SLURM, Open MPI and Kubernetes; elsewhere give
     --coordinator, --num_processes and --process_id.
 
     A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75: start the same
     command again. 76: it stalled. 2: a mistake in the command or the data. 1: the run failed.
+
+    --extend makes a run longer, finished or not: give its command with more --config.epochs or
+    --config.steps. Parameters, moments, averages and the place in the data are kept; the schedule
+    is computed anew, for the new length.
     """
     from vitjax.train import processes, signals
     from vitjax.train.checkpoint import CheckpointError
@@ -131,7 +148,7 @@ def train(options: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             if not several:
                 stack.enter_context(signals.leave_at_once())
-            return run(config, options.workdir, stack, options.profile)
+            return run(config, options.workdir, stack, options.profile, options.extend)
     except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -143,6 +160,7 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
         "get_config(), or the name of one that comes along, such as digits")  # fmt: skip
     add("--workdir", type=pathlib.Path, metavar="FOLDER", help="where checkpoints, metrics and "
         "plots go; shared by all processes")  # fmt: skip
+    add("--extend", action="store_true", help="go on to more steps or epochs than the run had")
     add("--show", action="store_true", help="print the resolved config and leave")
     add("--profile", default="", metavar="START:STEPS", help="trace some steps into "
         "FOLDER/profile, for TensorBoard and Perfetto")  # fmt: skip
@@ -181,35 +199,45 @@ def info(options: argparse.Namespace) -> tuple[Any, str]:
         raise ValueError("info takes a model's name or --workdir=FOLDER, one of them.")
     if options.workdir:
         return run_info(options.workdir)
-    return model_info(options.model, options.image_size, options.depth)
+    size = parse_size(options.image_size) if options.image_size else 0
+    if not 1 <= options.channels <= 16:
+        raise ValueError(f"--channels={options.channels} must be 1 (gray), 3 (RGB), or up to 16.")
+    return model_info(options.model, size, options.depth, options.channels)
 
 
 def _info_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("model", nargs="?", help="a name of `vitjax list`")
     add("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
-    add("--image-size", type=int, default=0, help="pixels per side (the model's own)")
+    add("--image-size", default="", help="pixels per side, or '(32, 64)': rows and columns (the "
+        "model's own)")  # fmt: skip
+    add("--channels", type=int, default=3, help="of the image (3)")
     add("--depth", type=int, default=2, help="levels of layers to show (2)")
 
 
 def plan(options: argparse.Namespace) -> tuple[Any, str]:
     """Compile a config's step for a topology: memory, collectives, estimated time, core-days."""
+    if options.count:
+        return _count(options)
     import os
 
-    if options.topology != "gpu":
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described TPU is not to be looked for
+    if options.topology == "gpu":
+        leave_out_absent_tpu()
+    else:  # a described TPU is not to be looked for
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from vitjax.plan.fit import search
     from vitjax.plan.plan import make_plan
     from vitjax.plan.topology import open_topology
     from vitjax.runs import abstract_teacher
+    from vitjax.train.config import flat_config
+    from vitjax.train.defaults import RunConfig
     from vitjax.training import load_config
 
-    def config(more: dict[str, str]) -> Any:
+    def config(more: dict[str, str]) -> RunConfig:
         return load_config(options.config, {**options.fields, **more})
 
     first = config({})
-    if "distillation" in first:
-        abstract_teacher(first.distillation.teacher)  # told before libtpu is loaded
+    abstract_teacher(flat_config(first).get("distillation.teacher", ""))  # before libtpu is loaded
     topology = open_topology(options.topology)
 
     def make(more: dict[str, str]) -> Any:
@@ -224,6 +252,20 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
     return found.to_dict(), found.report()
 
 
+def _count(options: argparse.Namespace) -> tuple[Any, str]:
+    """Count a run's operations, without compiling."""
+    if options.fit or options.quick or options.topology != "cpu":
+        raise ValueError(
+            "--count compiles nothing: --topology, --fit and --quick do not go with it."
+        )
+    from vitjax.plan.count import count
+    from vitjax.training import load_config
+
+    config = load_config(options.config, options.fields)
+    found = count(config, options.images, options.classes)
+    return found.to_dict(), found.report()
+
+
 def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--config", required=True, help="the run, as `vitjax train` takes it")
@@ -231,27 +273,10 @@ def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add("--images", type=int, default=0, help="training images, if the data's name does not tell")
     add("--classes", type=int, default=0, help="classes, likewise")
     add("--fit", action="store_true", help="search mesh, remat and accumulation")
+    add("--count", action="store_true", help="count the operations of the whole run in seconds; "
+        "compile nothing")  # fmt: skip
     add("--quick", action="store_true", help="compile several times faster, with less "
         "optimization: memory and time come out otherwise, mostly larger")  # fmt: skip
-
-
-def predict(options: argparse.Namespace) -> tuple[Any, str]:
-    """Show what a trained run says of image files."""
-    from vitjax.tools.predict import predict
-
-    step, shown = predict(options.workdir, options.images, options.step)
-    result, lines = [], []
-    for path, presented in zip(options.images, shown, strict=True):
-        result.append({"image": str(path), "step": step, **presented.result})
-        lines += [str(path), *(f"  {line}" for line in presented.lines)]
-    return result, "\n".join(lines)
-
-
-def _predict_arguments(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("images", nargs="+", type=pathlib.Path, help="image files")
-    add("--workdir", type=pathlib.Path, required=True, help="the run's folder")
-    add("--step", type=int, help="checkpoint to use (the latest)")
 
 
 def data(options: argparse.Namespace) -> tuple[Any, str]:
@@ -263,9 +288,9 @@ def data(options: argparse.Namespace) -> tuple[Any, str]:
     if options.archives:
         if options.source != "imagenet2012" or options.data_dir:
             raise ValueError("--archives is for imagenet2012, and goes without --data-dir.")
-        result = prepare_imagenet(options.archives, options.to, _say)
+        result = prepare_imagenet(options.archives, options.to, say)
     else:
-        result = prepare(options.source, options.to, options.data_dir, _say)
+        result = prepare(options.source, options.to, options.data_dir, say)
     return result, table((k, f"{v:,}" if isinstance(v, int) else v) for k, v in result.items())
 
 
@@ -279,64 +304,6 @@ def _data_arguments(sub: argparse.ArgumentParser) -> None:
         "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
 
 
-def probe(options: argparse.Namespace) -> tuple[Any, str]:
-    """Evaluate frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
-    from vitjax.console import table
-    from vitjax.tools.probe import Settings, probe
-
-    o = options
-    result = probe(
-        o.model, o.data, o.test_data or o.data, (o.split, o.test_split), tuple(o.protocol),
-        Settings(o.k, o.temperature, o.shots, o.draws, o.l2),
-        batch_size=o.batch_size, num_threads=o.threads,
-    )  # fmt: skip
-    rows = ((k, f"{v:.2%}" if isinstance(v, float) else str(v)) for k, v in result.items())
-    return result, table(rows)
-
-
-def _probe_arguments(sub: argparse.ArgumentParser) -> None:
-    add, protocols = sub.add_argument, ("knn", "fewshot", "linear")
-    add("model", help="a run's folder, or MODEL=WEIGHTS")
-    add("--data", required=True, help="labelled images, as `vitjax train` takes them")
-    add("--test-data", default="", help="those that are asked about (--data)")
-    add("--split", default="train", help="of the labelled images (train)")
-    add("--test-split", default="test", help="(test)")
-    add("--protocol", nargs="+", choices=protocols, default=protocols, help="(all)")
-    add("--k", type=int, default=20, help="neighbours (20)")
-    add("--temperature", type=float, default=0.07, help="of their votes (0.07)")
-    add("--shots", type=int, default=5, help="images of a class (5)")
-    add("--draws", type=int, default=3, help="of few shots, averaged (3)")
-    add("--l2", type=float, default=1.0, help="of the linear classifier (1)")
-    add("--batch-size", type=int, default=64, help="(64)")
-    add("--threads", type=int, default=4, help="that read images (4)")
-
-
-def token_labels(options: argparse.Namespace) -> tuple[Any, str]:
-    """Make label maps with a trained model, resumable: what token_labels.maps then names."""
-    from vitjax.console import table
-    from vitjax.tools.token_labels import make_labels
-
-    o = options
-    result = make_labels(
-        o.teacher, o.data, o.split, o.to, k=o.k, image_size=o.image_size, batch_size=o.batch_size,
-        num_threads=o.threads, on_bad_image=o.on_bad_image, say=_say,
-    )  # fmt: skip
-    return result, table((k, f"{v:,}" if isinstance(v, int) else str(v)) for k, v in result.items())
-
-
-def _token_labels_arguments(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("teacher", help="a run's folder, or MODEL=WEIGHTS")
-    add("--data", required=True, help="the training images, as `vitjax train` takes them")
-    add("--split", default="train", help="(train)")
-    add("--to", type=pathlib.Path, required=True, help="the folder of the maps")
-    add("--k", type=int, default=5, help="classes kept of each cell (5)")
-    add("--image-size", type=int, default=0, help="what the teacher sees (its own)")
-    add("--batch-size", type=int, default=64, help="(64)")
-    add("--threads", type=int, default=4, help="that read images (4)")
-    add("--on-bad-image", choices=("fail", "skip"), default="fail")
-
-
 def doctor(options: argparse.Namespace) -> tuple[Any, str]:
     """Show versions, devices and settings, for a report of a fault."""
     from vitjax.tools.doctor import doctor
@@ -344,19 +311,18 @@ def doctor(options: argparse.Namespace) -> tuple[Any, str]:
     return doctor()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser], None]]] = {
     "train": (train, _train_arguments),
     "list": (list_, _list_arguments),
     "info": (info, _info_arguments),
     "plan": (plan, _plan_arguments),
-    "predict": (predict, _predict_arguments),
-    "probe": (probe, _probe_arguments),
+    "predict": (commands.predict, commands.predict_arguments),
+    "eval": (evaluate, add_eval_arguments),
+    "probe": (commands.probe, commands.probe_arguments),
+    "exits": (commands.exits, commands.exits_arguments),
+    "export": (commands.export, commands.export_arguments),
     "data": (data, _data_arguments),
-    "token-labels": (token_labels, _token_labels_arguments),
+    "token-labels": (commands.token_labels, commands.token_labels_arguments),
     "doctor": (doctor, lambda sub: None),
 }
 

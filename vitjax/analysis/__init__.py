@@ -1,1 +1,1 @@
-"""What a model costs, and what it has learnt."""
+"""Cost of a model (parameters, multiply-adds, FLOPs), and accuracy under a budget."""

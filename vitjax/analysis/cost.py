@@ -1,8 +1,7 @@
 """Parameters, multiply-adds and FLOPs of a model, and its layers' shapes; nothing is executed."""
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,15 +10,11 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from vitjax.kernels.platform import plain_form
-
-LOOKUP = "lookup"
-"""Scope of the products that stand for a lookup, as vitjax.attention.sampling marks them."""
-SHARE = re.compile(r"\b(\d+)_of_(\d+)\b")
-"""Scope of products of which only a share is asked for, as in neighborhood attention."""
+from vitjax.kernels.scopes import counted
 
 
 class Cost(NamedTuple):
-    """Of one image.
+    """Cost of the forward pass of one image.
 
     Attributes:
       parameters: trained numbers.
@@ -45,14 +40,17 @@ class Layer(NamedTuple):
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> Cost:
-    """Traces and compiles the forward pass for one image of `shape` `[1, H, W, 3]`."""
+    """Count parameters, multiply-adds and FLOPs for one image of `shape` `[1, H, W, 3]`.
+
+    The forward pass is traced and compiled, not run.
+    """
     parameters, macs, forward = trace(model, shape)
     analysis = forward.lower().compile().cost_analysis()
     return Cost(parameters, macs, float(analysis["flops"]))  # type: ignore[index]
 
 
 def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, Any]:
-    """Parameters, multiply-adds and the traced forward pass; nothing is compiled."""
+    """Count parameters and multiply-adds and trace the forward pass, without compiling."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(variables["params"]))
@@ -60,8 +58,22 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, Any]:
     return parameters, multiply_adds(forward.jaxpr.jaxpr), forward
 
 
+def per_sample(loss: Callable[..., Any], state: Any, batch: Any, key: Any) -> int:
+    """Count the multiply-adds of a training loss for each sample; nothing is compiled.
+
+    Args:
+      loss: (state, batch, key) → anything, the forward pass of a step.
+      state, batch, key: their shapes; `batch["mask"]` tells how many samples there are.
+    """
+    closed = jax.make_jaxpr(loss)(state, batch, key)
+    return multiply_adds(closed.jaxpr) // batch["mask"].shape[0]
+
+
 def multiply_adds(jaxpr: core.Jaxpr) -> int:
-    """Multiply-adds of convolutions and matrix products, loops unrolled, lookups left out."""
+    """Count the multiply-adds of convolutions and matrix products, without lookups.
+
+    Loops are unrolled.
+    """
     total = 0
     for equation, times in _equations(jaxpr, 1):
         out = math.prod(equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
@@ -75,16 +87,12 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
             products = out * math.prod(kernel) // outputs
         else:
             continue
-        for part, whole in SHARE.findall(str(equation.source_info.name_stack)):
-            products = products * int(part) // int(whole)
-        total += times * products
+        total += times * counted(products, str(equation.source_info.name_stack))
     return total
 
 
 def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
     for equation in jaxpr.eqns:
-        if LOOKUP in str(equation.source_info.name_stack):
-            continue
         plain = plain_form(equation)
         if plain is not None:
             yield from _equations(plain, times)
@@ -99,7 +107,7 @@ def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
 
 
 def layers(model: nn.Module, shape: tuple[int, ...], depth: int = 2) -> list[Layer]:
-    """The modules down to `depth` levels below the model, in the order in which they run."""
+    """List the modules down to `depth` levels below the model, in the order in which they run."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     rows: list[Layer] = []
 

@@ -1,1 +1,1 @@
-"""What a run will need on devices that are not here: the real step, compiled and read."""
+"""Requirements of a run on devices that are not present: the real step, compiled and read."""

@@ -1,4 +1,4 @@
-"""What chips say to each other in a step: kind, bytes, and the mesh axes that it crosses."""
+"""Collectives of a compiled step: kind, bytes, and the mesh axes that they cross."""
 
 import math
 import re
@@ -30,7 +30,7 @@ class Collective(NamedTuple):
     bytes: int
 
     def seconds(self, links: float) -> float:
-        """Time on the wire if nothing else happens meanwhile: the bandwidth bound of a ring.
+        """Compute the communication time without overlap: the bandwidth bound of a ring.
 
         Args:
           links: bytes a second that leave a device.
@@ -41,7 +41,7 @@ class Collective(NamedTuple):
 
 
 def collectives(program: Program, mesh: dict[str, int]) -> list[Collective]:
-    """All collectives of a program, summed by kind and axes.
+    """List the collectives of a program, summed by kind and axes.
 
     Args:
       mesh: axis → devices along it, in the order in which the program numbers them.
@@ -71,7 +71,7 @@ def _bytes(i: Instruction, kind: str, body: dict[str, Instruction]) -> int:
 
 
 def _groups(i: Instruction, devices: int) -> Sequence[Sequence[int]]:
-    """Devices that talk to each other, in any of XLA's notations."""
+    """Parse the groups of devices that communicate, in any of XLA's notations."""
     rest = i.rest
     if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}", rest):
         return [[int(a), int(b)] for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1])]
@@ -93,7 +93,7 @@ def _groups(i: Instruction, devices: int) -> Sequence[Sequence[int]]:
 
 
 def _axes(groups: Sequence[Sequence[int]], mesh: dict[str, int]) -> tuple[str, ...]:
-    """The axes along which the members of a group differ."""
+    """Find the axes along which the members of a group differ."""
     shape = tuple(mesh.values())
     crossed: set[Any] = set()
     for group in groups:
@@ -103,9 +103,9 @@ def _axes(groups: Sequence[Sequence[int]], mesh: dict[str, int]) -> tuple[str, .
 
 
 def feature_moves(program: Program, least: int) -> list[Instruction]:
-    """Gathers and scatters of more than `least` elements anywhere in a program.
+    """List gathers and scatters of more than `least` elements anywhere in a program.
 
-    The size is that of a gather's result or a scatter's updates: what moves, not the table.
+    The size is that of a gather's result or a scatter's updates, not of the table.
     """
     found = []
     for body in program.computations.values():

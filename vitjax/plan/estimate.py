@@ -1,7 +1,8 @@
-"""Seconds of a step from the compiler's cost model, corrected, and a range from published times.
+"""Estimate of a step's time by the compiler's cost model, corrected, and a calibrated range.
 
-The model is optimistic: it knows the chip's peak and its memory, not what keeps both from being
-reached, nor the links. What is printed is an estimate and a calibrated range, never a measurement.
+The model is optimistic: it knows the peak of the chip and its memory, not the losses that keep both
+from being reached, nor the links. The result is an estimate and a range calibrated by published
+times, never a measurement.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from vitjax.plan.topology import Topology
 
 
 class Published(NamedTuple):
-    """A run whose time somebody published.
+    """Run whose time was published.
 
     Attributes:
       images_per_second: slowest and fastest that the published time allows.
@@ -58,7 +59,7 @@ FACTORS = (
 
 
 class Estimate(NamedTuple):
-    """Of one step.
+    """Estimate of one step.
 
     Attributes:
       compute: seconds, by the compiler's cost model where it has one.
@@ -78,19 +79,19 @@ class Estimate(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Compute, then communication: what overlaps is won."""
+        """Seconds of computing plus communication; overlap of the two would reduce them."""
         return self.compute + self.communication
 
     @property
     def range(self) -> tuple[float, float]:
-        """The calibrated range."""
+        """Calibrated range of seconds."""
         return self.seconds * FACTORS[0], self.seconds * FACTORS[1]
 
 
 def estimate(
     program: Program, cost: dict[str, Any], found: list[Collective], topology: Topology
 ) -> Estimate | None:
-    """The estimate for a compiled step, or None where the chip's figures are not known.
+    """Estimate the time of a compiled step, or return None for a chip whose figures are unknown.
 
     Args:
       cost: the executable's `cost_analysis()`; it counts the body of a loop once.
@@ -122,7 +123,7 @@ def estimate(
 def _roofline(
     program: Program, computation: str, peak: float, bandwidth: float
 ) -> tuple[float, float, float]:
-    """Flops, bytes, and seconds if each instruction were bound by the slower of the two."""
+    """Compute flops, bytes, and the seconds if each instruction took the slower of the two."""
     body = program.computations[computation]
     flops = size = seconds = 0.0
     for i in body.values():

@@ -7,19 +7,20 @@ from typing import Any
 from vitjax.models import model_options
 from vitjax.plan.plan import Plan
 from vitjax.plan.topology import Topology
+from vitjax.train.defaults import RunConfig
 
 Flags = dict[str, Any]
 
 
 def meshes(devices: int) -> list[Flags]:
-    """Data parallel, then with parameters split within parts of the devices, then over all."""
+    """List meshes: data parallel, parameters split within parts of the devices, split over all."""
     part = 2 ** round(math.log2(devices) / 2)
     sizes = sorted({1, part, devices})
     return [{"mesh.data": devices // n, "mesh.fsdp": n, "mesh.tensor": 1} for n in sizes]
 
 
 def ladder(batch: int, devices: int, remat: bool) -> Iterator[Flags]:
-    """What to give up for memory, the cheapest first.
+    """Yield flags that save memory, the cheapest first.
 
     Accumulating costs another pass over the parameters for each part, recomputing the blocks a
     third more work.
@@ -34,7 +35,7 @@ def ladder(batch: int, devices: int, remat: bool) -> Iterator[Flags]:
 def fit(
     plan: Callable[[Flags], Plan], batch: int, devices: int, remat: bool
 ) -> list[tuple[Flags, Plan]]:
-    """Tries combinations; each mesh climbs the ladder until it fits.
+    """Compile combinations of flags; for each mesh, the ladder ends at the first that fits.
 
     Args:
       plan: flags → the plan with them.
@@ -69,9 +70,11 @@ def fit(
 
 
 def search(
-    config: Any, topology: Topology, plan: Callable[[dict[str, str]], Plan]
+    config: RunConfig, topology: Topology, plan: Callable[[dict[str, str]], Plan]
 ) -> tuple[Any, str]:
-    """What `--fit` prints: the flags of the fastest that fits, its plan, and what was tried.
+    """Find the fastest flags that fit; return them, their plan, and a report of what was tried.
+
+    The report is what `--fit` prints.
 
     Args:
       plan: fields of the config, as text → the plan with them.
@@ -79,9 +82,10 @@ def search(
     Raises:
       ValueError: nothing fits.
     """
+    remat = "remat" in model_options(config.model["name"])
     tried = fit(
         lambda flags: plan({key: str(value) for key, value in flags.items()}),
-        config.data.batch_size, len(topology.devices), "remat" in model_options(config.model.name),
+        config.data.batch_size, len(topology.devices), remat,
     )  # fmt: skip
     best_flags, best = tried[0]
     lines = []
@@ -109,5 +113,5 @@ def search(
 
 
 def words(flags: Flags) -> str:
-    """As on the command line."""
+    """Format flags as on the command line."""
     return " ".join(f"--config.{key}={value}" for key, value in flags.items())

@@ -1,4 +1,4 @@
-"""Reads a compiled program's text: its instructions, their shapes, bytes and matrix products."""
+"""Parser of a compiled program's text: instructions, shapes, bytes and matrix products."""
 
 import math
 import re
@@ -27,7 +27,7 @@ NO_COST = frozenset(
 
 
 class Instruction(NamedTuple):
-    """One line of a computation.
+    """Instruction of a computation: one line of the text.
 
     Attributes:
       shape: of the result, as written, layout included.
@@ -42,19 +42,19 @@ class Instruction(NamedTuple):
     rest: str
 
     def attribute(self, name: str) -> str:
-        """What follows `name=`; empty if nothing does."""
+        """Return the text after `name=`; empty if there is none."""
         found = re.search(rf"\b{name}=(\{{(?:[^{{}}]|\{{[^}}]*\}})*\}}|[^,\s]+)", self.rest)
         return found[1] if found else ""
 
 
 class Program(NamedTuple):
-    """Computations by name, each a dict of instructions; `entry` is where it begins."""
+    """Computations by name, each a dict of instructions; `entry` is the first to run."""
 
     computations: dict[str, dict[str, Instruction]]
     entry: str
 
     def loops(self) -> dict[str, int]:
-        """Computation → how often it runs, for the entry and the bodies of its `while` loops."""
+        """Count how often the entry and each body of its `while` loops run, by computation."""
         times, pending = {self.entry: 1}, [self.entry]
         while pending:
             here = pending.pop()
@@ -65,7 +65,7 @@ class Program(NamedTuple):
         return times
 
     def _turns(self, loop: Instruction) -> int:
-        """How often a loop's body runs; 1 where the program does not say."""
+        """Count how often a loop's body runs; 1 where the program does not say."""
         if known := re.search(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)', loop.rest):
             return int(known[1])
         # jax counts from 0 in steps of 1 while the counter is below a number.
@@ -81,7 +81,7 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """The instructions of a program in XLA's text form."""
+    """Parse the instructions of a program in XLA's text form."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -111,7 +111,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(line: str, begin: int) -> int:
-    """Index after the parenthesis that closes the one at `begin`."""
+    """Find the index after the parenthesis that closes the one at `begin`."""
     depth = 0
     for i in range(begin, len(line)):
         depth += (line[i] == "(") - (line[i] == ")")
@@ -121,7 +121,7 @@ def _closing(line: str, begin: int) -> int:
 
 
 def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Type and dimensions of each array of a shape."""
+    """Parse the type and dimensions of each array of a shape."""
     return [
         (kind, tuple(int(n) for n in sizes.split(",") if n))
         for kind, sizes, _ in ARRAY.findall(shape)
@@ -129,7 +129,7 @@ def arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def num_bytes(shape: str, padded: bool = False) -> int:
-    """Bytes of all arrays of a shape; padded: as its tiles lie in memory."""
+    """Count the bytes of all arrays of a shape; padded: as its tiles lie in memory."""
     total = 0
     for kind, sizes, layout in ARRAY.findall(shape):
         dims = [int(n) for n in sizes.split(",") if n]
@@ -145,9 +145,9 @@ def num_bytes(shape: str, padded: bool = False) -> int:
 
 
 def product_flops(program: Program, computation: str, i: Instruction) -> int:
-    """Operations of a convolution or matrix product, two a multiply-add; 0 for all else.
+    """Count the operations of a convolution or matrix product: two per multiply-add.
 
-    A fused computation counts what it holds.
+    The number is 0 for anything else. A fused computation counts what it holds.
     """
     body = program.computations[computation]
     if called := i.attribute("calls").lstrip("%"):
@@ -179,7 +179,7 @@ def product_flops(program: Program, computation: str, i: Instruction) -> int:
 
 
 def moved_bytes(program: Program, computation: str, i: Instruction) -> int:
-    """Bytes that an instruction reads and writes, as tiles lie in memory.
+    """Count the bytes that an instruction reads and writes, as tiles lie in memory.
 
     Of an array that is only sliced, the slice is read; of one that is updated in place, as a loop
     keeps the activations of its turns, the update is written.
@@ -206,7 +206,7 @@ def _read(program: Program, computation: str, i: Instruction, position: int) -> 
 
 
 def _read_of(program: Program, computation: str, source: Instruction) -> int:
-    """What all users of `source` in a fused computation read of it."""
+    """Count the bytes of `source` that all its users in a fused computation read."""
     total = 0
     for user in program.computations[computation].values():
         for position, name in enumerate(user.operands):

@@ -10,13 +10,14 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from vitjax.console import format_bytes, table
-from vitjax.data.known import KNOWN
+from vitjax.data.known import KNOWN, known_size
 from vitjax.data.source import DataInfo
 from vitjax.plan import estimate as estimates
 from vitjax.plan.collectives import Collective, collectives
 from vitjax.plan.hlo import parse
 from vitjax.plan.topology import Topology
 from vitjax.train.compiler import compiler_options
+from vitjax.train.defaults import RunConfig
 
 NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
 
@@ -26,7 +27,7 @@ QUICK = -1.0
 
 
 class Compiled(NamedTuple):
-    """What is read off a compiled step, or why it has none.
+    """Results read off a compiled step, or the reason why there are none.
 
     Attributes:
       memory: bytes of a device: arguments, temporaries, and the rest of `memory_analysis()`.
@@ -43,13 +44,13 @@ class Compiled(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A run's needs; `report()` for people, `to_dict()` for programs.
+    """Needs of a run; `report()` for people, `to_dict()` for programs.
 
     Attributes:
       effort: of the compiler for a fast program, from -1 to 1; 0 is its own.
     """
 
-    config: Any
+    config: RunConfig
     topology: Topology
     mesh: dict[str, int]
     state: dict[str, int]
@@ -63,10 +64,10 @@ class Plan(NamedTuple):
         return self.compiled.overflow is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in bytes and seconds."""
+        """Convert the plan to a dict, in bytes and seconds."""
         c, t, d = self.compiled, self.topology, self.config.data
         result: dict[str, Any] = {
-            "model": self.config.model.name,
+            "model": self.config.model["name"],
             "topology": t.name,
             "devices": len(t.devices),
             "chips": t.chips,
@@ -99,14 +100,14 @@ class Plan(NamedTuple):
         return result
 
     def mfu(self, seconds: float) -> float:
-        """Model FLOPs (six a multiply-add of the forward pass) over what the chips could do."""
+        """Compute model FLOPs (six per multiply-add of the forward pass) over the chips' peak."""
         chip = self.topology.chip
         assert chip is not None
         work = 6 * self.macs * self.config.data.batch_size
         return work / (seconds * chip.flops * self.topology.chips)
 
     def report(self) -> str:
-        """A table, and what would help if it does not fit."""
+        """Format a table, and remedies if the step does not fit."""
         r, c, t = self.to_dict(), self.compiled, self.topology
         m = r["memory"]
         room = f" of {format_bytes(t.capacity)}" if t.capacity else ""
@@ -115,7 +116,7 @@ class Plan(NamedTuple):
             [f"compiled with effort {self.effort:g}: the real step differs"] if self.effort else []
         )
         rows = [
-            ("model", f"{r['model']}, {self.config.model.dtype}, batch {r['batch_size']:,}"),
+            ("model", f"{r['model']}, {self.config.model['dtype']}, batch {r['batch_size']:,}"),
             ("topology", f"{t.name}: {t.chips} chips, {len(t.devices)} devices; mesh {mesh}"),
             ("parameters", f"{format_bytes(m['parameters'])} a device"),
             (
@@ -168,7 +169,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    config: Any,
+    config: RunConfig,
     topology: Topology,
     *,
     images: int = 0,
@@ -176,7 +177,7 @@ def make_plan(
     cache: bool = True,
     quick: bool = False,
 ) -> Plan:
-    """Compiles a config's training step for a topology and reads the result.
+    """Compile a config's training step for a topology and read the result.
 
     Args:
       images, classes: of the training data, if its name does not tell.
@@ -186,14 +187,12 @@ def make_plan(
     """
     import jax
 
-    from vitjax.analysis.cost import trace
-    from vitjax.models import from_config
+    from vitjax.analysis.cost import per_sample
     from vitjax.tasks import task_from_config
     from vitjax.train import sharding
     from vitjax.train.config import check_batches, count_steps
     from vitjax.train.program import compile_program
 
-    d = config.data
     images, classes = known_data(config, images, classes)
     steps = count_steps(config, images)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
@@ -203,8 +202,7 @@ def make_plan(
     task = task_from_config(config, info, abstract=True)
     program = compile_program(config, task, mesh, steps)
 
-    model = from_config(config.model.to_dict(), classes, d.image_size)
-    _, macs, _ = trace(model, (1, d.image_size, d.image_size, 3))
+    macs = per_sample(task.forward, program.state, program.batch_spec, program.key)
     state = {
         "parameters": _shard_bytes(program.state.params),
         "optimizer": _shard_bytes(program.state.opt_state),
@@ -224,16 +222,19 @@ def make_plan(
     return Plan(config, topology, axes, state, compiled, steps, macs, effort)
 
 
-def known_data(config: Any, images: int, classes: int) -> tuple[int, int]:
-    """Training images and classes: as given, or as the data's name tells.
+def known_data(config: RunConfig, images: int, classes: int) -> tuple[int, int]:
+    """Find the numbers of training images and classes: as given, or by the data's name.
 
     Raises:
       ValueError: neither.
     """
-    name = re.sub(r"[^a-z0-9]", "", config.data.train.lower())
-    found = next((sizes for word, sizes in KNOWN.items() if word in name), (0, 0))
+    from vitjax.tasks import has_classes
+
+    found = known_size(config.data.train)
     images, classes = images or found[0], classes or found[1]
-    if not classes or not (images or config.steps):
+    if not has_classes(config.task):
+        classes = 0
+    if (not classes and has_classes(config.task)) or not (images or config.steps):
         raise ValueError(
             f"How large is config.data.train={config.data.train!r}? A plan does not open the data: "
             f"give --images=N and --classes=N. Known by name: {', '.join(KNOWN)}."
@@ -248,7 +249,7 @@ OVERFLOWS = (  # how libtpu says that a program does not fit: bytes asked for, b
 
 
 def read_overflow(message: str, arguments: int) -> tuple[float, float] | None:
-    """Bytes asked for and bytes there, from the compiler's refusal; None if it is another error.
+    """Parse bytes requested and available from the compiler's error; None for another error.
 
     Args:
       arguments: bytes of the step's, for a message that tells of its temporaries alone.
@@ -263,7 +264,7 @@ def read_overflow(message: str, arguments: int) -> tuple[float, float] | None:
 def compile_step(
     lowered: Any, topology: Topology, mesh: dict[str, int], cache: bool, arguments: int = 0
 ) -> Compiled:
-    """Compiles, or recalls what was read when the same program was compiled before."""
+    """Compile the step, or load what was read when the same program was compiled before."""
     path = _cache_file(lowered, topology, mesh)
     if cache and path.is_file():
         return _from_json(json.loads(path.read_text()))
@@ -297,10 +298,10 @@ def compile_step(
     return result
 
 
-def remedies(config: Any, devices: int) -> list[str]:
-    """Flags that save memory, those that cost least first."""
+def remedies(config: RunConfig, devices: int) -> list[str]:
+    """List flags that save memory, those that cost least first."""
     found, o, d = [], config.optimizer, config.data
-    if ("remat" in config.model and not config.model.remat) or "remat" not in config.model:
+    if not config.model.get("remat"):
         found.append("--config.model.remat=True (recompute blocks in the backward pass)")
     parts = 2 * o.accumulate
     if d.batch_size % (devices * parts) == 0:
@@ -309,13 +310,13 @@ def remedies(config: Any, devices: int) -> list[str]:
         found.append("--config.mesh.data=1 --config.mesh.fsdp=-1 (parameters and moments split)")
     if o.mu_dtype == "float32":
         found.append("--config.optimizer.mu_dtype=bfloat16")
-    if config.model.dtype == "float32":
+    if config.model["dtype"] == "float32":
         found.append("--config.model.dtype=bfloat16")
     return [*found, "a larger slice, or --fit to search"]
 
 
 def _shard_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays on one device."""
+    """Count the bytes of a tree of arrays on one device."""
     import jax
     import numpy as np
 
@@ -326,9 +327,7 @@ def _shard_bytes(tree: Any) -> int:
 
 
 def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathlib.Path:
-    """Named by the program, the devices, the compiler's options, and the versions of all that
-    reads it.
-    """
+    """Return the cache path, named by program, devices, compiler options and versions."""
     import jax
 
     versions = [metadata.version(name) for name in ("jax", "jaxlib")]

@@ -1,4 +1,4 @@
-"""Accelerators by name: what a chip can do, and described slices of them to compile for."""
+"""Accelerators by name: figures of their chips, and described slices to compile for."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from vitjax.names import unknown
 
 
 class Chip(NamedTuple):
-    """One chip's figures.
+    """Figures of one chip.
 
     Attributes:
       cores: TensorCores (for a GPU 1).
@@ -81,7 +81,7 @@ class Topology(NamedTuple):
 
 
 def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
-    """Generation and chips along each axis: "v3:4x4", or as Cloud counts them, "v3-32".
+    """Parse generation and chips per axis: "v3:4x4", or as Cloud counts them, "v3-32".
 
     Raises:
       ValueError: no such generation, or no shape.
@@ -108,7 +108,9 @@ def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 def open_topology(name: str) -> Topology:
-    """The devices present ("cpu", "gpu"), or a described slice of TPUs (needs libtpu, no TPU).
+    """Open the devices present ("cpu", "gpu"), or a described slice of TPUs.
+
+    A slice needs libtpu, and no TPU.
 
     Raises:
       ValueError: no such topology.

@@ -1,1 +1,1 @@
-"""What is done with trained models: ask them, measure their features, annotate with them."""
+"""Tools for trained models: prediction, evaluation, probing, export and annotation."""

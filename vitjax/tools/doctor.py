@@ -1,4 +1,4 @@
-"""What a report of a fault needs to know of a machine."""
+"""Report of a machine's versions and devices, for a report of a fault."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "gra
 
 
 def doctor() -> tuple[dict[str, Any], str]:
-    """Collect versions, devices and what a first computation on them says.
+    """Collect versions, devices and the result of a first computation on them.
 
     Returns:
       JSON, and a table.
@@ -46,7 +46,7 @@ def _counts(name: str) -> bool:
 
 
 def _devices() -> tuple[str, str]:
-    """Name the devices, and compute on the first of them."""
+    """List the devices and run a computation on the first."""
     try:
         import jax
         import jax.numpy as jnp

@@ -1,45 +1,53 @@
-"""What a model costs, layer by layer, and how far a run has come."""
+"""Cost of a model, layer by layer, and progress of a run."""
 
 import pathlib
 from typing import Any
 
 from vitjax.analysis.cost import count, layers
 from vitjax.console import show, table
-from vitjax.models import create_model, model_options
+from vitjax.models import create_model, model_options, preprocessing_of
 from vitjax.runs import open_run
 from vitjax.train.state import sha256
 
 
-def model_info(name: str, image_size: int = 0, depth: int = 2) -> tuple[Any, str]:
+def model_info(
+    name: str, image_size: int | tuple[int, int] = 0, depth: int = 2, channels: int = 3
+) -> tuple[Any, str]:
     """Count a model's parameters and operations.
 
     Args:
-      image_size: pixels per side; 0 for the model's own.
+      image_size: pixels per side, or rows and columns; 0 for the model's own.
       depth: levels of layers.
+      channels: of the image.
 
     Returns:
       JSON, and a table.
     """
     options = model_options(name)
     size = image_size or options.get("image_size") or 224
-    model: Any = create_model(name, **({"image_size": size} if "image_size" in options else {}))
+    taken: dict[str, Any] = {"image_size": size} if "image_size" in options else {}
+    model: Any = create_model(name, **taken)
     height, width = (size, size) if isinstance(size, int) else size
-    cost = count(model, (1, height, width, 3))
-    rows = layers(model, (1, height, width, 3), depth)
+    shape = (1, height, width, channels)
+    cost, rows = count(model, shape), layers(model, shape, depth)
+    shown = preprocessing_of(name)
     result = {
         "model": name,
         "image_size": [height, width],
+        "channels": channels,
         "parameters": cost.parameters,
         "macs": cost.macs,
         "flops": cost.flops,
+        "preprocessing": shown._asdict(),
         "layers": [row._asdict() for row in rows],
     }
     head = {
         "model": name,
-        "image": f"{height}×{width}",
+        "image": f"{height}×{width}" + (f", channels: {channels}" if channels != 3 else ""),
         "parameters": f"{cost.parameters:,}",
         "multiply-adds": f"{cost.macs / 1e9:,.3f} G (convolutions and matrix products)",
         "FLOPs": f"{cost.flops / 1e9:,.3f} G (compiled forward pass)",
+        "published for": f"{shown} ({shown.source})",
     }
     wide = max(len(row.path) for row in rows)
     body = [f"  {r.path:<{wide}}  {r.kind:<20} {r.shape:>18} {r.parameters:>13,}" for r in rows]
@@ -48,7 +56,7 @@ def model_info(name: str, image_size: int = 0, depth: int = 2) -> tuple[Any, str
 
 
 def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
-    """Say how far a run has come.
+    """Report how far a run has come.
 
     Returns:
       JSON, and a table.
@@ -58,7 +66,7 @@ def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
     best = run.checkpoints.best()
     result = {
         "workdir": str(workdir),
-        "model": run.config.model.name,
+        "model": run.config.model["name"],
         "step": step,
         "metrics": run.checkpoints.metrics(step),
         "best": {"step": best[0], **best[1]} if best else None,

@@ -1,15 +1,14 @@
-"""How good a model's frozen features are: nearest neighbours, few shots, a linear classifier.
+"""Quality of a model's frozen features: nearest neighbours, few shots, a linear classifier.
 
-Features are what the head would read (`num_classes=0`), of images as evaluation sees them.
+Features are the input of the head (`num_classes=0`), of images as evaluation sees them.
 """
 
 import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from vitjax.data import open_source, pipeline
 from vitjax.data.kinds import image_and_label
@@ -22,7 +21,7 @@ PROTOCOLS = ("knn", "fewshot", "linear")
 
 
 class Settings(NamedTuple):
-    """What the protocols leave open.
+    """Settings of the protocols.
 
     Attributes:
       k, temperature: of the neighbours.
@@ -48,47 +47,37 @@ def knn(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Int[np.ndarray, "M"]:
-    """Classes by the votes of the k most similar images (DINO, arXiv:2104.14294, section 4).
+    """Classify by the votes of the k most similar images (DINO, arXiv:2104.14294, section 4).
 
     Similarity s is the cosine, and a vote weighs exp(s / temperature) (Wu et al., arXiv:1805.01978,
     section 3.4).
     """
-    known, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
-    known, marks, classes = jnp.asarray(known), jnp.asarray(labels), int(labels.max()) + 1
+    from sklearn.neighbors import KNeighborsClassifier
 
-    def classify(x: Float[Array, "C"]) -> Int[Array, ""]:
-        similarity, nearest = jax.lax.top_k(known @ x, min(k, len(known)))
-        weights = jnp.exp((similarity - 1) / temperature)
-        return jnp.argmax(weights @ jax.nn.one_hot(marks[nearest], classes))
-
-    return np.asarray(jax.jit(lambda x: jax.lax.map(classify, x, batch_size=256))(asked))
+    weights: Any = lambda distance: np.exp(-distance / temperature)  # noqa: E731
+    vote = KNeighborsClassifier(min(k, len(train)), metric="cosine", weights=weights)
+    return np.asarray(vote.fit(train, labels).predict(test))
 
 
 def least_squares(
     x: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"], classes: int
 ) -> tuple[Float64[np.ndarray, "C K"], Float64[np.ndarray, "K"], float]:
-    """Weights, intercept and the strength of the L2 term of a regression to the targets ±1.
+    """Fit a regression to targets ±1: weights, intercept and strength of the L2 term.
 
-    The few-shot evaluation of Dosovitskiy et al., arXiv:2010.11929, section 4.1, in closed form.
-    The strength, which the paper does not give, is that of the least error when each image is
-    predicted from the others (of nine, relative to the largest eigenvalue).
+    The few-shot evaluation of Dosovitskiy et al., arXiv:2010.11929, section 4.1. The
+    strength, which the paper does not give, is that of the least error when each image is predicted
+    from the others (of nine, relative to the largest eigenvalue).
     """
-    y = 2.0 * np.eye(classes)[labels] - 1
-    middle, level = x.mean(axis=0, dtype=np.float64), y.mean(axis=0)
-    u, s, vt = np.linalg.svd(x - middle, full_matrices=False)
-    projected = u.T @ (y - level)
-    best: tuple[float, float] = (np.inf, 0.0)
-    for strength in max(s[0], 1e-30) ** 2 * 10.0 ** np.arange(-8, 1):
-        kept = s**2 / (s**2 + strength)
-        own = (u**2 @ kept + 1 / len(x))[:, None]  # each image's share of its own prediction
-        left_out = (y - level - u @ (kept[:, None] * projected)) / np.maximum(1 - own, 1e-9)
-        best = min(best, (float(np.mean(left_out**2)), float(strength)))
-    weights = vt.T @ ((s / (s**2 + best[1]))[:, None] * projected)
-    return weights, level - middle @ weights, best[1]
+    from sklearn.linear_model import RidgeCV
+
+    targets, x = 2.0 * np.eye(classes)[labels] - 1, x.astype(np.float64)
+    largest = max(np.linalg.norm(x - x.mean(axis=0), 2), 1e-15)
+    fitted: Any = RidgeCV(largest**2 * 10.0 ** np.arange(-8, 1)).fit(x, targets)
+    return fitted.coef_.T, fitted.intercept_, float(fitted.alpha_)
 
 
 def few_shots(labels: Int[np.ndarray, "N"], shots: int, seed: int) -> Int[np.ndarray, "M"]:
-    """Indices of `shots` images of each class, or of all where it has fewer."""
+    """Draw the indices of `shots` images of each class, or of all where it has fewer."""
     order = np.random.default_rng(seed).permutation(len(labels))
     grouped = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
@@ -99,14 +88,15 @@ def few_shots(labels: Int[np.ndarray, "N"], shots: int, seed: int) -> Int[np.nda
 def features(
     trained: Trained, source: Source, *, batch_size: int = 64, num_threads: int = 4
 ) -> tuple[Float32[np.ndarray, "N C"], Int[np.ndarray, "N"]]:
-    """Features and classes of all images, computed on all devices."""
+    """Compute the features and classes of all images, on all devices."""
     if source.info.multi_label:
         raise ValueError("A probe needs one class an image, and these images have several.")
     trained = trained._replace(model=trained.model.clone(num_classes=0))
     variables, placed, batch_size = replicate(trained, batch_size)
     embed = jax.jit(functools.partial(forward, trained))
+    kinds = image_and_label(source.info, trained.image_size, len(trained.mean))
     batches = pipeline.eval_batches(
-        source, kinds=image_and_label(source.info, trained.image_size), batch_size=batch_size,
+        source, kinds=kinds, batch_size=batch_size,
         crop=trained.crop, interpolation=trained.interpolation, num_threads=num_threads,
     )  # fmt: skip
     found = [
@@ -126,10 +116,10 @@ def probe(
     settings: Settings = DEFAULTS,
     **options: int,
 ) -> dict[str, Any]:
-    """Top-1 of a trained model's features under each protocol.
+    """Measure the top-1 accuracy of a trained model's features under each protocol.
 
     Args:
-      text: a run's folder, or MODEL=WEIGHTS.
+      text: of a model, as in `open_trained`.
       train_uri, test_uri, splits: labelled images, and those that are asked about.
       **options: of `features`.
     """

@@ -1,7 +1,7 @@
-"""Label maps by a trained model, from which token labels are learnt (arXiv:2104.10858).
+"""Label maps by a trained model, for training with token labels (arXiv:2104.10858).
 
 The annotator sees each image once, whole, squeezed into a square, and of each cell of its last map
-the k most probable classes are kept (section 3.2 there). Training reads of that what a crop shows.
+the k most probable classes are kept (section 3.2 there). Training reads the part that a crop shows.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +26,7 @@ from vitjax.data.kinds import Image
 from vitjax.data.label_maps import ABOUT
 from vitjax.models.protocols import GivesHeadFeatures, GivesTokenLogits
 from vitjax.runs import Trained, forward, open_teacher, replicate
+from vitjax.tools.ahead import one_behind
 from vitjax.train import sharding
 from vitjax.train.state import sha256
 from vitjax.train.workdir import lock
@@ -35,7 +36,7 @@ _EVERY = 10.0  # seconds between two lines of progress
 
 
 def cell_logits(model: nn.Module, images: Float[Array, "B H W c"]) -> Float[Array, "B h w K"]:
-    """Logits of each cell of the last map, as a `method` of `model.apply`.
+    """Compute the logits of each cell of the last map, as a `method` of `model.apply`.
 
     They are the tokens' own, or the head's of a model whose head reads the map's mean.
     """
@@ -54,21 +55,22 @@ def make_labels(
     folder: pathlib.Path,
     *,
     k: int = 5,
-    image_size: int = 0,
+    image_size: int | tuple[int, int] = 0,
     batch_size: int = 64,
     num_threads: int = 4,
     on_bad_image: str = "fail",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Annotates every image of a source; the same call goes on where an interrupted one stopped.
+    """Annotate every image of a source; the same call resumes an interrupted one.
 
     Args:
-      teacher_text: a run's folder, or MODEL=WEIGHTS; its classes are the data's.
+      teacher_text: as in `open_trained`; its classes are the data's.
       uri, split: the images, as the training will read them.
       folder: gets `classes.npy` and `scores.npy` [N, k, h, w], and at the end a `labels.json` that
         says so.
       k: classes kept of each cell.
-      image_size: side of the square that the annotator sees; 0 for the one it was trained with.
+      image_size: side of the square that the annotator sees, or rows and columns; 0 for what it
+        was trained with.
       batch_size: rounded up to a multiple of the devices.
       on_bad_image: "skip" leaves the maps of bad images empty.
 
@@ -79,7 +81,9 @@ def make_labels(
     source = open_source(uri, split)
     teacher = open_teacher(teacher_text, source.info.classes)
     if teacher is None:
-        raise ValueError("Which model annotates? Give a run's folder, or MODEL=WEIGHTS.")
+        raise ValueError(
+            "Which model annotates? Give a run's folder, MODEL=WEIGHTS or hf://owner/repo."
+        )
     variables, placed, batch_size = replicate(teacher, batch_size)
     size, classes = image_size or teacher.image_size, len(source.info.classes)
     if classes > np.iinfo(FILES["classes"]).max:
@@ -96,13 +100,16 @@ def make_labels(
         )
         return best, scores, logits.mean(axis=(1, 2))
 
-    noise = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    kind = Image(size, channels=len(teacher.mean))
+    shape = (batch_size, *kind.shape, kind.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     noise, mask = jax.device_put((noise, np.ones(batch_size, np.float32)), placed)
     maps, _, mean = annotate(variables, noise, mask)
     _check_cells(teacher, variables, noise, mean, teacher_text)
     about = {
         "data": uri, "split": split, "images": len(source), "fingerprint": source.info.fingerprint,
-        "teacher": teacher_text, "teacher_sha256": sha256(teacher.variables), "image_size": size,
+        "teacher": teacher_text, "teacher_sha256": sha256(teacher.variables),
+        "image_size": size if isinstance(size, int) else list(size),
         "interpolation": teacher.interpolation, "shape": list(maps.shape[1:]),
     }  # fmt: skip
     with contextlib.ExitStack() as held:
@@ -110,7 +117,7 @@ def make_labels(
         start = done = _begin(folder, about, batch_size)
         begin = told = time.perf_counter()
         batches = pipeline.eval_batches(
-            source, kinds={"image": Image(size)}, batch_size=batch_size, crop=0.0,
+            source, kinds={"image": kind}, batch_size=batch_size, crop=0.0,
             num_threads=num_threads,
             start_step=-(-start // batch_size), interpolation=teacher.interpolation,
             on_bad_image=on_bad_image,
@@ -120,7 +127,7 @@ def make_labels(
             annotate(variables, batch["image"], batch["mask"])[:2]
             for batch in sharding.to_devices(batches, placed, batch_size)
         )
-        for values in _one_behind(results):
+        for values in one_behind(results):
             rows = min(batch_size, len(source) - done)
             for file, array in zip(files, jax.device_get(values)):
                 file.write(array[:rows].tobytes())
@@ -137,19 +144,8 @@ def make_labels(
             "bytes": sum((folder / f"{name}.npy").stat().st_size for name in FILES)}  # fmt: skip
 
 
-def _one_behind(results: Iterator[Any]) -> Iterator[Any]:
-    """The results, each when the next is under way: the devices work while one is written."""
-    last = None
-    for result in results:
-        if last is not None:
-            yield last
-        last = result
-    if last is not None:
-        yield last
-
-
 def _check_cells(teacher: Trained, variables: Any, images: Array, mean: Array, text: str) -> None:
-    """The head is linear: the cells' mean are the image's logits where it reads the map's mean."""
+    """Check that the head is linear: the mean of the cells is the image's logits."""
     if isinstance(teacher.model, GivesTokenLogits):
         return
     whole = np.asarray(jax.jit(lambda v, x: forward(teacher, v, x))(variables, images))
@@ -162,7 +158,7 @@ def _check_cells(teacher: Trained, variables: Any, images: Array, mean: Array, t
 
 
 def _begin(folder: pathlib.Path, about: dict[str, Any], batch_size: int) -> int:
-    """How many images are annotated already, whole batches; the files then end there."""
+    """Count the images annotated already, in whole batches, and cut the files there."""
     shape = (about["images"], *about["shape"])
     row = int(np.prod(shape[1:])) * 2  # both types have two bytes
     headers = {folder / f"{name}.npy": _header(shape, dtype) for name, dtype in FILES.items()}
