@@ -97,4 +97,4 @@ def test_a_trained_run_names_what_it_sees(
     assert "bad.png" in err
     code, _, err = run(capsys, "predict", f"--workdir={workdir}", "--step=7", files[0])
     assert code == 2
-    assert "step 7: there is none; there are 500, 600" in err
+    assert "step 7: no such step; steps with a checkpoint: 500, 600" in err

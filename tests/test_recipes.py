@@ -2,6 +2,7 @@
 optimizer, schedule. The models there are as small as they can be.
 """
 
+import dataclasses
 import importlib.util
 import itertools
 import pathlib
@@ -16,6 +17,7 @@ from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.models import from_config, model_options
 from vitjax.plan.plan import known_data
 from vitjax.tasks import task_from_config
+from vitjax.tasks.classification import LossConfig
 from vitjax.train.config import count_steps
 from vitjax.train.program import compile_program
 from vitjax.train.sharding import make_mesh
@@ -69,12 +71,12 @@ def test_resolves(recipe):
     images, classes = known_data(config, 1000 if "tfds://oxford" in config.data.train else 0, 10)
     steps = count_steps(config, images)
     assert classes and config.schedule.warmup_steps < steps / 2
-    assert from_config(config.model.to_dict(), 1000, config.data.image_size) is not None
+    assert from_config(config.model, 1000, config.data.image_size) is not None
 
 
 def small(recipe, **more):
     """The recipe with a model as small as it can be, on made-up images."""
-    name = config_of(recipe).model.name
+    name = config_of(recipe).model["name"]
     model = {k: v for k, v in SMALL.items() if k in model_options(name)} | more
     if "width" in model:
         model["num_heads"] = 2
@@ -125,8 +127,7 @@ def test_takes_two_steps(recipe):
 
 def test_several_labels_an_image_are_compiled_for():
     config = small("vit.py:s16_90ep")
-    with config.unlocked():
-        config.loss.name = "sigmoid"
+    config = dataclasses.replace(config, loss=LossConfig("sigmoid"))
     _, program = program_of(config, DataInfo(tuple("abcd"), "", multi_label=True))
     assert program.batch_spec["label"].shape == (4, 4)
     given = program.state, program.batch_spec, program.key

@@ -52,7 +52,7 @@ def info(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> dict:
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
-    """What was measured, without what the clock measured."""
+    """Read the rows of metrics, without those that depend on time."""
     found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     timed = ("images_per_second", "data_wait")
     return [{k: v for k, v in row.items() if k not in timed} for row in found]
@@ -258,3 +258,24 @@ def test_another_runs_folder_is_left_alone(uninterrupted) -> None:
     assert code == 2
     assert "seed (there 0, now 1)" in output
     assert sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_an_extended_run_is_the_longer_one(tmp_path: pathlib.Path, capsys) -> None:
+    """Of a constant rate both have the same bits: moments, averages and data go on."""
+    constant = (
+        "--config.schedule.name=constant",
+        "--config.schedule.warmup_steps=0",
+        "--config.optimizer.ema=0.9",
+    )
+    length = ("--config.epochs=1.4", "--config.steps=0")  # 30 steps of 67 among 1437 images
+    for flags in (("--config.steps=20",), (*length, "--extend")):
+        code, output = finish(tmp_path / "work", *constant, *flags)
+        assert code == 0, output
+    assert "Extended from 20 to 30 steps: " in output
+    assert "at step 20 its learning rate is 0.003, and that of 20 has 0.003." in output
+    code, output = finish(tmp_path / "other", *constant, "--config.steps=30")
+    assert code == 0, output
+    longer, other = (info(tmp_path / name, capsys) for name in ("work", "other"))
+    assert longer["step"] == other["step"] == 30
+    assert longer["sha256"] == other["sha256"]

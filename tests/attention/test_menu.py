@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from tests.drawn import variables_of
 from vitjax.attention import MIXERS, parse_mixers
 from vitjax.layers.spec import Spec, fields, spec
 from vitjax.models import create_model
@@ -31,7 +32,7 @@ def features(*shape: int) -> jax.Array:
 @pytest.mark.parametrize("shape", [(13, 11), slow((14, 14)), slow((7, 17))])
 def test_a_map_of_any_size_keeps_its_shape_and_has_finite_gradients(name: str, shape) -> None:
     mixer, x = build(name), features(*shape)
-    variables = jax.jit(mixer.init)(jax.random.key(1), x)
+    variables = variables_of(mixer, x)
 
     @jax.jit
     def loss(params, x):
@@ -64,7 +65,7 @@ def test_bfloat16_in_bfloat16_out_near_float32(name: str) -> None:
 def test_samples_do_not_see_each_other(name: str) -> None:
     """The batch is the samples one by one, also under vmap."""
     mixer, x = build(name), features(14, 14)
-    variables = jax.jit(mixer.init)(jax.random.key(1), x)
+    variables = variables_of(mixer, x)
     whole = jax.jit(mixer.apply)(variables, x)
     alone = jax.jit(jax.vmap(lambda y: mixer.apply(variables, y[None])[0]))(x)
     np.testing.assert_allclose(whole, alone, atol=1e-5)

@@ -9,9 +9,9 @@ from vitjax.attention.core import dot_product_attention
 from vitjax.attention.full import FullAttention
 from vitjax.attention.spatial_reduction import (
     SpatialReductionAttention,
-    adaptive_average_pool,
     spatial_reduction_attention,
 )
+from vitjax.layers.pool import adaptive_average_pool
 
 
 def normal(seed: int, *shape: int):

@@ -40,18 +40,90 @@ def encoded(extension: str, image: np.ndarray) -> bytes:
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     """Puts an EXIF segment with this one entry behind the start marker."""
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-    tiff = b"MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
-    body = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+    return jpeg[:2] + segment(0xE1, exif(orientation)) + jpeg[2:]
+
+
+def exif(orientation: int, order: str = ">", kind: int = 3, before: bytes = b"") -> bytes:
+    """EXIF data with this one entry, of TIFF's type `kind`, behind `before`."""
+    number = struct.pack(order + {1: "B", 3: "H", 4: "I", 8: "h", 9: "i"}[kind], orientation)
+    head = (b"MM" if order == ">" else b"II") + struct.pack(order + "HI", 42, 8 + len(before))
+    entry = struct.pack(order + "HHHI", 1, 0x0112, kind, 1) + number.ljust(4, b"\0")
+    return b"Exif\0\0" + head + before + entry + bytes(4)
+
+
+def xmp(orientation: int) -> bytes:
+    return b'<rdf:Description tiff:Orientation="%d"/>' % orientation
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """A segment of a JPEG file."""
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiff(
+    parts: list[bytes],
+    size: tuple[int, int],
+    bits: tuple[int, ...] = (8, 8, 8),
+    colours: int = 2,
+    *,
+    order: str = "<",
+    big: bool = False,
+    first: bool = False,
+    more: Iterable[tuple[int, int, tuple[int, ...] | bytes]] = (),
+) -> bytes:
+    """A TIFF or BigTIFF file of strips or planes; `first` puts its directory before them.
+
+    `more` has entries besides, each a tag, a type and its values.
+    """
+    types = {1: "B", 3: "H", 4: "I", 16: "Q"}
+    width, number, place = (8, "Q", 16) if big else (4, "I", 4)
+    entries = {
+        256: (4, (size[1],)), 257: (4, (size[0],)), 258: (3, bits), 259: (3, (1,)),
+        262: (3, (colours,)), 277: (3, (len(bits),)), 278: (4, (size[0],)),
+        273: (place, (0,) * len(parts)), 279: (place, tuple(map(len, parts))),
+    }  # fmt: skip
+    entries |= {tag: (kind, values) for tag, kind, values in more}
+    head, length = 16 if big else 8, sum(map(len, parts))
+    extent = (8 if big else 2) + (20 if big else 12) * len(entries) + width
+    at, data_at = (head, head + extent) if first else (head + length + length % 2, head)
+    behind_at = data_at + length + length % 2 if first else at + extent
+    offsets = [data_at + sum(map(len, parts[:i])) for i in range(len(parts))]
+    entries[273] = (place, tuple(offsets))
+    directory, behind = struct.pack(order + ("Q" if big else "H"), len(entries)), b""
+    for tag, (kind, values) in sorted(entries.items()):
+        raw = values if isinstance(values, bytes) else b""
+        raw = raw or struct.pack(f"{order}{len(values)}{types[kind]}", *values)
+        if len(raw) > width:
+            where, behind = behind_at + len(behind), behind + raw + bytes(len(raw) % 2)
+            raw = struct.pack(order + number, where)
+        directory += struct.pack(order + "HH" + number, tag, kind, len(values))
+        directory += raw.ljust(width, b"\0")
+    directory += bytes(width)
+    mark = b"II" if order == "<" else b"MM"
+    start = struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0, at) if big else (42, at)))
+    pixels = b"".join(parts) + bytes(length % 2)
+    return mark + start + (directory + pixels if first else pixels + directory) + behind
+
+
+def bmp(image: np.ndarray, bits: int, header: int, *, rest: bytes = b"", packing: int = 0) -> bytes:
+    """A BMP file of rows of bytes `[H, n]`; its header has `header` bytes and then `rest`."""
+    height, width = image.shape[0], image.shape[1] * 8 // bits
+    padded = np.pad(image, ((0, 0), (0, -image.shape[1] % 4)))[::-1].tobytes()
+    if header == 12:  # OS/2's
+        info = struct.pack("<IHHHH", 12, width, height, 1, bits)
+    else:
+        values = (header, width, height, 1, bits, packing, len(padded), 0, 0, 0, 0)
+        info = struct.pack("<IiiHHIIiiII", *values)
+    start = 14 + len(info + rest)
+    return b"BM" + struct.pack("<IHHI", start + len(padded), 0, 0, start) + info + rest + padded
 
 
 def palette_png(palette: np.ndarray, indices: np.ndarray) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     height, width = indices.shape
     rows = b"".join(b"\0" + row.tobytes() for row in indices.astype(np.uint8))
     return (

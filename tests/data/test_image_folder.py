@@ -1,3 +1,4 @@
+import logging
 import os
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 from tests.data.pictures import encoded, noise, write_folders
 from vitjax.data import BadImage, Source, open_source
 from vitjax.data.codecs.image import decode
+from vitjax.data.config import DataConfig
+from vitjax.data.sets import open_data
 from vitjax.data.sources.image_folder import open_folder
 
 
@@ -79,9 +82,89 @@ def test_fingerprint_changes_with_names_and_sizes(tmp_path):
     assert len(seen) == 4
 
 
+ALL = {"train/cat": 3, "val/cat": 2, "test/cat": 1, "extra/cat": 4}
+
+
+@pytest.mark.parametrize(("split", "size"), [("train", 3), ("val", 2), ("test", 1), ("extra", 4)])
+def test_splits_keep_their_names(tmp_path, split, size):
+    root = write_folders(tmp_path, ALL)
+    for source in (open_source(root, split), open_source(f"{root}?split={split}", "train")):
+        assert names(source)[0] == f"{split}/cat/000.png" and len(source) == size
+    assert len(open_source(root, "extra[:50%]")) == 2
+    with pytest.raises(ValueError, match=r"'vall'; did you mean 'val'. Choose from: extra, test"):
+        open_source(root, "vall")
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_a_lone_validation_split_is_the_test(tmp_path, name):
+    root = write_folders(tmp_path, {"train/cat": 3, f"{name}/cat": 2})
+    assert names(open_source(root, "test")) == names(open_source(root, name))
+    # Without train/ these are names of classes, as any others.
+    flat = write_folders(tmp_path / "flat", {"valid": 3, "invalid": 3})
+    assert open_source(flat, "train").info.classes == ("invalid", "valid")
+
+
+def test_a_test_folder_alone_can_be_read(tmp_path):
+    root = write_folders(tmp_path, {"test/cat": 2, "val/dog": 1})
+    assert len(open_source(root, "test")) == 2
+    assert open_source(f"{root}?split=val", "train").info.classes == ("dog",)
+
+
+def data_of(uri, **data):
+    return open_data(DataConfig(train=uri, **data), {})
+
+
+def test_validation_images_choose_the_checkpoint(tmp_path, caplog):
+    root = write_folders(tmp_path, ALL)
+    with caplog.at_level(logging.WARNING):
+        assert names(data_of(root).evals["test"]) == names(open_source(root, "val"))
+    (message,) = caplog.messages
+    assert f"{root!r} has val/ and test/: val/ chooses the best checkpoint" in message
+    assert f"config.data.test='folder://{root}?split=test' chooses by it" in message
+    caplog.clear()
+    for other in (
+        {"test": f"folder://{root}?split=test"}, {"test_split": "test[:100%]"},
+    ):  # fmt: skip
+        assert names(data_of(root, **other).evals["test"]) == names(open_source(root, "test"))
+    assert len(data_of(root, test_split="val").evals["test"]) == 2
+    assert len(data_of(root, test_split="extra").evals["test"]) == 4
+    alone = write_folders(tmp_path / "alone", {"train/cat": 3, "test/cat": 2})
+    assert len(data_of(alone).evals["test"]) == 2
+    assert len(data_of("digits://").evals["test"]) == 360
+    assert not caplog.messages
+
+
+def test_a_flat_folder_can_be_used_whole(tmp_path):
+    root = write_folders(tmp_path, {"a": 4, "b": 1})
+    source = open_source(f"{root}?split=all", "train")
+    assert len(source) == 5 and source.info.classes == ("a", "b")
+    with pytest.raises(
+        ValueError, match=r"test_fraction=0.5 holds images out, and the split 'all'"
+    ):
+        open_source(f"{root}?split=all&test_fraction=0.5", "train")
+    with pytest.raises(ValueError, match=r"Unknown split 'val'.* Choose from: train, test, all"):
+        open_source(root, "val")
+    split = write_folders(tmp_path / "split", {"train/a": 2, "test/a": 1})
+    with pytest.raises(ValueError, match=r"'all'.* Choose from: test, train"):
+        open_source(split, "all")
+
+
+def test_images_below_a_class_are_its_and_are_counted_aloud(tmp_path, caplog):
+    root = write_folders(tmp_path, {"train/a": 2, "train/a/old/er": 2, "train/b/2020": 3})
+    os.symlink(tmp_path / "train" / "a", tmp_path / "train" / "a" / "old" / "loop")
+    with caplog.at_level(logging.WARNING):
+        source = open_folder(root, "train")
+    assert names(source)[:4] == [
+        "train/a/000.png", "train/a/001.jpg", "train/a/old/er/000.png", "train/a/old/er/001.jpg",
+    ]  # fmt: skip
+    assert [source[i]["label"] for i in range(len(source))] == [0, 0, 0, 0, 1, 1, 1]
+    (message,) = caplog.messages
+    assert message.startswith("5 of 7 images of ") and "'train/a/old/er/000.png'" in message
+
+
 def test_other_and_hidden_files_are_left_out(tmp_path):
     root = write_folders(
-        tmp_path, {"train/a": 2, "train/b": 1, "train/.cache": 1, "train/a/more.png": 1}
+        tmp_path, {"train/a": 2, "train/b": 1, "train/.cache": 1, "train/a/.hidden": 1}
     )
     (tmp_path / "train" / "a" / "notes.txt").write_text("x")
     (tmp_path / "train" / "a" / ".DS_Store").write_text("x")

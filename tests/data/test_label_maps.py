@@ -16,7 +16,7 @@ from vitjax.data.transforms.crops import crop_and_resize
 
 
 def write_maps(folder, source, **changes):
-    """Maps [N, 2, 3, 3] that say which image they are of."""
+    """Write maps [N, 2, 3, 3] whose classes are the image's number."""
     number = np.arange(len(source), dtype=np.uint16)[:, None, None, None]
     np.save(folder / "classes.npy", np.broadcast_to(number, (len(source), 2, 3, 3)))
     np.save(folder / "scores.npy", np.full((len(source), 2, 3, 3), 0.5, np.float16))
@@ -101,7 +101,7 @@ def test_maps_of_other_images_are_refused(tmp_path):
     folder = write_maps(tmp_path, source, fingerprint="1" * 16)
     with pytest.raises(ValueError, match=r"of other images.*here://.*1111.*0000"):
         maps_of(folder, source)
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="are incomplete"):
         maps_of(write_maps(tmp_path, source, complete=False), source)
     maps_of(write_maps(tmp_path, source), source)
 

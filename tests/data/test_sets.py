@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from tests.data.pictures import noise, write_folders
 from vitjax.data import open_source
+from vitjax.data.config import DataConfig
 from vitjax.data.sets import open_data, with_classes
 from vitjax.data.sources.arrays import Arrays
 
@@ -43,16 +43,11 @@ def test_weights_and_several_labels_are_matched_too() -> None:
 def test_other_classes_are_refused_with_both_lists() -> None:
     train = labelled(("cat", "dog", "fox"), [0, 1, 2])
     message = (
-        "config.data.test has classes that the training data has not: 'wolf', and lacks 'dog', "
+        "config.data.test has classes that the training data lacks: 'wolf', and lacks 'dog', "
         "'fox'. It has 2 classes and the training data 3"
     )
     with pytest.raises(ValueError, match=message):
         with_classes(labelled(("cat", "wolf"), [0, 1]), train.info, "config.data.test")
-
-
-def config(**data):
-    defaults = dict(train="", test="", train_split="train", test_split="test")
-    return ConfigDict({"data": defaults | data, "evals": {}})
 
 
 def test_every_evaluation_is_compared(tmp_path) -> None:
@@ -62,17 +57,30 @@ def test_every_evaluation_is_compared(tmp_path) -> None:
     two = {f"train/{n}": 1 for n in names[1:]} | {f"test/{n}": 2 for n in names[1:]}
     part = write_folders(tmp_path / "b", two)
     wrong = write_folders(tmp_path / "c", {"train/wolf": 1, "test/wolf": 1})
-    found = config(train=train)
-    found.evals = {"part": part, "train": f"folder://{train}?split=train"}
-    data = open_data(found)
+    found = DataConfig(train=train)
+    data = open_data(found, {"part": part, "train": f"folder://{train}?split=train"})
     assert list(data.evals) == ["test", "part", "train"]
     assert [data.evals["part"][i]["label"] for i in range(4)] == [1, 1, 2, 2]
     assert len(data.evals["train"]) == 9
     assert data.facts().keys() == {"training", "test", "part", "train"}
     assert data.facts()["training"]["images"] == 9
-    found.evals = {"wrong": wrong}
     with pytest.raises(ValueError, match=r"config\.evals\.wrong has classes .*'wolf'"):
-        open_data(found)
+        open_data(found, {"wrong": wrong})
     with pytest.raises(ValueError, match=r"config\.data\.test has classes .*'wolf'"):
-        open_data(config(train=train, test=wrong))
+        open_data(DataConfig(train=train, test=wrong), {})
     assert open_source(part, "test")[0]["label"] == 0
+
+
+def test_a_test_on_the_training_images_is_told(caplog) -> None:
+    open_data(DataConfig(train="digits://", test_split="train"), {})
+    assert "The test images are the training images ('digits://')" in caplog.text
+    caplog.clear()
+    for config in (DataConfig(), DataConfig(train_split="train[:50%]", test_split="train[50%:]")):
+        open_data(config, {})
+        assert not caplog.text
+
+
+def test_a_limit_of_skipped_images_needs_skipping() -> None:
+    assert DataConfig(on_bad_image="skip", max_bad_images=3).max_bad_images == 3
+    with pytest.raises(ValueError, match="max_bad_images=3 is of images that are skipped; give"):
+        DataConfig(max_bad_images=3)

@@ -18,6 +18,7 @@ from tests.data.pictures import (
 )
 from vitjax.data import BadImage, DataInfo, Source, open_source
 from vitjax.data.codecs.image import decode
+from vitjax.data.sources import tars
 from vitjax.data.sources.arrays import Arrays
 from vitjax.data.sources.mixture import Mixture
 
@@ -42,8 +43,12 @@ def test_arrays_of_files_without_labels_and_with_several():
     files = [encoded(".png", noise(9, 7, i)) for i in range(4)]
     unlabelled = Arrays(files)
     assert unlabelled.info.classes == ()
-    assert first_batch(unlabelled)["label"].tolist() == [0, 0, 0, 0]
-    assert first_batch(unlabelled)["mask"].all()
+    with pytest.raises(ValueError, match="The task reads label, and the data has only image"):
+        first_batch(unlabelled)
+    with pytest.raises(
+        ValueError, match="Image 'array 2': it has no label, and every image needs a class"
+    ):
+        first_batch(Arrays(files, [0, 1, -1, 1]))
     weights = np.array([[0.5, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 0.25]])
     source = Arrays(files, weights)
     assert source.info.multi_label
@@ -207,6 +212,90 @@ def test_wrong_tars(shards):
     (shards / "bad.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(ValueError, match=r"bad\.tar' is damaged"):
         open_source(f"tar://{shards}/bad.tar", "train")
+
+
+def tar_of(folder, *files):
+    write_tar(folder / "odd.tar", [(name, data) for name, data in files])
+    return f"tar://{folder}/odd.tar"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_image_of_a_tar_sample_is_the_one_with_a_plain_extension(shards, reverse):
+    picture, mask = encoded(".png", noise(9, 9)), encoded(".png", noise(9, 9, 1))
+    files = [
+        ("a/0001.png", picture), ("a/0001.mask.png", mask), ("a/0001.depth.TIFF", mask),
+        ("a/0001.cls", b"1"), ("a/0001.txt.json", b'{"label": 7}'), ("b/0001.PNG", mask),
+        ("b/0001.cls", b"0\n"), ("b/0001.json", b'{"label": 0}'), ("c/0009.json", b'{"label": 3}'),
+    ]  # fmt: skip
+    source = open_source(tar_of(shards, *(files[::-1] if reverse else files)), "train")
+    samples = sorted((source[i] for i in range(len(source))), key=lambda s: -s["label"])
+    assert samples == [{"image": picture, "label": 1}, {"image": mask, "label": 0}]
+    assert source.info.classes == ("0", "1")
+
+
+IMAGE = encoded(".png", noise(5, 5))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("1.png", IMAGE), ("1.JPG", IMAGE)], r"two images for one sample, '1.png' and '1.JPG'"),
+        ([("1.png", IMAGE), ("1.png", IMAGE)], r"two images .*'1.png' and '1.png'; keep one"),
+        ([("1.png", IMAGE), ("1.cls", b"1"), ("1.json", b'{"label": 2}')], "two labels for one"),
+        ([("1.png", IMAGE), ("1.cls", b"1"), ("1.cls", b"2")], "two labels .*'1.cls' and '1.cls'"),
+        ([("1.png", IMAGE), ("1.cls", b"cat")], "'1.cls' in .* has label 'cat'; a label is the nu"),
+        ([("1.png", IMAGE), ("1.json", b'{"label": 2.5}')], "'1.json' in .* has label 2.5"),
+        ([("1.png", IMAGE), ("1.json", b'{"label": true}')], "'1.json' in .* has label True"),
+        ([("1.png", IMAGE), ("1.cls", b"-3")], "'1.cls' in .* has label '-3'"),
+        ([("1.png", IMAGE), ("1.json", b"{")], "'1.json' in .* is no JSON"),
+        ([("n01.0026.jpg", IMAGE), ("n01.cls", b"1")], "'n01.0026.jpg' is its field '0026.jpg'"),
+        ([("1.mask.png", IMAGE)], "no image for its sample '1': '1.mask.png' is its field 'mask"),
+    ],
+)
+def test_tar_samples_that_are_not_clear_are_refused(shards, files, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(tar_of(shards, *files), "train")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [("1.json", b'{"caption": "a cat", "status": "success"}'), ("1.txt", b"a cat")],
+        [("1.json", b'{"label": null}')],
+        [("1.json", b"[1, 2]")],
+        [("1.cls", b"-1")],
+        [],
+    ],
+)
+def test_tars_without_labels_are_refused_unless_none_is_asked_for(shards, other):
+    labelled = [("0.png", IMAGE), ("0.cls", b"3")]
+    for files, count in ((other, "1 of the 1"), (other + labelled, "1 of the 2")):
+        uri = tar_of(shards, ("1.png", IMAGE), *files)
+        message = f"{count} samples have no label, the first is .*odd.tar at byte 512.*classes=0"
+        for options in ("", "?classes=5"):
+            with pytest.raises(ValueError, match=message):
+                open_source(uri + options, "train")
+        source = open_source(f"{uri}?classes=0", "train")
+        assert source.info.fields == {"image"} and source.info.classes == ()
+        assert source[0] == {"image": IMAGE}
+        with pytest.raises(ValueError, match="The task reads label, and the data has only image"):
+            next(train_batches(source, batch_size=1, image_size=8))
+
+
+@pytest.mark.parametrize("label", [b'{"label": 2}', b'{"label": "2"}', b'{"label": 2.0}'])
+def test_labels_in_json_may_be_written_in_several_ways(shards, label):
+    source = open_source(tar_of(shards, ("1.png", IMAGE), ("1.json", label)), "train")
+    assert source[0]["label"] == 2
+
+
+def test_an_index_of_older_rules_is_not_read(shards, monkeypatch):
+    uri = tar_of(shards, ("1.png", IMAGE), ("1.cls", b"1"))
+    monkeypatch.setattr(tars, "_RULES", tars._RULES - 1)
+    monkeypatch.setattr(tars, "_scan", lambda *_: np.array([[0, 1, 1]]))
+    assert open_source(uri, "train")[0]["image"] != IMAGE
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shards / "cache"))
+    assert open_source(uri, "train")[0]["image"] == IMAGE
 
 
 @pytest.fixture(scope="module")

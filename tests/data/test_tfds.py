@@ -159,7 +159,7 @@ def test_mistakes_are_named(data_dir, where, split, message):
 
 
 def shards(folder):
-    """The one of "train", then that of "validation"."""
+    """List the shards: that of "train", then that of "validation"."""
     return sorted((folder / "tiny" / "1.0.0").glob("tiny-*"))
 
 

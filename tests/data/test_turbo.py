@@ -58,7 +58,7 @@ def test_every_part_is_opencvs(sampling, progressive, reduce, monkeypatch):
     data = jpeg(height, width, sampling, progressive)
     for box in boxes(height, width):
         expected = part_without(data, box, reduce, monkeypatch)
-        monkeypatch.setattr("vitjax.data.codecs.image.decode", None)  # it is not asked
+        monkeypatch.setattr("vitjax.data.codecs.image._opencv", None)  # it is not asked
         np.testing.assert_array_equal(Picture(data).part(box, reduce), expected, err_msg=str(box))
         monkeypatch.undo()
 

@@ -25,7 +25,7 @@ class Troubled(Numbered):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """Those that were started."""
+    """Record the worker processes that are started."""
     started, popen = [], subprocess.Popen
 
     def start(*args, **options):

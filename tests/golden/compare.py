@@ -1,6 +1,7 @@
 """Holds a model against its official implementation's numbers (`*.npz`, see load_golden.py)."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ FOLDER = pathlib.Path(__file__).parent
 
 def check_case(
     case: str, name: str, stages: dict[str, str], *, routes: dict[str, str] | None = None,
-    grad_rtol: float | None = None, **overrides: Any,
+    grad_rtol: float | None = None, rename: Callable[[str], str] = str, **overrides: Any,
 ) -> None:  # fmt: skip
     """Outputs, stages and gradients of `create_model(name, **overrides)` against one golden case.
 
@@ -25,8 +26,10 @@ def check_case(
       routes: their router → path of what we sow ("stage_0/block_0/mixer/routes"), compared as sets.
       grad_rtol: instead of 10 × the stated noise of the gradient norms, where QUIRKS gives another
         bound; it then bounds the relative error of the input's gradient as a whole too.
+      rename: their parameters' names → those that our table dumps, where it reads several.
     """
     data, meta, state_dict = load_golden.load(FOLDER / f"{case}.npz")
+    data["keys"] = np.array([rename(key) for key in data["keys"].tolist()])
     stage_paths = {s: tuple(p.split("/")) for s, p in stages.items()}
     route_paths = {s: tuple(p.split("/")) for s, p in (routes or {}).items()}
     wanted = set(stage_paths.values())

@@ -173,7 +173,7 @@ def test_programs_for_tpus_have_the_operations_of_the_plain_forms(
 
 
 class Plain:
-    """What `vitjax.kernels.cpu` stands for."""
+    """Plain forms of the functions of `vitjax.kernels.cpu`."""
 
     keep = heads_first = staticmethod(lambda x: x)
     cut = staticmethod(lambda x: tuple(x[..., i, :, :] for i in range(x.shape[-3])))

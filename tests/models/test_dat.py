@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import variables_of
 from tests.golden import load_golden
 from tests.golden.compare import FOLDER, check_case
 from vitjax import weights
@@ -158,7 +159,7 @@ def test_bfloat16_is_near_float32(name):
         for dtype in (None, "bfloat16")
     )
     images = jax.random.normal(jax.random.key(0), (2, 96, 96, 3))
-    variables = jax.jit(exact.init)(jax.random.key(1), images)
+    variables = variables_of(exact, images)
     want, got = (jax.jit(model.apply)(variables, images) for model in (exact, half))
     assert got.dtype == jnp.bfloat16
     assert jnp.linalg.norm(got.astype(jnp.float32) - want) < 3e-2 * jnp.linalg.norm(want)
@@ -172,7 +173,7 @@ def test_it_trains_with_every_dropout_and_remat():
     )  # fmt: skip
     model = vitjax.create_model("dat_pp_tiny", 10, **options)
     images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
-    variables = jax.jit(model.init)(jax.random.key(1), images)
+    variables = variables_of(model, images)
 
     def loss(params):
         out = model.apply({"params": params}, images, True, rngs={"dropout": jax.random.key(2)})

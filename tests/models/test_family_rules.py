@@ -16,6 +16,9 @@ MODELS = {  # name → options, blocks, tensors besides kernels that decay, kern
     "deit_tiny_distilled": (dict(depth=3), 3, (), ()),
     "r50_vit_b16": (dict(depth=2), 2, (), ()),
     "bit_r50x1": (DEPTHS, 7, (), ()),
+    "resnet50": (DEPTHS, 7, (), ()),
+    "resnet50_nonlocal": (DEPTHS, 7, (), ()),
+    "coatnet_0": (dict(depths=(2, 2, 3, 2)), 5, (), ()),
     "swin_tiny": (DEPTHS, 7, (), ()),
     "swinv2_tiny_w8": (DEPTHS, 7, (), ("cpb_fc1", "cpb_fc2")),
     "pvt_tiny": (DEPTHS, 7, ("pos_embed",), ()),
@@ -23,6 +26,14 @@ MODELS = {  # name → options, blocks, tensors besides kernels that decay, kern
     "volo_d1": (DEPTHS, 9, (), ()),  # with two class blocks
     "biformer_tiny": (DEPTHS, 7, (), ()),
     "debiformer_tiny": (dict(depths=(2, 2, 4, 2)), 10, (), ()),
+    "mixer_s16": (dict(depth=3), 3, (), ()),
+    "efficientformer_l1": (DEPTHS, 7, (), ()),
+    "ghostnet_100": ({}, 16, (), ()),
+    "cait_xxs24": (dict(depth=3), 5, (), ()),  # with two class blocks
+    "mobile_former_52m": ({}, 8, ("tokens",), ()),
+    "container_light": (DEPTHS, 7, (), ()),
+    "poolformer_s12": (DEPTHS, 7, (), ()),
+    "convnext_tiny": (DEPTHS, 7, (), ()),
     "dat_tiny": (DEPTHS, 7, (), ()),
     "dat_pp_tiny": (DEPTHS, 7, ("rpb",), ()),
 }

@@ -19,6 +19,7 @@ IGNORED: list[tuple[str, dict[str, Any], str]] = [
     ("vit_s16", dict(mixer="pooling", pool="gap", qkv_bias=False), "qkv_bias=False"),
     ("vit_s16", dict(mixer="pooling", pool="gap", attn_drop_rate=0.1), "attn_drop_rate=0.1"),
     ("swin_tiny", dict(mixer="convnext", mlp_ratio=2.0), "mlp_ratio=2.0"),
+    ("mixer_s16", dict(qk_norm=True), "qk_norm=True"),
 ]
 
 

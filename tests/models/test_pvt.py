@@ -9,6 +9,7 @@ import pytest
 from flax import traverse_util
 
 import vitjax
+from tests.drawn import draw
 from tests.golden.compare import FOLDER, check_case
 from vitjax import weights
 
@@ -36,16 +37,9 @@ def test_counts_are_the_official_ones(name: str) -> None:
 
 
 def noisy(model, size=(64, 64), batch=1):
-    """Random variables, none of them zero, and images; from numpy, which compiles nothing."""
+    """Random variables, none of them zero, and images."""
     rng = np.random.default_rng(0)
-
-    def value(path, leaf):
-        z = rng.standard_normal(leaf.shape).astype(np.float32)
-        if path[-1].key in ("scale", "var"):
-            return 1 + 0.1 * np.abs(z)
-        return z / np.sqrt(max(1, np.prod(leaf.shape[:-1]))) if leaf.ndim > 1 else 0.1 * z
-
-    variables = jax.tree_util.tree_map_with_path(value, weights.abstract_variables(model))
+    variables = draw(weights.abstract_variables(model), rng)
     return variables, jnp.asarray(rng.standard_normal((batch, *size, 3)), jnp.float32)
 
 

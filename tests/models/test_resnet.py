@@ -1,10 +1,13 @@
-"""Standardised kernels and TensorFlow's padding."""
+"""Standardised kernels and TensorFlow's padding; ResNets with BatchNorm."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vitjax
+from tests.models.test_pvt import noisy
+from vitjax import weights
 from vitjax.models.resnet import ResNet, ResNetRoot, StdConv, standardize
 
 
@@ -41,3 +44,41 @@ def test_the_pre_activation_root_pools_with_zeros() -> None:
     root = ResNetRoot(64, pre_act=True)
     y, _ = root.init_with_output(jax.random.key(1), x)
     assert (y[:, 0] >= 0).all() and (y[:, :, 0] >= 0).all() and (y < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet50", 25_557_032), ("resnet101", 44_549_160), ("resnet152", 60_192_808)],
+)
+def test_counts_are_those_of_torchvision(name: str, count: int) -> None:
+    params = weights.abstract_variables(vitjax.create_model(name))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.slow
+def test_frozen_statistics_are_those_of_evaluation() -> None:
+    """In training the output is that of evaluation, statistics stay, scales have gradients."""
+    options = dict(depths=(1, 1), image_size=32, remat=True)
+    model, plain = (
+        vitjax.create_model("resnet50", 5, frozen_statistics=frozen, **options)
+        for frozen in (True, False)
+    )
+    variables, images = noisy(model, (32, 32), batch=2)
+
+    def run(model, params, train):
+        given = {**variables, "params": params}
+        y, new = model.apply(given, images, train, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), (y, new.get("batch_stats"))
+
+    @jax.jit
+    def all_of_it(params):
+        steps = jax.value_and_grad(lambda p: run(model, p, True), has_aux=True)(params)
+        return steps, run(model, params, False)[1][0], run(plain, params, True)[1]
+
+    ((_, (y, stats)), grads), evaluated, (moved_y, moved) = all_of_it(variables["params"])
+    np.testing.assert_allclose(y, evaluated, rtol=1e-6, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+    scale = grads["stage_1"]["block_0"]["conv_1"]["norm"]["scale"]
+    assert np.isfinite(scale).all() and np.abs(scale).max() > 0
+    assert np.abs(np.asarray(moved_y) - y).max() > 1e-3
+    assert np.abs(moved["stem"]["norm"]["mean"] - stats["stem"]["norm"]["mean"]).max() > 0

@@ -58,7 +58,7 @@ def lower(name: str, sharding: NamedSharding | None = None) -> Any:
 
 
 def named(found: list[Any]) -> str:
-    """Where they come from, for the message."""
+    """List the origins of operations, for an assertion's message."""
     where = {(i.opcode, i.shape, *re.findall(r'op_name="([^"]*)"', i.rest)) for i in found}
     return "\n".join(map(str, sorted(where)))
 

@@ -195,7 +195,7 @@ def test_every_config_is_planned_for_tpus(capsys: pytest.CaptureFixture[str]) ->
             "plan", f"--config={path}", "--topology=v5e:2x2", "--images=10000", "--classes=10",
             "--config.data.batch_size=64", "--config.data.eval_batch_size=64", "--json",
         ]  # fmt: skip
-        known = model_options(load_config(str(path), {}).model.name)
+        known = model_options(load_config(str(path), {}).model["name"])
         if "depth" in known:
             arguments.append("--config.model.depth=1")
         elif "depths" in known:

@@ -10,7 +10,7 @@ from tests.tasks.test_mixing import Linear, batch
 from vitjax.runs import Trained
 from vitjax.task import Keys
 from vitjax.tasks.classification import classification
-from vitjax.tasks.distillation import Distillation, distillation_loss
+from vitjax.tasks.distillation import Distillation, DistillationConfig, distillation_loss
 
 
 def test_hard_and_soft_losses():
@@ -61,7 +61,7 @@ def test_the_second_head_learns_from_the_teacher(kind, student):
     learn = {}
     for name, mean, std in (("same", *same), ("other", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))):
         teacher = Trained(model, variables, mean, std, 4)
-        distilled = Distillation(teacher, kind, 0.25, 2.0)
+        distilled = Distillation(teacher, DistillationConfig("", kind, 0.25, 2.0))
         task = classification(student, num_classes=3, image_size=4, distilled=distilled)
         init = task.init(jax.random.key(0))
         assert init.keys() == {"params"}, "the teacher is no part of the student"

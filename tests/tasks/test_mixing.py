@@ -1,7 +1,9 @@
+import dataclasses
 import functools
 import os
 import subprocess
 import sys
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +15,7 @@ from scipy import stats
 from tests.golden.compare import FOLDER
 from vitjax.task import Keys
 from vitjax.tasks import mixing
-from vitjax.tasks.classification import classification
+from vitjax.tasks.classification import LossConfig, classification
 from vitjax.tasks.mixing import (
     Mixing,
     box_around,
@@ -72,9 +74,9 @@ def test_groups_of_neighbours_share_a_draw(settings):
     target, mask = jax.nn.one_hot(jnp.arange(12) % 2, 2), jnp.ones(12)
     key = jax.random.key(5)
     whole = mix(key, settings, x, target, mask)
-    one_group = mix(key, settings._replace(group_size=0), x, target, mask)
+    one_group = mix(key, dataclasses.replace(settings, group_size=0), x, target, mask)
     np.testing.assert_array_equal(whole[0], one_group[0])
-    mixed, labels = mix(key, settings._replace(group_size=4), x, target, mask)
+    mixed, labels = mix(key, dataclasses.replace(settings, group_size=4), x, target, mask)
     own = labels.reshape(3, 2, 2, 2)[..., 0]  # groups, pairs, partners
     np.testing.assert_array_equal(own[:, 0], own[:, 1])
     assert len(np.unique(np.asarray(own[:, 0, 0]))) == 3
@@ -184,7 +186,7 @@ def batch(count=4):
 @pytest.mark.slow
 def test_the_loss_is_that_of_mixed_images_and_labels():
     settings = Mixing(mixup=0.8, cutmix=1.0, erase=0.5)
-    options = dict(num_classes=3, image_size=4, label_smoothing=0.1)
+    options: Any = dict(num_classes=3, image_size=4, loss=LossConfig(label_smoothing=0.1))
     task = classification(Linear(), **options, mixed=settings)
     params, key, b = task.init(jax.random.key(0))["params"], jax.random.key(4), batch()
     losses = jax.jit(task.loss)(params, {}, b, Keys(key), None).value
@@ -201,22 +203,25 @@ def test_the_loss_is_that_of_mixed_images_and_labels():
 
 
 def test_several_labels_an_image():
-    task = classification(Linear(), num_classes=3, image_size=4, loss="sigmoid")
+    task = classification(Linear(), num_classes=3, image_size=4, loss=LossConfig("sigmoid"))
     params, b = task.init(jax.random.key(0))["params"], batch()
     keys = Keys(jax.random.key(0))
     single = task.loss(params, {}, b, keys, None).value
     several = b | {"label": jax.nn.one_hot(b["label"], 3)}
     np.testing.assert_allclose(task.loss(params, {}, several, keys, None).value, single)
     logits = task.predict({"params": params}, b)
-    for name, value in task.measure(logits, b).items():
-        np.testing.assert_allclose(task.measure(logits, several)[name], value, rtol=1e-6)
+    one = task.measure(logits, b)
+    for name, value in task.measure(logits, several).items():
+        np.testing.assert_allclose(one[name], value, rtol=1e-6)
     everything = task.measure(logits, several | {"label": jnp.ones((4, 3))})
     assert everything["top1"] == 4
 
 
 PROGRAM = """
 import os, re
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from vitjax.tasks.mixing import Mixing, erase, mix

@@ -1,5 +1,6 @@
-"""A task that nothing but its own file knows: trained, measured, planned, asked, gone on with."""
+"""A task that only this file defines is trained, evaluated, planned, used by predict, resumed."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ from vitjax.data.kinds import Image
 from vitjax.runs import open_run
 from vitjax.task import Loss, Presentation, Task
 from vitjax.tasks import TASKS, TaskEntry
+from vitjax.train.defaults import RunConfig
 
 
 class Denoiser(nn.Module):
@@ -28,7 +30,17 @@ class Denoiser(nn.Module):
         return nn.Conv(3, (3, 3))(nn.Dropout(0.1, deterministic=not train)(x))
 
 
-def denoising(config: Any, info: DataInfo, abstract: bool) -> Task:
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    sigma: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingRun(RunConfig):
+    noise: NoiseConfig = NoiseConfig()
+
+
+def denoising(config: DenoisingRun, info: DataInfo, abstract: bool) -> Task:
     """Noise is drawn on the device, and taken away; each pixel counts, and PSNR is a mean of dB."""
     del info, abstract
     model, size, sigma = Denoiser(), config.data.image_size, config.noise.sigma
@@ -77,7 +89,7 @@ def denoising(config: Any, info: DataInfo, abstract: bool) -> Task:
 
 @pytest.fixture
 def menu(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = TaskEntry(denoising, {"noise": {"sigma": 0.1}})
+    entry = TaskEntry(denoising, DenoisingRun)
     monkeypatch.setitem(TASKS, "denoising", entry)
 
 

@@ -11,9 +11,10 @@ from tests.tasks.test_mixing import batch
 from vitjax.models import create_model
 from vitjax.task import Keys
 from vitjax.tasks import mixing
-from vitjax.tasks.classification import classification
+from vitjax.tasks.classification import LossConfig, classification
 from vitjax.tasks.mixing import Mixing, mix_token
 from vitjax.tasks.token_labels import (
+    TokenLabels,
     class_targets,
     crop_labels,
     dense_labels,
@@ -179,8 +180,11 @@ def with_maps():
     ("maps", "class_target"), [(False, "label"), (True, "label"), (True, "maps"), (False, "both")]
 )
 def test_the_loss_of_mixed_tokens(maps, class_target):
-    options = dict(num_classes=3, image_size=4, label_smoothing=0.1, class_target=class_target)
-    task = classification(Tokens(), **options, mixed=Mixing(mixtoken=1.0), token_weight=0.5)
+    learnt = TokenLabels(weight=0.5, class_target=class_target)
+    task = classification(
+        Tokens(), num_classes=3, image_size=4, loss=LossConfig(label_smoothing=0.1), tokens=learnt,
+        mixed=Mixing(mixtoken=1.0),
+    )  # fmt: skip
     b = with_maps() if maps else batch()
     b["mask"] = jnp.array([1.0, 1.0, 1.0, 0.0])  # the third keeps its tokens
     params = task.init(jax.random.key(0))["params"]
@@ -224,15 +228,20 @@ def test_the_loss_of_mixed_tokens(maps, class_target):
     ("model", "options", "message"),
     [
         (nn.Dense(3), {}, "need a model with logits of its tokens, a VOLO"),
-        (Tokens(), {"loss": "sigmoid"}, "do not go with loss 'sigmoid'"),
-        (Tokens(), {"mixed": Mixing(mixup=0.2)}, "do not go with mixup or cutmix"),
-        (Tokens(), {"class_target": "map"}, "did you mean 'maps'.*Choose from: label, maps, both"),
-        (Tokens(), {"map_scores": "odds"}, "Choose from: probabilities, logits"),
+        (Tokens(), {"loss": LossConfig("sigmoid")}, "cannot be combined with loss 'sigmoid'"),
+        (Tokens(), {"mixed": Mixing(mixup=0.2)}, "cannot be combined with mixup or cutmix"),
+        (
+            Tokens(),
+            {"tokens": TokenLabels(class_target="map")},
+            "did you mean 'maps'.*Choose from: label, maps, both",
+        ),
+        (Tokens(), {"tokens": TokenLabels(scores="odds")}, "Choose from: probabilities, logits"),
     ],
 )
 def test_parts_that_do_not_go_together(model, options, message):
+    options = {"tokens": TokenLabels(weight=0.5), **options}
     with pytest.raises(ValueError, match=message):
-        classification(model, num_classes=3, image_size=4, token_weight=0.5, **options)
+        classification(model, num_classes=3, image_size=4, **options)
 
 
 def test_a_map_that_is_no_multiple_of_the_grid():

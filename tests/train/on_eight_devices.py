@@ -5,6 +5,7 @@ one number of devices.
 """
 
 import collections
+import dataclasses
 import json
 import re
 import sys
@@ -13,30 +14,47 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax.models import from_config
-from vitjax.tasks.classification import classification
+from vitjax.data.source import DataInfo
+from vitjax.tasks import task_from_config
 from vitjax.train import sharding
 from vitjax.train.program import compile_program
 from vitjax.train.state import named_leaves
 from vitjax.training import load_config
 
-PYRAMID = {"dims": "(16,32,64,64)", "num_heads": "(1,2,4,4)"}
+# Two stages, as each takes as long to compile; `tensor` divides the heads of the second alone.
+PYRAMID = {"dims": "(16,32)", "num_heads": "(1,4)"}
 MODELS: dict[str, dict[str, str]] = {
     "vit": dict(name="vit_ti4", width="32", depth="2", num_heads="4"),
     "scanned": dict(
         name="vit_ti4", width="32", depth="2", num_heads="4", scan="True", remat="True"
     ),
-    "swin": dict(name="swin_tiny", depths="(1,1,2,1)", window_size="2", remat="True", **PYRAMID),
+    "swin": dict(name="swin_tiny", depths="(1,2)", window_size="2", remat="True", **PYRAMID),
     "biformer": dict(  # batch norms
         name="biformer_tiny",
-        depths="(1,1,1,1)",
-        dims="(16,32,64,64)",
+        depths="(1,1)",
+        dims="(16,64)",
         head_dim="16",
         n_win="2",
-        mixer="bra(topk=1);bra(topk=2);bra(topk=4);full_lepe(num_heads=4)",
+        mixer="bra(topk=2);full_lepe(num_heads=4)",
     ),
-    "pvt": dict(name="pvt_v2_b0", depths="(1,1,1,1)", dims="(16,32,64,64)", num_heads="(2,2,4,4)"),
-    # The widest two stages: each stage takes as long to compile.
+    "pvt": dict(
+        name="pvt_v2_b0", depths="(1,1)", dims="(16,32)", num_heads="(2,4)", mlp_ratio="(8.0,4.0)"
+    ),
+    "upernet": dict(  # batch norms, auxiliary head
+        name="upernet",
+        width="8",
+        auxiliary_width="8",
+        backbone="swin_tiny(dims=(16,32), num_heads=(1,4), depths=(1,1), window_size=2)",
+    ),
+    "uformer": dict(
+        name="uformer_t",
+        width="4",
+        depths=str((1,) * 9),
+        num_heads=str((1, 1, 1, 1, 2, 2, 2, 2, 2)),
+        window_size="2",
+        modulator="True",
+    ),
+    # The widest two stages.
     "swin_base": dict(
         name="swin_base", dims="(512,1024)", num_heads="(16,32)", depths="(1,2)", window_size="2"
     ),
@@ -50,7 +68,8 @@ MODELS: dict[str, dict[str, str]] = {
         mixer="bra(topk=2);dbra(topk=None)",
     ),
 }
-SIZE = {"vit": 16, "scanned": 16, "biformer": 64}
+SIZE = {"vit": 16, "scanned": 16}
+TASKS = {"upernet": "segmentation", "uformer": "restoration"}
 MESHES: dict[str, dict[str, int]] = {
     "one": {},
     "dp": {"data": 8},
@@ -68,37 +87,48 @@ BATCH = 16
 def train(
     model: str, mesh: str, rule: str = "sgd", first: Any = None
 ) -> tuple[dict[str, Any], Any]:
-    """What is compared: losses, bytes per device, collectives; the first and the last state.
+    """Train, and return losses, bytes per device and collectives, and the first and last state.
 
     Args:
-      first: the state to begin with; drawn on the mesh if None.
+      first: the initial state, for another model than "vit"; None for any.
     """
     size = SIZE.get(model, 32)
+    task_name = TASKS.get(model, "classification")
     flags = {
-        "epochs": "0", "steps": "10", "schedule.warmup_steps": "0",
+        "task": task_name, "epochs": "0", "steps": "10", "schedule.warmup_steps": "0",
         "schedule.learning_rate": "1e-2", "optimizer.ema": "0.9", "data.image_size": str(size),
+        "data.batch_size": str(BATCH),
         **{f"model.{k}": v for k, v in MODELS[model].items()}, **RULES[rule],
     }  # fmt: skip
     config = load_config("configs/digits.py", flags)
     axes = {"data": 1, **MESHES[mesh]}
-    devices = sharding.make_mesh(axes, jax.devices()[: int(np.prod(list(axes.values())))])
-    module = from_config(config.model.to_dict(), 10, size)
-    task = classification(module, num_classes=10, image_size=size)
-    config.data.batch_size = BATCH
+    own = jax.devices()[: int(np.prod(list(axes.values())))]
+    devices = sharding.make_mesh(sharding.MeshConfig(**axes), own)
+    pairs = task_name == "restoration"
+    classes = () if pairs else tuple("0123456789")
+    info = DataInfo(classes, "", frozenset(("image", "target" if pairs else "label")))
+    task = task_from_config(config, info)
     program = compile_program(config, task, devices, 10)
     rng = np.random.default_rng(0)
+    image = (BATCH, size, size, 3)
+    fields = {
+        "image": lambda: rng.integers(0, 255, image).astype(np.uint8),
+        "label": lambda: rng.integers(0, 10, BATCH).astype(np.int32),
+        "map": lambda: rng.integers(0, 12, image[:3]).astype(np.uint8),  # 10 and 11 are no classes
+        "target": lambda: rng.integers(0, 255, image).astype(np.uint8),
+        "mask": lambda: (np.arange(BATCH) != 3).astype(np.float32),
+    }
+    extent = np.full((BATCH, 2), size, np.int32)
+    fields |= dict.fromkeys(("image_extent", "map_extent", "target_extent"), extent.copy)
     batches = [
-        {
-            "image": rng.integers(0, 255, (BATCH, size, size, 3)).astype(np.uint8),
-            "label": rng.integers(0, 10, BATCH).astype(np.int32),
-            "mask": (np.arange(BATCH) != 3).astype(np.float32),
-        }
+        {name: fields[name]() for name in program.batch_spec}
         for _ in range(2 if model.endswith("_base") else 4)
     ]
     key = jax.random.key(0)
-    if first is None:
+    if model == "vit":  # drawing takes as long to compile as a step: one model does on every mesh
         state = program.init(key)
     else:
+        first = some_state(program.state) if first is None else first
         state = jax.device_put(first, jax.tree.map(lambda x: x.sharding, program.state))
     first = jax.device_get(state)
     per_device = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
@@ -119,6 +149,22 @@ def train(
     return found, (first, jax.device_get(state))
 
 
+def some_state(shapes: Any) -> Any:
+    """Give a state of these shapes: noise for parameters, one for norms, zero for all else."""
+    rng = np.random.default_rng(0)
+
+    def fill(path: Any, leaf: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith(("/scale", "/var")) and "opt_state" not in name:
+            return np.ones(leaf.shape, leaf.dtype)
+        if name.startswith("params/"):
+            return rng.normal(0, 0.02, leaf.shape).astype(leaf.dtype)
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    return dataclasses.replace(state, ema=jax.tree.map(np.copy, state.params))
+
+
 def difference(state: Any, other: Any) -> float:
     """The largest difference of any parameter, average, moment or running statistic."""
     pairs = zip(named_leaves(state).values(), named_leaves(other).values(), strict=True)
@@ -131,8 +177,7 @@ def main(names: list[str]) -> None:
         one, (first, state) = train(model, "one", rule)
         results = {"one": one}
         for mesh in meshes:
-            # Drawing takes as long to compile as a step: one model draws on every mesh.
-            results[mesh], (_, other) = train(model, mesh, rule, None if model == "vit" else first)
+            results[mesh], (_, other) = train(model, mesh, rule, first)
             results[mesh]["difference"] = difference(state, other)
         print(json.dumps({model: results}), flush=True)
 

@@ -1,15 +1,14 @@
 """Configs: what is laid over what, and what is refused with which words."""
 
+import json
 import pathlib
 
 import pytest
 
-from vitjax.train.config import (
-    ConfigError,
-    check_batches,
-    check_field,
-    count_steps,
-)
+from vitjax.tasks import read_config
+from vitjax.tasks.classification import ClassificationRun
+from vitjax.train.config import ConfigError, check_batches, check_field, count_steps, read
+from vitjax.train.defaults import RunConfig
 from vitjax.training import load_config
 
 
@@ -19,7 +18,7 @@ def load(file: str, **overrides: str):
 
 def test_flags_go_over_the_file_and_the_file_over_the_defaults(file: str) -> None:
     c = load(f"{file}:digits", model__width="31", optimizer__b1="0.5", seed="3")
-    assert (c.model.name, c.model.width, c.optimizer.b1, c.seed) == ("vit_s16", 31, 0.5, 3)
+    assert (c.model["name"], c.model["width"], c.optimizer.b1, c.seed) == ("vit_s16", 31, 0.5, 3)
     assert (c.epochs, c.data.augment, c.schedule.name) == (2.0, "digits", "cosine")
 
 
@@ -27,7 +26,7 @@ def test_another_model_brings_its_own_hyperparameters(
     file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     c = load(file, model__name="swin_tiny", model__mixer="dbra", model__dtype="bfloat16")
-    assert c.model.to_dict() == {"name": "swin_tiny", "dtype": "bfloat16", "mixer": "dbra"}
+    assert c.model == {"name": "swin_tiny", "dtype": "bfloat16", "mixer": "dbra"}
     assert "sets width for vit_s16; swin_tiny keeps its own values." in caplog.text
 
 
@@ -60,8 +59,8 @@ def test_values_take_the_type_of_their_field(file: str) -> None:
     )
     assert isinstance(c.schedule.learning_rate, float)
     assert c.data.train == "10"
-    assert c.model.scan is True
-    assert c.model.image_size == (32, 48)
+    assert c.model["scan"] is True
+    assert c.model["image_size"] == (32, 48)
     assert c.optimizer.weight_decay_rules == (((".*", 1.0)),)
 
 
@@ -103,6 +102,18 @@ def test_a_wrong_field_in_a_file_is_refused_with_the_files_name(tmp_path: pathli
         load(str(path))
 
 
+def test_a_run_of_other_code_is_read(file: str) -> None:
+    """JSON's lists are tuples again; newer fields have their defaults, and older ones are gone."""
+    config = load(file, data__image_size="(4, 12)", loss__class_weights="{'a': 2, 'b': 1}")
+    said = json.loads(json.dumps(config.to_dict()))
+    assert read(ClassificationRun, said) == config and read_config(said) == config
+    assert config.loss.class_weights == (("a", 2), ("b", 1))
+    del said["data"]["sampling"], said["log"], said["loss"]["head_bias"]
+    said["data"]["older"], said["older"] = 1, {"a": 1}
+    assert read_config(said) == config
+    assert read(RunConfig, said).data == config.data
+
+
 def test_a_missing_file_names_the_nearest(file: str) -> None:
     with pytest.raises(ConfigError, match=r"No config file .*runn\.py.* The nearest is .*run\.py"):
         load(file.replace("run.py", "runn.py"))
@@ -112,15 +123,32 @@ def test_the_length_is_given_once(file: str) -> None:
     assert count_steps(load(file), 320) == 5
     assert count_steps(load(file, epochs="0", steps="7"), 320) == 7
     with pytest.raises(ConfigError, match="Give the length of the run once"):
-        count_steps(load(file, steps="7"), 320)
+        count_steps(load(file, steps="7", epochs="2"), 320)
 
 
 def test_choices_and_batches_are_checked(file: str) -> None:
     with pytest.raises(ConfigError, match=r"config.loss.name='sofmax'; did you mean 'softmax'"):
-        check_field(load(file, loss__name="sofmax"), "loss.name", ("softmax", "sigmoid"))
+        check_field("loss.name", "sofmax", ("softmax", "sigmoid"))
     check_batches(load(file, data__batch_size="24", optimizer__accumulate="3"), 8)
     with pytest.raises(
         ConfigError,
         match=r"data.batch_size=20 must be a multiple of 24 \(8 devices along data and fsdp × 3",
     ):
         check_batches(load(file, data__batch_size="20", optimizer__accumulate="3"), 8)
+
+
+def test_the_command_line_says_the_length_its_own_way(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is said by hand replaces the other way of saying it, aloud."""
+    for own, other, text in (("epochs", "steps", "7"), ("steps", "epochs", "2.5")):
+        file = tmp_path / f"{own}.py"
+        file.write_text(
+            f"def get_config():\n    return dict({own}={9 if own == 'steps' else 3.5})\n"
+        )
+        config = load_config(str(file), {other: text})
+        assert getattr(config, own) == 0 and getattr(config, other) == float(text)
+        assert f"sets {own}=" in caplog.text and f"--config.{other} replaces it" in caplog.text
+        caplog.clear()
+        with pytest.raises(ConfigError, match="Give the length of the run once"):
+            count_steps(load_config(str(file), {own: "4", other: text}), 10)

@@ -43,7 +43,7 @@ def test_skips_add_up() -> None:
 def run(
     folder: pathlib.Path, bad: set[int], stop_at: tuple[int, ...] = (), **rules: object
 ) -> tuple[float, list]:
-    """Sums the data; a batch in `bad` gives no number. Stops at the steps given, and goes on."""
+    """Run a model that sums the data; batches in `bad` yield NaN. Stop and resume at `stop_at`."""
     rules = {"action": "rollback", **rules}
     settings = config(**rules)
     kind = jax.ShapeDtypeStruct(

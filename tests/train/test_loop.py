@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import train
 from vitjax.console import clock
 from vitjax.train.checkpoint import Checkpoints, SavedSteps
-from vitjax.train.divergence import DivergedError, History
+from vitjax.train.defaults import RunConfig
+from vitjax.train.divergence import DivergedError, DivergenceConfig, History
 from vitjax.train.loop import fetch
 from vitjax.train.loop import train as loop
 from vitjax.train.report import Report, read_metrics
@@ -104,7 +104,7 @@ def test_a_run_begins_with_the_weights_that_it_is_given(
 
 
 class Result:
-    """Stands for the array that a step gives."""
+    """Fake of a result array of a step."""
 
     def __init__(self, ready: bool) -> None:
         self.ready = ready
@@ -161,11 +161,9 @@ class Kept(Checkpoints):
         pass
 
 
-def config(**divergence) -> ConfigDict:
-    rules = {"action": "stop", "spike": 0.0, "max": 3, **divergence}
-    return ConfigDict(
-        {"log_every": 7, "eval_every": 5, "checkpoint_every": 5, "on_divergence": rules}
-    )
+def config(**divergence) -> RunConfig:
+    rules = DivergenceConfig(**divergence)
+    return RunConfig(log_every=7, eval_every=5, checkpoint_every=5, on_divergence=rules)
 
 
 def run_loop(folder: pathlib.Path, losses, stop: StopRequest | None = None) -> list[int]:
@@ -211,7 +209,7 @@ def test_clock() -> None:
 
 
 def events(path: pathlib.Path) -> list[Any]:
-    """What TensorBoard finds in a file: length, its checksum, the event, its checksum."""
+    """Parse a file of TensorBoard events: length, its checksum, the event, its checksum."""
     from tensorboardX.proto import event_pb2
 
     message: Any = event_pb2  # its names are made when it is imported

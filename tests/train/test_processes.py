@@ -145,7 +145,7 @@ def test_one_process_is_stopped_and_four_go_on(alone: pathlib.Path, tmp_path: pa
 
 
 def slurm(process: int, port: int) -> dict[str, str]:
-    """What `srun --ntasks=2` tells its tasks; jax makes the port of the job's number."""
+    """Build the environment of `srun --ntasks=2`; jax derives the port from the job's number."""
     return {
         "SLURM_JOB_ID": str(port % 4096), "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
@@ -154,7 +154,7 @@ def slurm(process: int, port: int) -> dict[str, str]:
 
 
 def open_mpi(process: int, port: int) -> dict[str, str]:
-    """What `mpirun -np 2` of Open MPI 4 tells."""
+    """Build the environment of `mpirun -np 2` of Open MPI 4."""
     return {
         "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1", "OMPI_VERSION": "4.1",
         "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(process),

@@ -10,8 +10,9 @@ import pytest
 
 import vitjax
 from vitjax.task import Keys
-from vitjax.tasks.classification import classification
-from vitjax.train.state import create_state, sha256
+from vitjax.tasks.classification import LossConfig, classification
+from vitjax.train.optimizer import OptimizerConfig, make_optimizer, trainable_params
+from vitjax.train.state import EVERY, create_state, named_leaves, sha256
 from vitjax.train.step import make_eval_step, make_train_step
 
 
@@ -48,7 +49,7 @@ def setup(rate: float = 0.0, ema: bool = False, **options):
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_the_gradient_is_that_of_the_mean_loss(loss: str) -> None:
-    task, tx, state = setup(loss=loss, label_smoothing=0.1)
+    task, tx, state = setup(loss=LossConfig(loss, label_smoothing=0.1))
     b = batch()
     x = (np.asarray(b["image"], np.float64).reshape(6, -1) / 255 - 0.5) / 0.5
     head = state.params["head"]
@@ -141,7 +142,7 @@ def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
 
     def first_loss(bias: float) -> float:
         task = classification(
-            model, num_classes=classes, image_size=2, loss="sigmoid", head_bias=bias
+            model, num_classes=classes, image_size=2, loss=LossConfig("sigmoid", head_bias=bias)
         )
         variables = task.init(KEY)
         rest = {k: v for k, v in variables.items() if k != "params"}
@@ -152,8 +153,9 @@ def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
     np.testing.assert_allclose(first_loss(-10.0), want, rtol=1e-4)
     assert 10 < want < 12
     headless = vitjax.create_model("vit_ti2", 0, width=8, depth=1, num_heads=2)
+    loss = LossConfig(head_bias=-10.0)
     with pytest.raises(ValueError, match=r"loss.head_bias=-10 needs a model with a layer 'head'"):
-        classification(headless, num_classes=3, image_size=2, head_bias=-10.0).init(KEY)
+        classification(headless, num_classes=3, image_size=2, loss=loss).init(KEY)
 
 
 def test_evaluation_sums_over_real_samples() -> None:
@@ -172,3 +174,76 @@ def test_sha256_is_of_the_bytes_in_path_order() -> None:
     a, b = np.arange(3, dtype=np.float32), np.ones((2, 2), np.float32)
     want = hashlib.sha256(a.tobytes() + b.tobytes()).hexdigest()
     assert sha256({"x": {"z": b, "a": a}}) == want
+
+
+class TwoLayers(nn.Module):
+    """A layer whose gradients are a hundred times those of the head."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(images.shape[0], -1)
+        large = 100 * nn.Dense(3, kernel_init=nn.initializers.normal(1e-3), name="first")(x)
+        return nn.Dense(3, name="head")(x) + large
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_not_trained_takes_no_part(accumulate: int) -> None:
+    """Neither in the clipped norm nor in moments or work: the head moves as if it were alone."""
+    task = classification(TwoLayers(), num_classes=3, image_size=2)
+    variables = task.init(jax.random.key(0))
+    shapes = variables["params"]
+    only = trainable_params(shapes, (("head/.*", 0.5), (".*", 0.0)))
+    same = trainable_params(shapes, freeze=("first/.*",))
+    assert only == same and only.paths == {"head/kernel", "head/bias"}
+
+    def run(trainable, rules, params=shapes):
+        o = OptimizerConfig(learning_rate_rules=rules, clip_norm=0.01, weight_decay=0.1)
+        tx = make_optimizer(o, lambda _: 0.1, params, trainable=trainable)
+        state = create_state({"params": params}, tx, False, trainable)
+        step = make_train_step(task, tx, RATE, accumulate=accumulate, trainable=trainable)
+        compiled = jax.jit(step).lower(state, batch(), KEY).compile()
+        for _ in range(2):
+            state, metrics = compiled(state, batch(), KEY)
+        return state, metrics, compiled
+
+    state, metrics, compiled = run(only, (("head/.*", 0.5), (".*", 0.0)))
+    kept = named_leaves(state.params)
+    for path, leaf in named_leaves(shapes).items():
+        assert (kept[path] == leaf).all() == (path not in only.paths), path
+    moments = {k for k in named_leaves(state.opt_state) if "first" in k}
+    assert not moments
+    _, everything, whole = run(EVERY, ((".*", 0.5),))
+    assert float(metrics["grad_norm"]) < 0.02 * float(everything["grad_norm"])
+    # By hand: the gradient of the head alone, clipped, in Adam's first two steps.
+    x = (jnp.asarray(batch()["image"], jnp.float32).reshape(6, -1) / 255 - 0.5) / 0.5
+    large = 100 * (x @ shapes["first"]["kernel"] + shapes["first"]["bias"])
+    target = jax.nn.one_hot(batch()["label"], 3)
+
+    def loss(head):
+        logits = x @ head["kernel"] + head["bias"] + large
+        return optax.softmax_cross_entropy(logits, target).mean()
+
+    head = {"head": shapes["head"]}
+    tx = make_optimizer(OptimizerConfig(clip_norm=0.01, weight_decay=0.1), lambda _: 0.05, head)
+    own = tx.init(head)
+    for _ in range(2):
+        updates, own = tx.update({"head": jax.grad(loss)(head["head"])}, own, head)
+        head = optax.apply_updates(head, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        dict(state.params["head"]), dict(head["head"]),
+    )  # fmt: skip
+    cost, all_of_it = (c.cost_analysis()["flops"] for c in (compiled, whole))
+    assert cost < 0.9 * all_of_it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(freeze=("haed/.*",)), "freeze: no parameter matches 'haed/"),
+        (dict(freeze=(".*",)), "leave nothing to train"),
+    ],
+)
+def test_what_cannot_be_frozen_is_said(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainable_params({"head": {"bias": jnp.zeros(3)}}, **options)

@@ -71,7 +71,7 @@ def test_other_classes_are_refused_before_training(
 ) -> None:
     test = "--config.data.test=synthetic://?size=400&classes=12&height=8&width=8"
     assert run(tmp_path / "run", test) == 2
-    assert "config.data.test has classes that the training data has not: '10', '11'" in (
+    assert "config.data.test has classes that the training data lacks: '10', '11'" in (
         capsys.readouterr().err
     )
     assert not (tmp_path / "run").exists()

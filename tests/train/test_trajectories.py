@@ -16,7 +16,7 @@ from tests.golden.compare import FOLDER
 from vitjax.data import DataInfo
 from vitjax.layers import pixels
 from vitjax.tasks import classification, task_from_config
-from vitjax.train.optimizer import make_optimizer
+from vitjax.train.optimizer import OptimizerConfig, make_optimizer
 from vitjax.train.program import compile_program
 from vitjax.train.sharding import make_mesh
 from vitjax.train.state import with_variables
@@ -204,10 +204,11 @@ def test_adafactor_is_big_visions(start):
     ):
         shapes[name] = (leaf, shape)
     params = {k: {n: jnp.asarray(r[f"init/{k}/{n}"])} for k, (n, _) in shapes.items()}
-    tx = make_optimizer(
-        "adafactor", lambda step: 1e-3, params, mu_dtype="bfloat16", weight_decay=0.3,
+    o = OptimizerConfig(
+        "adafactor", mu_dtype="bfloat16", weight_decay=0.3,
         weight_decay_rules=((".*/kernel", 1.0), (".*", 0.0)), clip_norm=1.0,
     )  # fmt: skip
+    tx = make_optimizer(o, lambda step: 1e-3, params)
 
     def late(x):
         return jnp.asarray(start, x.dtype) if x.dtype == jnp.int32 and not x.ndim else x

@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.test_config import load
 from vitjax.train.config import ConfigError
-from vitjax.train.workdir import LockedError, claim_workdir, lock
+from vitjax.train.workdir import LockedError, claim_workdir, lock, read_extensions
 
 ROOT = pathlib.Path(__file__).parents[2]
 AB = ["a", "b"]
@@ -74,3 +74,72 @@ def test_two_at_once(tmp_path: pathlib.Path) -> None:
     claim = lock(tmp_path)
     assert json.loads((tmp_path / "lock").read_text())["who"].startswith(f"process {os.getpid()}")
     claim.close()
+
+
+def test_the_same_data_may_lie_elsewhere(
+    file: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = dict(data__train="/old/photos"), dict(data__train="/new/photos/")
+    facts = {**DATA, "test": {"fingerprint": "1e" * 8, "images": 360}}
+    claim_workdir(load(file, **old), tmp_path, AB, facts).close()
+    claim_workdir(load(file, **old), tmp_path, AB, facts).close()
+    assert not caplog.text
+    claim_workdir(load(file, **new), tmp_path, AB, facts).close()
+    assert (
+        "and is in another place: data.train (there '/old/photos', now '/new/photos/" in caplog.text
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["train"] == "/new/photos/"
+    with pytest.raises(ConfigError, match=r"another run: seed \(there 0, now 1\)\."):
+        claim_workdir(load(file, seed="1", **old), tmp_path, AB, facts)
+    others = (
+        {**facts, "test": {"fingerprint": "00" * 8, "images": 360}},
+        {**facts, "training": {"fingerprint": "00" * 8, "images": 1437}},
+        {**facts, "v2": facts["test"]},  # one more evaluation
+    )
+    for changed in others:
+        with pytest.raises(ConfigError, match=r"another run: data\.train"):
+            claim_workdir(load(file, **old), tmp_path, AB, changed)
+
+
+def test_a_teacher_may_lie_elsewhere(file: str, tmp_path: pathlib.Path) -> None:
+    facts = {**DATA, "teacher": {"fingerprint": "7e" * 8, "images": 0}}
+    claim_workdir(load(file, distillation__teacher="/old/t"), tmp_path, AB, facts).close()
+    claim_workdir(load(file, distillation__teacher="/new/t"), tmp_path, AB, facts).close()
+    facts["teacher"] = {"fingerprint": "00" * 8, "images": 0}
+    with pytest.raises(ConfigError, match=r"another run: distillation.teacher"):
+        claim_workdir(load(file, distillation__teacher="/old/t"), tmp_path, AB, facts)
+
+
+def test_a_length_may_be_said_the_other_way(file: str, tmp_path: pathlib.Path) -> None:
+    """1437 images, batches of 128: 2 epochs are 22 steps."""
+    claim_workdir(load(file), tmp_path, AB, DATA).close()
+    claim_workdir(load(file, steps="22"), tmp_path, AB, DATA).close()
+    with pytest.raises(ConfigError, match=r"steps \(there 22, now 23\).* --extend goes on from 22"):
+        claim_workdir(load(file, steps="23"), tmp_path, AB, DATA)
+    with pytest.raises(ConfigError, match=r"or another --workdir\.$"):
+        claim_workdir(load(file, steps="21"), tmp_path, AB, DATA)
+
+
+def test_a_run_becomes_longer(file: str, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "work"
+
+    def claim(**fields: str) -> None:
+        claim_workdir(load(file, **fields), folder, AB, DATA, extend=True).close()
+
+    with pytest.raises(ConfigError, match=r"makes a run longer, and .*work holds none"):
+        claim()
+    assert not folder.exists()
+    claim_workdir(load(file), folder, AB, DATA).close()
+    for steps in ("22", "20"):
+        with pytest.raises(ConfigError, match=f"has 22 steps, and the config says {steps}"):
+            claim(steps=steps)
+    with pytest.raises(ConfigError, match=r"another run: seed \(there 0, now 1\)\."):
+        claim(steps="40", seed="1")
+    assert read_extensions(folder) == []
+    claim(steps="40")
+    claim(steps="40")  # the same command goes on
+    claim_workdir(load(file, steps="40"), folder, AB, DATA).close()
+    claim(epochs="4")
+    assert read_extensions(folder) == [(22, 40), (40, 45)]
+    with pytest.raises(ConfigError, match="has 45 steps, and the config says 40"):
+        claim(steps="40")
