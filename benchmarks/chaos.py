@@ -1,15 +1,14 @@
-"""Kills a run at random moments, damages its checkpoints, fills its disk, and compares the end.
+"""Kill a run at random moments, damage its checkpoints, fill its disk, and compare the results.
 
 `python benchmarks/chaos.py --kills=200` trains the default run (configs/digits.py, with fewer steps
 and more saves, so that there is more to interrupt in less time) under a supervisor, again and
-again: it is killed while it starts and restores, takes a step, evaluates or saves, by SIGKILL or
-SIGTERM; between two starts a file of the latest checkpoint may be truncated, deleted or changed in
-one byte, and some starts find a disk on which nothing more can be written. A run is over when the
-program ends with 0; its parameters are then compared, bit by bit, with those of a run that was left
-alone.
+again. The run is killed by SIGKILL or SIGTERM while it starts and restores, takes a step, evaluates
+or saves. Between two starts a file of the latest checkpoint may be truncated, deleted or changed in
+one byte, and some starts find a full disk. A run is complete when the program ends with 0; its
+parameters are then compared, bit by bit, with those of an uninterrupted run.
 
-The full disk is a limit on the size of files, unless `--disk` names a small file system that may be
-filled: `mount -t tmpfs -o size=300m tmpfs FOLDER`.
+The full disk is simulated by a limit on the size of files, unless `--disk` names a small file
+system that may be filled: `mount -t tmpfs -o size=300m tmpfs FOLDER`.
 
 Compiled programs are kept in a cache between starts, unless `--cold` is given.
 """
@@ -38,7 +37,7 @@ MOMENTS = ("start", "step", "save", "eval", "any")
 
 
 class Supervisor:
-    """Starts the run, kills it, damages what it left."""
+    """Supervisor that starts the run, kills it, and damages its checkpoints."""
 
     def __init__(
         self, folder: pathlib.Path, steps: int, seed: int, cold: bool, small_disk: bool
@@ -56,7 +55,7 @@ class Supervisor:
         self.startup = 10.0  # seconds to the first step, as last seen
 
     def launch(self, workdir: pathlib.Path, full_disk: bool = False) -> subprocess.Popen:
-        """One start of the run; on a full disk, or where no file grows beyond 64 KiB."""
+        """Start the run once; `full_disk` fills the disk, or limits files to 64 KiB."""
         command = [
             sys.executable, "train.py", "--config=configs/digits.py", f"--workdir={workdir}",
             "--config.epochs=0", f"--config.steps={self.steps}", f"--config.log_every={LOG}",
@@ -72,7 +71,7 @@ class Supervisor:
         )  # fmt: skip
 
     def fill_disk(self) -> None:
-        """Leaves nothing, or a random part of what a checkpoint needs."""
+        """Fill the disk, and leave none or a random part of the room that a checkpoint needs."""
         with (self.folder / "filler").open("wb", buffering=0) as file:
             with contextlib.suppress(OSError):
                 while file.write(bytes(1 << 16)):
@@ -80,7 +79,7 @@ class Supervisor:
             file.truncate(max(file.tell() - self.rng.randrange(1 << 21), 0))
 
     def strike(self, workdir: pathlib.Path) -> int:
-        """Starts the run and tries to kill it; returns how the program ended."""
+        """Start the run, try to kill it, and return the exit code."""
         moment = self.rng.choice(MOMENTS)
         number = self.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         full_disk = self.rng.random() < 0.05
@@ -128,7 +127,7 @@ class Supervisor:
             lines.append(line.rstrip())
 
     def damage(self, workdir: pathlib.Path) -> None:
-        """Harms a file of the latest checkpoint, if there is one before it."""
+        """Damage a file of the latest checkpoint, if there is an earlier one."""
         steps = sorted(
             (
                 p
@@ -153,7 +152,7 @@ class Supervisor:
 
 
 def digest(workdir: pathlib.Path) -> str:
-    """SHA-256 of the last parameters."""
+    """Compute the SHA-256 of the last parameters."""
     from vitjax.train.checkpoint import SavedSteps
     from vitjax.train.state import sha256
 
@@ -161,7 +160,7 @@ def digest(workdir: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Runs until enough were killed; prints a table, and JSON with --json."""
+    """Run until `--kills` is reached; print the figures, and write them to the file of --json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--steps", type=int, default=600)

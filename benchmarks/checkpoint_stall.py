@@ -1,8 +1,8 @@
-"""How long a save holds up training: a ViT-L/16, 304 M parameters and AdamW's two moments.
+"""Measure how long a save blocks training: a ViT-L/16, 304 M parameters and AdamW's two moments.
 
 `python benchmarks/checkpoint_stall.py --folder=runs/stall` takes a few steps, saves in the middle,
-goes on while the save is written in the background, and prints the time of a step, the time for
-which `save` held the loop, their ratio, and when the save was whole.
+continues while the save is written in the background, and prints the time of a step, the time for
+which `save` blocked the loop, their ratio, and the time until the save was complete.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from vitjax.training import load_config
 
 
 def main() -> None:
-    """Prints one line of JSON."""
+    """Measure, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--model", default="vit_l16")
@@ -39,7 +39,7 @@ def main() -> None:
     }  # fmt: skip
     config = load_config("configs/digits.py", flags)
     mesh = sharding.make_mesh(config.mesh)
-    model = from_config(config.model.to_dict(), 1000, 224)
+    model = from_config(config.model, 1000, 224)
     program = compile_program(
         config, classification(model, num_classes=1000, image_size=224), mesh, 100
     )

@@ -1,15 +1,17 @@
-"""How fast models run and train on this machine's CPU, beside timm on PyTorch and ONNX Runtime.
+"""Measure how fast models run and train on this CPU, beside timm on PyTorch and ONNX Runtime.
 
   python benchmarks/cpu.py                         # prints the table of docs/performance.md
   --models=deit_tiny,swin_tiny --directions=forward,train --contestants=vitjax,timm
+  --models=segformer_b0 --directions=dense --contestants=vitjax,transformers
   --rounds=5 --json=FILE
   --profile=swin_tiny:train                        # instead: operations by their time, as text
 
-Each contestant is a process of its own, and all of a row take turns, one step each, so that what
-else the machine does falls on all alike. A ratio is the median over rounds of a contestant's time
-over ours; above 1 we are faster. Where other programs already use the processors, only times are
-printed, and no ratios. `torch`, `timm` and `onnxruntime` may live in another environment
-(`--torch-python=PATH`). Needs the extra `torch`, timm, and onnx and onnxruntime for their column.
+Each contestant is a separate process. Those of a row take turns, one step each, so that other load
+on the machine affects all alike. A ratio is the median over rounds of a contestant's time over
+ours; above 1 we are faster. If other programs already use the processors, only times are printed,
+and no ratios. "dense" is a training step of segmentation at 512 pixels, or of restoration at 128,
+two images. `torch`, `timm` and `onnxruntime` may be in another environment (`--torch-python=PATH`).
+Needs the extra `torch`, timm, and onnx and onnxruntime for their column.
 """
 
 import argparse
@@ -25,14 +27,14 @@ import tempfile
 import time
 from typing import Any
 
-from cpu_worker import CONTESTANTS, TIMM
+from cpu_worker import CONTESTANTS, DENSE, TIMM
 
 ROOT = pathlib.Path(__file__).parent.parent
-BATCH = {"forward": 8, "train": 16}
+BATCH = {"forward": 8, "train": 16, "dense": 2}
 
 
 class Worker:
-    """A contestant's process, which answers one line for each step."""
+    """Process of a contestant, which answers one line for each step."""
 
     def __init__(self, python: str, contestant: str, direction: str, model: str) -> None:
         worker = [python, str(ROOT / "benchmarks/cpu_worker.py"), contestant, direction, model]
@@ -60,7 +62,7 @@ class Worker:
         return json.loads(line)
 
     def step(self) -> None:
-        """Run one step, and keep its seconds."""
+        """Run one step, and append its seconds to `times`."""
         assert self.process.stdin is not None
         self.process.stdin.write("step\n")
         self.process.stdin.flush()
@@ -72,7 +74,7 @@ class Worker:
 
 
 def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure one model in one direction: median seconds, ratios to ours, seconds to begin."""
+    """Measure one model in one direction: median seconds, ratios to ours, time to first step."""
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
     for name in args.contestants:
@@ -108,7 +110,7 @@ def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]], contestants: list[str], quiet: bool) -> str:
-    """Markdown: ours in ms, each other's ratio to it, and seconds to the first step."""
+    """Format a Markdown table: our time in ms, ratios of the others, seconds to the first step."""
     others = [c for c in contestants if c != "vitjax"]
     head = ["model", "direction", "ours (ms)", *others, "first step: ours (s)", "timm (s)"]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
@@ -125,10 +127,10 @@ def table(rows: list[dict[str, Any]], contestants: list[str], quiet: bool) -> st
 
 
 def profile(model: str, direction: str, rows: int = 30) -> str:
-    """Text of where a step's time goes: by place in the model, and by compiled operation.
+    """Profile a step, and format its time by place in the model and by compiled operation.
 
-    A place is the operation's path without the numbers of layers. An operation that the compiler
-    fused is at the place of its root.
+    A place is the operation's path without the numbers of layers. A fused operation is at the place
+    of its root.
     """
     import jax
 
@@ -164,7 +166,7 @@ def main() -> int:
     )
     parser.add_argument("--models", default=",".join(TIMM))
     parser.add_argument("--directions", default="forward,train")
-    parser.add_argument("--contestants", default=",".join(CONTESTANTS))
+    parser.add_argument("--contestants", default="vitjax,timm,compiled,onnx")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", default=sys.executable)
     parser.add_argument("--json", type=pathlib.Path)
@@ -185,6 +187,10 @@ def main() -> int:
         )
     rows, begin = [], time.perf_counter()
     pairs = [(m, d) for m in args.models.split(",") for d in args.directions.split(",")]
+    for model, direction in pairs:
+        known = DENSE if direction == "dense" else TIMM
+        if model not in known:
+            parser.error(f"{direction} has the models {', '.join(known)}, and not {model}.")
     for i, (model, direction) in enumerate(pairs):
         rows.append(row(model, direction, args))
         left = (time.perf_counter() - begin) / (i + 1) * (len(pairs) - i - 1)

@@ -1,5 +1,6 @@
-"""One contestant of `benchmarks/cpu.py`, in a process of its own: it compiles, then does one step
-for each line that it reads, and answers with its seconds.
+"""Worker process of one contestant of `benchmarks/cpu.py`.
+
+It compiles, then runs one step for each line that it reads, and answers with its seconds.
 """
 
 import json
@@ -20,10 +21,12 @@ TIMM = {
     "volo_d1": "volo_d1_224",
 }
 """Model → its name in timm."""
+DENSE = {"segformer_b0": ("segmentation", 512), "uformer_t": ("restoration", 128)}
+"""Model → its task, and the side of a training crop."""
 
 
 class Contestant(NamedTuple):
-    """One step and the versions that it runs with; `program` is the compiled one, of ours."""
+    """Step of a contestant, and its versions; `program` is our compiled one."""
 
     step: Callable[[], Any]
     version: str
@@ -31,12 +34,12 @@ class Contestant(NamedTuple):
 
 
 def images(batch: int) -> np.ndarray:
-    """Draw `[batch, 224, 224, 3]`."""
+    """Draw random images `[batch, 224, 224, 3]`."""
     return np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
 
 
 def vitjax_forward(name: str, batch: int) -> Contestant:
-    """Our model, compiled."""
+    """Build the forward pass of our model, compiled."""
     import jax
 
     import vitjax
@@ -51,7 +54,7 @@ def vitjax_forward(name: str, batch: int) -> Contestant:
 
 
 def vitjax_train(name: str, batch: int) -> Contestant:
-    """The training step that `train.py` runs, with AdamW."""
+    """Build the training step that `train.py` runs, with AdamW."""
     import jax
 
     from vitjax.data import DataInfo
@@ -86,6 +89,66 @@ def vitjax_train(name: str, batch: int) -> Contestant:
     return Contestant(run, f"jax {jax.__version__}", step)
 
 
+def dense_train(name: str, batch: int) -> Contestant:
+    """Build the training step of a dense task that `train.py` runs, with AdamW."""
+    import jax
+
+    from vitjax.data import DataInfo
+    from vitjax.tasks import task_from_config
+    from vitjax.train import sharding
+    from vitjax.train.program import compile_program
+    from vitjax.training import load_config
+
+    task_name, side = DENSE[name]
+    flags = {"model.name": name, "data.image_size": str(side), "data.batch_size": str(batch)}
+    if task_name == "restoration":
+        flags["restoration.degradation"] = ""  # the images are pairs
+    config = load_config({"segmentation": "scenes", "restoration": "denoise"}[task_name], flags)
+    classes = () if task_name == "restoration" else tuple(map(str, range(150)))
+    fields = frozenset(("image", "target", "map"))
+    task = task_from_config(config, DataInfo(classes, "", fields))
+    program = compile_program(config, task, sharding.make_mesh(config.mesh), 1000)
+    key = jax.random.key(0)
+    held = [program.init(key)]
+    data = {
+        name: np.random.default_rng(0).integers(0, 150, spec.shape).astype(spec.dtype)
+        for name, spec in program.batch_spec.items()
+    }
+    data["mask"] = np.ones(batch, np.float32)
+    data = jax.device_put(data, program.batch_sharding)
+    step = program.train_step.lower(held[0], data, key).compile()
+
+    def run() -> None:
+        held[0], metrics = step(held[0], data, key)
+        jax.block_until_ready((held[0], metrics))
+
+    return Contestant(run, f"jax {jax.__version__}", step)
+
+
+def transformers_train(name: str, batch: int) -> Contestant:
+    """Build the training step of transformers' SegFormer, eager, with our loss, clipping, AdamW."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)
+    config = transformers.SegformerConfig(num_labels=150)  # its defaults are B0
+    model = transformers.SegformerForSemanticSegmentation(config).train()
+    side = DENSE[name][1]
+    x = torch.randn(batch, 3, side, side)
+    labels = torch.randint(0, 150, (batch, side, side))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(pixel_values=x, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    version = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return Contestant(step, version)
+
+
 def _timm(name: str) -> Any:
     import timm
     import torch
@@ -102,7 +165,7 @@ def _nchw(batch: int) -> Any:
 
 
 def timm_forward(name: str, batch: int, compiled: bool = False) -> Contestant:
-    """The model of timm, eager."""
+    """Build the forward pass of timm's model, eager."""
     import torch
 
     model, x = _timm(name).eval(), _nchw(batch)
@@ -116,12 +179,12 @@ def timm_forward(name: str, batch: int, compiled: bool = False) -> Contestant:
 
 
 def timm_compiled(name: str, batch: int) -> Contestant:
-    """The model of timm, compiled by `torch.compile`."""
+    """Build the forward pass of timm's model, compiled by `torch.compile`."""
     return timm_forward(name, batch, compiled=True)
 
 
 def timm_train(name: str, batch: int) -> Contestant:
-    """The model of timm, eager, with the loss, clipping and AdamW of ours."""
+    """Build the training step of timm's model, eager, with our loss, clipping and AdamW."""
     import timm
     import torch
 
@@ -139,7 +202,7 @@ def timm_train(name: str, batch: int) -> Contestant:
 
 
 def onnx_forward(name: str, batch: int) -> Contestant:
-    """The model of timm, exported by PyTorch's tracing exporter."""
+    """Build the forward pass of timm's model, exported by PyTorch's tracing exporter."""
     import io
     import warnings
 
@@ -156,10 +219,11 @@ def onnx_forward(name: str, batch: int) -> Contestant:
 
 
 CONTESTANTS = {
-    "vitjax": {"forward": vitjax_forward, "train": vitjax_train},
+    "vitjax": {"forward": vitjax_forward, "train": vitjax_train, "dense": dense_train},
     "timm": {"forward": timm_forward, "train": timm_train},
     "compiled": {"forward": timm_compiled},
     "onnx": {"forward": onnx_forward},
+    "transformers": {"dense": transformers_train},
 }
 
 

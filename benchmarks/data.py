@@ -1,18 +1,19 @@
-"""How fast images become batches, in what memory, and what resuming costs.
+"""Measure the data pipeline: images per second, memory, and the time to resume.
 
   python benchmarks/data.py
-  --tf-python=PATH   a Python with tensorflow-cpu, to compare with tf.data; left out without
+  --tf-python=PATH   a Python with tensorflow-cpu, to compare with tf.data
   --rounds=5 --seconds=3 --files=50000 --epochs=10
   --only=speed,processes,ceiling,memory,wait,resume
 
 The images are ImageNet-like JPEGs, 500×375, quality 90: crops of scikit-learn's two photographs,
-mirrored and enlarged at random, with Gaussian noise (σ 8), for enlarged photographs are too smooth:
-their files have then 75 KB on average.
-libturbojpeg 3 competes where it is found (VITJAX_TURBOJPEG may name its file).
+mirrored and enlarged at random, with Gaussian noise (σ 8), because enlarged photographs are too
+smooth. The files have 75 KB on average.
+libturbojpeg 3 is measured too where it is found (VITJAX_TURBOJPEG may name its file).
 Needs the extras `tfds` and `dev`. Everything is printed as JSON at the end.
 """
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from data_workers import CONTESTANTS, DRAINED, TURBO
+from data_workers import CONTESTANTS, DRAINED, TURBO, training
 
 from vitjax.data.codecs import turbo
 
@@ -36,7 +37,7 @@ BATCH, IMAGES = 128, 512
 
 
 def photos(count: int) -> Iterator[bytes]:
-    """The benchmark's images."""
+    """Generate the benchmark's images."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.Generator(np.random.PCG64(0))
@@ -55,7 +56,7 @@ def photos(count: int) -> Iterator[bytes]:
 
 
 def write_photos(folder: str) -> float:
-    """The images as a TFDS data set of ArrayRecord, and as TFRecord; returns their mean size."""
+    """Write the images as a TFDS set of ArrayRecord and as TFRecord, and return their mean size."""
     import google_crc32c
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordReader
@@ -96,7 +97,7 @@ def write_photos(folder: str) -> float:
 
 
 class Worker:
-    """A contestant in its own process."""
+    """Process of a contestant."""
 
     def __init__(self, name: str, folder: str, cores: int, python: str):
         script = str(ROOT / "benchmarks" / "data_workers.py")
@@ -120,15 +121,15 @@ class Worker:
         self.process.stdin.flush()
 
     def rates(self) -> tuple[float, float]:
-        """Images per second, and per second of processor time."""
+        """Read images per second, and images per second of processor time."""
         wall, cpu = self._line().split()
         return float(wall), float(cpu)
 
 
 def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of each contestant on one core, in rounds that take turns.
+    """Measure images per second of each contestant on one core, in rounds that take turns.
 
-    Those per second of processor time do not depend on what else the machine does.
+    Images per second of processor time do not depend on other load on the machine.
     """
     missing = {"tf.data": not options.tf_python}
     missing |= {n: turbo.library() is None for n in CONTESTANTS if n.endswith(TURBO)}
@@ -159,10 +160,35 @@ def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def processes(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Images per second on all cores, of threads and of other processes, in rounds in turn."""
+def grain_processes(images: Any, size: int, augment: str, count: int) -> Iterator[Any]:
+    """Iterate over the same batches from Grain's worker processes."""
+    import grain
+
+    from vitjax.data.kinds import image_and_label
+    from vitjax.data.order import epoch_order
+    from vitjax.data.pipeline import _training
+
+    kinds = image_and_label(images.info, size)
+    order = functools.partial(epoch_order, 0, len(images), repeats=1)
+    made: list[Any] = []
+
+    def batch_at(step: int) -> Any:
+        if not made:  # in each worker once
+            made.append(_training(images, kinds, BATCH, augment, 0, order, range(BATCH)))
+        return made[0](step, print)
+
+    steps = grain.MapDataset.range(0, 1 << 40).map(batch_at)
+    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    workers = grain.MultiprocessingOptions(num_workers=count)
+    return iter(steps.to_iter_dataset(read).mp_prefetch(workers))
+
+
+def processes(folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure images per second of threads and of processes on all cores, in rounds in turn.
+
+    The result has the seconds from the start to the first batch too.
+    """
     from vitjax.data import open_source
-    from vitjax.data.pipeline import train_batches
 
     crop = "crop(interpolation='bilinear') | flip"
     kinds = (
@@ -170,17 +196,22 @@ def processes(folder: str, options: argparse.Namespace) -> dict[str, float]:
         ("JPEG files of 8×8", "synthetic://?size=50000&height=8&width=8&jpeg=1", 8, crop),
         ("224×224, nothing to decode", "synthetic://?height=224&width=224", 224, "centre"),
     )
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for kind, uri, size, augment in kinds:
         images = open_source(uri, "train")
+        ours = functools.partial(training, images, size, batch_size=BATCH, augment=augment)
         contestants = {
-            f"{kind}, {count} processes" if count else f"{kind}, 2 threads": train_batches(
-                images, batch_size=BATCH, image_size=size, augment=augment, num_threads=2,
-                num_processes=count,
-            )
-            for count in (0, 1, 2)
-        }  # fmt: skip
+            "2 threads": ours(num_threads=2),
+            "1 process": ours(num_processes=1),
+            "2 processes": ours(num_processes=2),
+            "2 processes of Grain": grain_processes(images, size, augment, 2),
+        }
         rates: dict[str, list[float]] = {name: [] for name in contestants}
+        first = {}
+        for name, batches in contestants.items():
+            begin = time.perf_counter()
+            next(batches)
+            first[name] = time.perf_counter() - begin
         for _ in range(options.rounds):
             for name, batches in contestants.items():
                 for _ in range(DRAINED):
@@ -192,12 +223,12 @@ def processes(folder: str, options: argparse.Namespace) -> dict[str, float]:
                 rates[name].append(count / (time.perf_counter() - begin))
         for name, batches in contestants.items():
             batches.close()
-            found[name] = statistics.median(rates[name])
+            found[f"{kind}, {name}"] = [statistics.median(rates[name]), first[name]]
     return found
 
 
 def main() -> None:
-    """Runs what --only names."""
+    """Run the measurements that --only names."""
     from data_costs import ceiling, memory, resume, wait
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

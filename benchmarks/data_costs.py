@@ -1,4 +1,4 @@
-"""What benchmarks/data.py measures besides speed: ceiling, memory, waiting, resuming."""
+"""Measurements of benchmarks/data.py besides speed: ceiling, memory, waiting, resuming."""
 
 import argparse
 import itertools
@@ -11,22 +11,23 @@ from typing import Any
 
 import cv2
 import numpy as np
+from data_workers import training
+
+from vitjax.data.source import DataInfo
 
 
 def ceiling(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Images per second of one process where decoding costs nothing: what Python itself allows."""
+    """Measure images per second of one process with free decoding: the limit of Python itself."""
     from vitjax.data import open_source
-    from vitjax.data.pipeline import train_batches
 
     found = {}
     for name, uri in (
         ("tiny images in memory", "synthetic://?size=50000&height=8&width=8"),
         ("tiny JPEG files in memory", "synthetic://?size=50000&height=8&width=8&jpeg=1"),
     ):
-        batches = train_batches(
-            open_source(uri, "train"), batch_size=128, image_size=8, augment="crop_flip",
-            num_threads=2,
-        )  # fmt: skip
+        batches = training(
+            open_source(uri, "train"), 8, batch_size=128, augment="crop_flip", num_threads=2
+        )
         rates = []
         for _ in range(options.rounds):
             begin = time.perf_counter()
@@ -39,7 +40,7 @@ def ceiling(folder: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def memory(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Resident megabytes after each epoch over many small files, in a fresh process."""
+    """Measure resident megabytes after each epoch over many small files, in a fresh process."""
     root = pathlib.Path(folder, "many")
     images = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3), dtype=np.uint8)
     jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
@@ -50,20 +51,26 @@ def memory(folder: str, options: argparse.Namespace) -> dict[str, float]:
         (path / f"{i:06d}.jpg").write_bytes(jpegs[i % 64])
     code = f"""
 import resource
+from data_workers import training
 from vitjax.data import open_source
-from vitjax.data.pipeline import train_batches
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 
 source = open_source({str(root)!r}, "train")
-batches = train_batches(source, batch_size=128, image_size=32, augment="crop_flip", num_threads=2)
+batches = training(source, 32, batch_size=128, augment="crop_flip", num_threads=2)
 for epoch in range({options.epochs}):
     for _ in range(len(source) // 128):
         next(batches)
     print(resident(), flush=True)
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=pathlib.Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     values = [float(line) for line in out.stdout.split()]
     return {
         "first_epoch_mb": values[0],
@@ -74,9 +81,9 @@ for epoch in range({options.epochs}):
 
 
 class Slow:
-    """Images whose reading sleeps, for times that vary as a batch's decoding does."""
+    """Source that sleeps on reading, for times that vary like the decoding of a batch."""
 
-    num_classes, class_names, fingerprint, multi_label = 1, ("0",), "0" * 16, False
+    info = DataInfo(("0",), "0" * 16)
 
     def __init__(self, seconds: float, variation: float):
         drawn = np.random.default_rng(0).standard_normal(16)
@@ -95,31 +102,30 @@ class Slow:
 
 
 def wait(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Share of the time that a loop waits whose step takes as long as a batch takes to make.
+    """Measure the share of time that a loop waits whose step takes as long as preparing a batch.
 
     The step sleeps, as a host does while an accelerator works. Photos are decoded by one process on
-    one core, where anything else that the machine does counts as waiting. Reading that sleeps (a
-    coefficient of variation of 0.3, batches of one) shows what the pipeline adds by itself.
+    one core, where other load on the machine counts as waiting. A source that sleeps (coefficient
+    of variation 0.3, batches of one) shows the overhead of the pipeline itself.
     """
     from vitjax.data import open_source
-    from vitjax.data.pipeline import train_batches
     from vitjax.train import sharding
 
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
     augment = "crop(interpolation='bilinear') | flip"
-    photo = dict(source=source, batch_size=128, image_size=224, augment=augment, num_processes=1)
-    slow = dict(source=Slow(0.05, 0.3), batch_size=1, image_size=8, num_threads=1)
+    photo = dict(source=source, batch_size=128, size=224, augment=augment, num_processes=1)
+    slow = dict(source=Slow(0.05, 0.3), batch_size=1, size=8, num_threads=1)
     found: dict[str, float] = {}
     for kind, arguments in (("photos", photo), ("reading that sleeps", slow)):
         for slack in (1.0, 1.1):
-            batches = train_batches(**arguments)
+            batches = training(**arguments)
             next(batches)
             begin = time.perf_counter()
             for _ in range(32):
                 next(batches)
             step = slack * (time.perf_counter() - begin) / 32
             size = arguments["batch_size"]
-            one = sharding.batch_sharding(sharding.make_mesh({"data": -1}))
+            one = sharding.batch_sharding(sharding.make_mesh())
             moved = sharding.to_devices(batches, one, size)
             time.sleep(5 * step)
             next(moved)
@@ -135,9 +141,8 @@ def wait(folder: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def resume(folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds to the first batch at step 100,000 of ImageNet's size, and at step 0."""
+    """Measure seconds to the first batch at step 100,000 of ImageNet's size, and at step 0."""
     from vitjax.data import open_source
-    from vitjax.data.pipeline import train_batches
 
     source = open_source("synthetic://?size=1281167&classes=1000&height=64&width=64", "train")
     found = {}
@@ -145,9 +150,7 @@ def resume(folder: str, options: argparse.Namespace) -> dict[str, float]:
         times = []
         for _ in range(options.rounds):
             begin = time.perf_counter()
-            batches = train_batches(
-                source, batch_size=1024, image_size=64, augment="crop_flip", start_step=step
-            )
+            batches = training(source, 64, batch_size=1024, augment="crop_flip", start_step=step)
             next(batches)
             times.append(time.perf_counter() - begin)
             batches.close()

@@ -1,8 +1,8 @@
-"""The contestants of benchmarks/data.py, each in a process of its own.
+"""Contestants of benchmarks/data.py, each in a separate process.
 
-`python data_workers.py NAME FOLDER BATCH CORES` says "ready", then for each line "SECONDS" on its
-input how many images it delivered per second, and per second of processor time. Batches are 128
-random crops of 224×224, mirrored half of the time, 8 bits.
+`python data_workers.py NAME FOLDER BATCH CORES` prints "ready", then for each input line "SECONDS"
+the number of images delivered per second, and per second of processor time. Batches are 128 random
+crops of 224×224, mirrored half of the time, 8 bits.
 """
 
 import functools
@@ -16,48 +16,51 @@ SIZE = 224
 DRAINED = 8  # batches before the clock starts: what stood ready while others had their turn
 
 
-def vitjax(folder: str, batch: int, cores: int, interpolation: str) -> Iterator[Any]:
-    """Ours."""
-    from vitjax.data import open_source
+def training(source: Any, size: int, **options: Any) -> Iterator[Any]:
+    """Iterate over training batches of images of a size, and their classes."""
+    from vitjax.data.kinds import image_and_label
     from vitjax.data.pipeline import train_batches
+
+    return train_batches(source, kinds=image_and_label(source.info, size), **options)
+
+
+def vitjax(folder: str, batch: int, cores: int, interpolation: str) -> Iterator[Any]:
+    """Iterate over batches of vitjax."""
+    from vitjax.data import open_source
 
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
     augment = f"crop(interpolation={interpolation!r}) | flip"
-    return train_batches(
-        source, batch_size=batch, image_size=SIZE, augment=augment, num_threads=cores
-    )
+    return training(source, SIZE, batch_size=batch, augment=augment, num_threads=cores)
 
 
 def pillow(folder: str, batch: int, cores: int) -> Iterator[Any]:
-    """The same pipeline, in which Pillow decodes and resizes."""
+    """Iterate over batches of the same pipeline, in which Pillow decodes and resizes."""
     import io
 
     import numpy as np
     from PIL import Image
 
     from vitjax.data import open_source
-    from vitjax.data.codecs.image import Picture
     from vitjax.data.transforms import crops as transforms
-    from vitjax.data.transforms.augment import Augmentation, Placement
+    from vitjax.data.transforms.augment import Augmentation
 
-    def crop(self: Any, picture: Picture, rng: Any, size: int) -> Any:
-        image = Image.open(io.BytesIO(picture._data))
+    def crop(self: Any, sample: Any, kinds: Any, rng: Any) -> Any:
+        fields, size = {name: kind.open(sample[name]) for name, kind in kinds.items()}, SIZE
+        image = Image.open(io.BytesIO(fields["image"]._data))
         box = transforms.random_box(image.height, image.width, rng)
         corners = (box.left, box.top, box.left + box.width, box.top + box.height)
         small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, corners)
         if rng.random() < 0.5:
             small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(small), Placement((0.0, 0.0, 1.0, 1.0), False)
+        return {**fields, "image": np.asarray(small)}
 
-    Augmentation.placed = crop
-    from vitjax.data.pipeline import train_batches
-
+    setattr(Augmentation, "__call__", crop)  # noqa: B010, it is frozen for type checkers
     source = open_source(f"tfds://photos?data_dir={folder}", "train")
-    return train_batches(source, batch_size=batch, image_size=SIZE, num_threads=cores)
+    return training(source, SIZE, batch_size=batch, num_threads=cores)
 
 
 def tfdata(folder: str, batch: int, cores: int) -> Iterator[Any]:
-    """The pipeline that TensorFlow's own ImageNet recipes use; it imports nothing of vitjax."""
+    """Iterate over batches of the pipeline of TensorFlow's ImageNet recipes, without vitjax."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -105,7 +108,7 @@ CONTESTANTS = {
 
 
 def main(name: str, folder: str, batch: int, cores: int) -> None:
-    """Delivers batches for as long as it is told to."""
+    """Deliver batches for the seconds of each input line, and print the rates."""
     if cores == 1:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
     batches = CONTESTANTS[name](folder, batch, cores)

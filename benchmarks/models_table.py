@@ -1,41 +1,52 @@
-"""Writes docs/models.md: what each model costs here, beside what was published of it.
+"""Write docs/models.md: parameters and multiply-adds of each model, beside published figures.
 
 `python benchmarks/models_table.py` traces every model of the menu (minutes, progress with an ETA);
-nothing is executed on data. `--check` compares with the file that is there instead.
+nothing is executed on data. `--check` compares with the existing files instead. README.md's table
+follows from the families and that page; `--readme` writes it alone, in seconds. `--new` traces the
+models without a row alone.
 """
 
+import importlib
 import pathlib
+import pkgutil
+import re
 import sys
 import time
 
+from vitjax import models
 from vitjax.analysis.cost import trace
 from vitjax.console import clock, progress
 from vitjax.models import FAMILIES, MODELS, create_model
+from vitjax.models.family import Family
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "models.md"
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"
+BEGIN, END = "<!-- models -->\n", "<!-- end of models -->\n"
+ALL = 4
+"""Names of a family that the README lists; of more, the first and the last."""
 
 
 HEAD = """# Models
 
-Written by `python benchmarks/models_table.py`: every model on the menu, with 1000 classes, at the
-image size of its variant. Multiply-adds are those of convolutions and matrix products, attention
-included, of one image (the published "FLOPs" are these; products that stand for a lookup are not
-counted). Published figures are quoted from the source named with each family. Nothing here was
-trained on ImageNet by us: the accuracies are the authors', and what ties ours to theirs is the last
-line above each table: outputs and gradients of the same weights, held to float32 noise in the tests
-(`pytest -m golden`).
+Written by `python benchmarks/models_table.py`: every model on the menu, with 1000 classes (150
+under dense heads, 10 of CIFAR, none where images are restored), at the image size of its variant.
+Multiply-adds are those of convolutions and matrix products, attention included, of one image (the
+published "FLOPs" are these; products that stand for a lookup are not counted). Figures are quoted
+from the source named with each family. Nothing here was trained on ImageNet by us: the accuracies
+are the authors', and what ties ours to theirs is the last line above each table: outputs and
+gradients of the same weights, held to float32 noise in the tests (`pytest -m golden`).
 """
 
 
 def measure(name: str) -> tuple[int, int, int]:
-    """Image size, parameters and multiply-adds."""
+    """Compute image size, parameters and multiply-adds of a model."""
     model = create_model(name)
     side = getattr(model, "image_size", 224)
     return side, *trace(model, (1, side, side, 3))[:2]
 
 
 def row(name: str, published: tuple | None) -> str:
-    """One line of a family's table."""
+    """Format one line of a family's table."""
     side, parameters, macs = measure(name)
     params, adds, top1, remark = published or (None, None, None, "")
 
@@ -49,8 +60,13 @@ def row(name: str, published: tuple | None) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Format the whole page."""
     names = list(MODELS)
+    known = {}
+    if "--new" in sys.argv:
+        known = {
+            line.split("`")[1]: line for line in PAGE.read_text().splitlines() if "| `" in line
+        }
     lines, begin = [HEAD], time.perf_counter()
     for family in FAMILIES:
         lines += [
@@ -61,19 +77,53 @@ def page() -> str:
             "|---|---|---|---|---|---|---|---|",
         ]
         for name in family.models:
-            lines.append(row(name, family.published.get(name)))
+            lines.append(known.get(name) or row(name, family.published.get(name)))
             done = sum(line.startswith("| `") for line in lines)
             left = (time.perf_counter() - begin) / done * (len(names) - done)
             progress(f"{done}/{len(names)} {name}  ETA {clock(left)}", last=done == len(names))
     return "\n".join(lines) + "\n"
 
 
+def readme(page: str) -> str:
+    """Return README.md with the table of families; parameters are those of docs/models.md."""
+    files = {}
+    for found in pkgutil.iter_modules(models.__path__):
+        module = importlib.import_module(f"vitjax.models.{found.name}")
+        families = (x for x in vars(module).values() if isinstance(x, Family))
+        files |= {id(family): found.name for family in families}
+    lines = [
+        "| Paper | File | Names | Parameters (M) | Held against the official code |",
+        "|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        file, names = files[id(family)], list(family.models)
+        counts = [_parameters(page, name) for name in names]
+        shown = ", ".join(f"`{name}`" for name in names)
+        if len(names) > ALL:
+            shown = f"`{names[0]}` … `{names[-1]}` ({len(names)})"
+        low, high = min(counts) / 1e6, max(counts) / 1e6
+        size = f"{low:.1f}" if low == high else f"{low:.1f} to {high:.1f}"
+        link = f"[{file}.py](vitjax/models/{file}.py)"
+        lines.append(f"| {family.paper} | {link} | {shown} | {size} | {family.golden} |")
+    text = README.read_text()
+    head, rest = text.split(BEGIN)
+    return head + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1]
+
+
+def _parameters(page: str, name: str) -> int:
+    found = re.search(rf"^\| `{re.escape(name)}` \| [^|]* \| ([\d,]+) \|", page, re.MULTILINE)
+    if found is None:
+        sys.exit(f"docs/models.md has no row of {name!r}; run benchmarks/models_table.py.")
+    return int(found[1].replace(",", ""))
+
+
 def main() -> int:
-    """Writes the page, or compares with it."""
-    text = page()
+    """Write the page and the README's table, or compare with them."""
+    text = PAGE.read_text() if "--readme" in sys.argv else page()
     if "--check" in sys.argv:
-        return int(PAGE.read_text() != text)
+        return int(PAGE.read_text() != text or README.read_text() != readme(text))
     PAGE.write_text(text)
+    README.write_text(readme(text))
     return 0
 
 

@@ -1,8 +1,8 @@
-"""The estimates that published times are held against: `python benchmarks/plan_calibration.py`.
+"""Compare the plan's estimates with published times: `python benchmarks/plan_calibration.py`.
 
-Compiles the steps of big_vision's ViT-S/16 on a v3-8 and of its Mixer-B/16 on a v3-128 (batch 1024
-and 4096, bfloat16, as its configs' docstrings describe the runs) and prints seconds and factors,
-which stand in vitjax/plan/estimate.py.
+It compiles the steps of big_vision's ViT-S/16 on a v3-8 and of its Mixer-B/16 on a v3-128 (batch
+1024 and 4096, bfloat16, as the docstrings of its configs describe the runs) and prints seconds and
+factors, which are used in vitjax/plan/estimate.py.
 """
 
 import os
@@ -28,7 +28,7 @@ from vitjax.training import load_config
 
 
 class TokenMlp(nn.Module):
-    """Mixes the tokens of each channel (MLP-Mixer, arXiv:2105.01601, eq. 1, first line)."""
+    """MLP over the tokens of each channel (MLP-Mixer, arXiv:2105.01601, eq. 1, first line)."""
 
     hidden: int = 384
     dtype: Any = None
@@ -55,7 +55,7 @@ class MixerB16(nn.Module):
 
 
 def seconds(model: Any, topology: str, batch: int) -> float:
-    """Estimated seconds of the model's training step."""
+    """Estimate the seconds of the model's training step."""
     there = open_topology(topology)
     sizes = {f"data.{k}": str(batch) for k in ("batch_size", "eval_batch_size")}
     config: Any = load_config("benchmarks/plan_recipes.py:b16", sizes)
@@ -69,7 +69,7 @@ def seconds(model: Any, topology: str, batch: int) -> float:
 
 
 def main() -> None:
-    """Prints both."""
+    """Print the estimates and factors of both models."""
     vit = create_model("vit_s16", pool="gap", position="sincos2d", dtype=jnp.bfloat16)
     for name, model, topology, batch, published in (
         ("ViT-S/16", vit, "v3:2x2", 1024, (4576.0, 5338.0)),

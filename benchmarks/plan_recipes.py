@@ -1,4 +1,4 @@
-"""The runs that docs/plan.md plans: `--config=benchmarks/plan_recipes.py:NAME`.
+"""Runs that docs/plan.md plans: `--config=benchmarks/plan_recipes.py:NAME`.
 
 b16        ViT-B/16 as the plain baseline trains it (arXiv:2205.01580): ImageNet, 90 epochs,
            batch 1024, global average pooling, fixed positions, a hidden layer in the head.
@@ -19,13 +19,13 @@ JFT = dict(train="jft300m", batch_size=4096, eval_batch_size=4096)
 
 
 def vit(name: str, width: int) -> dict[str, Any]:
-    """A ViT without class token, with a pretraining head."""
+    """Build the hyperparameters of a ViT without class token, with a pretraining head."""
     return dict(name=name, dtype="bfloat16", pool="gap", position="sincos2d",
                 representation_size=width)  # fmt: skip
 
 
 def get_config(name: str) -> dict[str, Any]:
-    """The fields of one of the runs above."""
+    """Return the config fields of one of the runs above."""
     runs = {
         "b16": dict(epochs=90.0, model=vit("vit_b16", 768), data=IMAGENET),
         "l16_i21k": dict(epochs=90.0, model=vit("vit_l16", 1024), data=I21K),

@@ -1,6 +1,6 @@
-"""Plans the runs of docs/plan.md and writes its tables: `python benchmarks/plan_table.py`.
+"""Plan the runs of docs/plan.md, and write its tables: `python benchmarks/plan_table.py`.
 
-Needs `pip install 'vitjax[plan]'`; no TPU. What was compiled before is not compiled again.
+Needs `pip install 'vitjax[plan]'`; no TPU. Cached programs are not compiled again.
   --only=TEXT   the rows whose name has the text; the tables are then printed, not written
 """
 
@@ -31,7 +31,7 @@ PER_CORE = 32
 
 
 def plan(recipe: str, topology: str, flags: list[str]) -> dict[str, Any]:
-    """One plan, in a process of its own: a compile takes 2 to 3 GB."""
+    """Plan a run in a separate process, because compilation takes 2 to 3 GB."""
     command = [sys.executable, "-m", "vitjax.cli", "plan", f"--config={RECIPES}:{recipe}",
                f"--topology={topology}", "--json", *flags]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -42,7 +42,7 @@ def plan(recipe: str, topology: str, flags: list[str]) -> dict[str, Any]:
 
 
 def runs_table(rows: list[dict[str, Any]]) -> str:
-    """Models × topologies."""
+    """Format the table of models × topologies."""
     lines = [
         "| run | topology | batch | memory a device, GB (temporaries) | step, ms: estimate | "
         "calibrated | images/s, calibrated | MFU, calibrated | core-days, calibrated |",
@@ -67,7 +67,7 @@ def runs_table(rows: list[dict[str, Any]]) -> str:
 
 
 def papers_table(rows: list[dict[str, Any]]) -> str:
-    """Core-days of the paper's schedules beside the paper's."""
+    """Format the table of our core-days of a paper's schedules, beside those of the paper."""
     lines = ["| schedule | estimate | calibrated | published |", "|---|---|---|---|"]
     steps = {r["name"]: r for r in rows if r["fits"]}
     for recipe, schedule, images, published in PAPER:
@@ -81,7 +81,7 @@ def papers_table(rows: list[dict[str, Any]]) -> str:
 
 
 def scaling_table(rows: list[dict[str, Any]]) -> str:
-    """Weak scaling: the share of the step that the links take if nothing overlaps."""
+    """Format the table of weak scaling: the share of a step on the links, without overlap."""
     lines = [
         "| topology | cores | batch | compute, ms | on the links, ms | share | compiled in, s |",
         "|---|---|---|---|---|---|---|",
@@ -96,16 +96,16 @@ def scaling_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, table: str) -> None:
-    """Replaces what stands between the page's marks for this table."""
-    text = PAGE.read_text()
+def write(name: str, table: str, page: pathlib.Path = PAGE) -> None:
+    """Replace the text between the page's marks for this table."""
+    text = page.read_text()
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     head, rest = text.split(begin)
-    PAGE.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
+    page.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
 
 
 def main(only: str = "") -> None:
-    """Plans everything, the rows in the order of the tables."""
+    """Plan everything, in the order of the tables."""
     names = [f"{r} {t} {' '.join(f)}" for r, t, f in RUNS]
     rows = []
     for (recipe, topology, flags), name in zip(RUNS, names, strict=True):

@@ -1,10 +1,10 @@
-"""What `scan=True` gives and costs: compile time, memory, step time of value and gradient.
+"""Measure the effect of `scan=True` on compile time, memory, and time of value and gradient.
 
     python benchmarks/scan.py                                  # this machine
     python benchmarks/scan.py --topology=v5e:2x2 --no-steps    # the TPU compiler (extra `plan`)
 
-Each model is compiled in a process of its own, unrolled and scanned, with nothing kept from before.
-Compile times are processor seconds too, which other programs disturb less.
+Each model is compiled in a separate process, unrolled and scanned, without a cache. Compile times
+are given in processor seconds too, which depend less on other programs.
 """
 
 import argparse

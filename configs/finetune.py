@@ -6,7 +6,8 @@
 Command: `python train.py --config=configs/finetune.py:pets --workdir=runs/pets
 --config.init=runs/pretrained`. `init` is a file of published weights, an Orbax folder, another run
 of ours, or hf://owner/repo; the head is new, positions are interpolated to 384 pixels, both said
-aloud. Another model: `--config.model.name=vit_l16`.
+aloud. Another model: `--config.model.name=vit_l16`. Pixels are normalised as the weights want it:
+`mean` and `std` are empty here, and read from what stands beside `init`, or from its layout.
 
 The recipe (table 4 and appendix B.1.1 there): SGD with momentum 0.9, batch 512, cosine decay, no
 weight decay, clipping at 1, 384 pixels, random crops of 5 to 100 % of the area, flips; evaluation
@@ -23,7 +24,7 @@ The paper's table 2, at 512 pixels, has averaged parameters besides (Polyak, 0.9
 `--config.optimizer.ema=0.9999 --config.optimizer.ema_warmup=False`.
 
 Swin's fine-tuning is in configs/imagenet.py. A linear probe trains the head alone:
-`--config.optimizer.learning_rate_rules='(("head/.*", 1.0), (".*", 0.0))'`.
+`--config.optimizer.freeze='("(?!head/).*",)'`.
 """
 
 from typing import Any
@@ -52,6 +53,8 @@ def get_config(name: str = "cifar10") -> dict[str, Any]:
             eval_batch_size=512,
             eval_crop=0.0,
             interpolation="bilinear",
+            mean=(),
+            std=(),
             augment="crop(area=(0.05, 1.0), interpolation='bilinear') | flip",
             num_threads=16,
         ),
