@@ -9,7 +9,7 @@ from vitjax.cli import main as cli
 
 
 def main(arguments: list[str]) -> int:
-    """Run `vitjax train` with these arguments; returns its exit code."""
+    """Run `vitjax train` with these arguments, and return its exit code."""
     return cli(["train", *arguments])
 
 
