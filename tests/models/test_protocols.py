@@ -51,7 +51,7 @@ def test_abilities_are_those_of_the_families() -> None:
 
 def test_a_mixer_declares_whether_it_takes_sequences() -> None:
     assert {name for name, mixer in MIXERS.items() if takes_sequences(mixer)} == {
-        "full", "light", "token_mlp"
+        "full", "light", "talking_heads", "token_mlp"
     }  # fmt: skip
     assert not takes_sequences(MIXERS["full"].replace(position_bias=True))
     assert not takes_sequences(spec(dict))

@@ -115,7 +115,7 @@ def test_a_teacher_is_part_of_the_plan(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["plan", f"--config={DIGITS}", "--topology=cpu", "--config.model.depth=1", "--json"]
-    (tmp_path / "config.json").write_text(config(model__depth="1").to_json())
+    (tmp_path / "config.json").write_text(json.dumps(config(model__depth="1").to_dict()))
     (tmp_path / "classes.json").write_text(json.dumps(list("0123456789")))
     found = []
     for more in ([], [f"--config.distillation.teacher={tmp_path}"]):
