@@ -45,7 +45,7 @@ def test_a_mean_has_a_number_for_each_channel(config: str) -> None:
         ({"data.channels": "17"}, "up to 16"),
         ({"data.image_size": "(8,)"}, "must be the side of a square, or rows and columns"),
         ({"data.image_size": "(8, 8, 3)"}, "must be the side of a square, or rows and columns"),
-        ({"data.image_size": "(8, 2.5)"}, "must be the side of a square, or rows and columns"),
+        ({"data.image_size": "(8, 2.5)"}, "takes a whole number or a tuple of rows and columns"),
         ({"data.image_size": "0"}, "must be the side of a square, or rows and columns"),
         ({"data.image_size": "wide"}, "takes a whole number or a tuple of rows and columns"),
     ):

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -229,7 +230,8 @@ def _set(
     # A default of None leaves the type open; so may a model's hyperparameter that is one or
     # several.
     sizes = several and isinstance(value, int | tuple) and kind in (int, tuple)
-    if not isinstance(value, kind) and known[key] is not None and not sizes:
+    wrong = isinstance(value, tuple) and not _elements_fit(key, value, known[key])
+    if wrong or (not isinstance(value, kind) and known[key] is not None and not sizes):
         raise ConfigError(
             f"Config field {key!r} in {where} takes {_article(kind)}"
             + (" or a tuple of rows and columns" if key == "data.image_size" else "")
@@ -239,7 +241,37 @@ def _set(
     if isinstance(value, bool) and kind is int:
         raise ConfigError(f"Config field {key!r} in {where} takes a whole number; got {value}.")
     section, _, leaf = key.rpartition(".")
+    if leaf.endswith("rules") or leaf == "freeze":
+        _check_expressions(key, value, where)
     (config[section] if section else config)[leaf] = value
+
+
+def _check_expressions(key: str, value: Any, where: str) -> None:
+    """Raise a ConfigError unless rules are pairs, and what selects parameters can be compiled."""
+    pairs = key.endswith("rules")
+    for rule in value:
+        if pairs and not (isinstance(rule, list | tuple) and len(rule) == 2):
+            raise ConfigError(
+                f"Config field {key!r} in {where} has the rule {rule!r}; a rule is a regular "
+                "expression of paths and its value, such as ('head/.*', 0.1)."
+            )
+        pattern = rule[0] if pairs else rule
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ConfigError(
+                f"Config field {key!r} in {where} has {pattern!r}, which is no regular expression "
+                f"of paths ({error}); give one such as 'head/.*'."
+            ) from None
+
+
+def _elements_fit(key: str, value: tuple[Any, ...], default: Any) -> bool:
+    """Return whether a tuple has elements of the type of a field's own, where that is stated."""
+    if key == "data.image_size":
+        return all(type(side) is int for side in value)
+    if isinstance(default, tuple) and default and all(isinstance(x, float) for x in default):
+        return all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
+    return True
 
 
 def _article(kind: type) -> str:
