@@ -58,7 +58,6 @@ def test_a_mistake_is_one_sentence(capsys, arguments: list[str], message: str) -
     assert err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 def test_a_trained_run_names_what_it_sees(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
@@ -68,7 +67,9 @@ def test_a_trained_run_names_what_it_sees(
     import train
     from vitjax.data import open_source
 
-    flags = ["--config.steps=600", "--config.epochs=0", "--config.eval_every=600"]
+    flags = ["--config.steps=300", "--config.epochs=0", "--config.eval_every=300",
+             "--config.checkpoint_every=200", "--config.data.augment=none",
+             "--config.model.depth=2", "--config.model.width=32"]  # fmt: skip
     workdir = tmp_path / "work"
     assert train.main(["--config=configs/digits.py", f"--workdir={workdir}", *flags]) == 0
     test = open_source("digits://", "test")
@@ -97,4 +98,4 @@ def test_a_trained_run_names_what_it_sees(
     assert "bad.png" in err
     code, _, err = run(capsys, "predict", f"--workdir={workdir}", "--step=7", files[0])
     assert code == 2
-    assert "step 7: no such step; steps with a checkpoint: 500, 600" in err
+    assert "step 7: no such step; steps with a checkpoint: 200, 300" in err

@@ -24,7 +24,6 @@ COUNTS = {  # of timm 1.0, at 224 pixels
 
 
 @pytest.mark.golden
-@pytest.mark.usefixtures("optimized")
 def test_a_small_cait_is_the_official_one() -> None:
     """Three blocks of width 48 at 48 pixels: logits, and the norm of each parameter's gradient.
 

@@ -63,7 +63,9 @@ class DataConfig:
                 f"give --config.data.on_bad_image=skip, or leave it at -1."
             )
         if not all(number > 0 for number in self.std):
-            raise ValueError(f"config.data.std={self.std} must be above 0; pixels are divided by it.")
+            raise ValueError(
+                f"config.data.std={self.std} must be above 0; pixels are divided by it."
+            )
         for key, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (0, self.channels):
                 some = ", ".join(["0.5"] * self.channels) + "," * (self.channels == 1)

@@ -6,13 +6,13 @@ fan-out n (of one group, for a convolution) asks it for the initializers of its 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 Initializer = Callable[..., Array]
@@ -25,11 +25,7 @@ NORMAL_02 = normal(0.02)
 
 def uniform(bound: float) -> Initializer:
     """Make an initializer that is uniform within ±bound."""
-
-    def draw(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
+    return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 def normal_02(fan_in: int, fan_out: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ named by their own paths, with PyTorch's leaf and layout: `stage_0/block_1/mixer
 `stage_0.block_1.mixer.dwconv.weight`.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -186,23 +187,23 @@ _PLACEHOLDER = r"\{(\d*)([a-z])\+?(\d*)(?::(\w+))?\}"
 
 def _fill(name: str, numbers: Mapping[str, int]) -> str:
     """Fill placeholders: `layers.{2i+1}` with i = 3 is `layers.7`."""
+    return re.sub(_PLACEHOLDER, functools.partial(_number, numbers), name)
 
-    def number(match: re.Match[str]) -> str:
-        factor, letter, offset, width = match.groups()
-        return format(int(factor or 1) * numbers[letter] + int(offset or 0), width or "d")
 
-    return re.sub(_PLACEHOLDER, number, name)
+def _number(numbers: Mapping[str, int], match: re.Match[str]) -> str:
+    factor, letter, offset, width = match.groups()
+    return format(int(factor or 1) * numbers[letter] + int(offset or 0), width or "d")
 
 
 def _pattern(path: str) -> str:
     """Convert `block_{2i+1}/norm` to a regular expression with a group `i_2_1` for 2 i + 1."""
-
-    def group(match: re.Match[str]) -> str:
-        factor, name, offset, _ = match.groups()
-        return rf"(?P<{name}_{factor or 1}_{offset or 0}>\d+)"
-
     parts = re.split(r"(\{[^}]*\})", path)
-    return "".join(re.sub(_PLACEHOLDER, group, p) if p[:1] == "{" else re.escape(p) for p in parts)
+    return "".join(re.sub(_PLACEHOLDER, _group, p) if p[:1] == "{" else re.escape(p) for p in parts)
+
+
+def _group(match: re.Match[str]) -> str:
+    factor, name, offset, _ = match.groups()
+    return rf"(?P<{name}_{factor or 1}_{offset or 0}>\d+)"
 
 
 def _solve(match: re.Match[str]) -> dict[str, int] | None:
