@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
-from vitjax.layers.norm import layer_norm, normalize
+from vitjax.layers.norm import layer_norm, layer_scale, normalize
 from vitjax.layers.spec import Spec, spec
 
 
@@ -44,7 +44,4 @@ class ConvNeXtMixer(nn.Module):
         x = normalize(self.norm.default(dtype=self.dtype).build(name="norm"), x, train)
         mlp = self.mlp.default(param_init=self.param_init, dtype=self.dtype)
         x = mlp.build(name="mlp")(x, train)
-        if self.layer_scale_init is None:
-            return x
-        init = nn.initializers.constant(self.layer_scale_init)
-        return x * self.param("layer_scale", init, (x.shape[-1],)).astype(x.dtype)
+        return layer_scale(self, x, "layer_scale", self.layer_scale_init)

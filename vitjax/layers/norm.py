@@ -54,3 +54,17 @@ def normalize(norm: Any, x: Array, train: bool) -> Array:
     A BatchNorm uses the statistics of the batch in training, otherwise the running ones.
     """
     return norm(x, use_running_average=not train) if isinstance(norm, nn.BatchNorm) else norm(x)
+
+
+def layer_scale(
+    module: nn.Module, y: Float[Array, "*B C"], name: str, init: float | None
+) -> Float[Array, "*B C"]:
+    """Multiply each channel by a parameter of the module (CaiT, arXiv:2103.17239, eq. 4).
+
+    Args:
+      init: its first value; None for no such parameter.
+    """
+    if init is None:
+        return y
+    scale = module.param(name, nn.initializers.constant(init), (y.shape[-1],))
+    return y * scale.astype(y.dtype)

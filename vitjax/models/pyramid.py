@@ -16,7 +16,7 @@ from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.drop_path import drop_path, drop_path_schedule
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import Mlp
-from vitjax.layers.norm import layer_norm, normalize
+from vitjax.layers.norm import layer_norm, layer_scale, normalize
 from vitjax.layers.spec import Spec, spec
 from vitjax.names import check_choice
 
@@ -71,9 +71,7 @@ class Block(nn.Module):
                 return normalize(own, x, train)
 
             y = norm(branch(norm(x, "before"), train), "after")
-            if self.layer_scale_init is not None:
-                init = nn.initializers.constant(self.layer_scale_init)
-                y *= self.param(f"layer_scale{number}", init, (x.shape[-1],)).astype(y.dtype)
+            y = layer_scale(self, y, f"layer_scale{number}", self.layer_scale_init)
             if train and (drop_path_rate is not None or self.drop_path_rate):
                 rate = self.drop_path_rate if drop_path_rate is None else drop_path_rate
                 y = drop_path(y, rate, self.make_rng("dropout"))
@@ -109,16 +107,11 @@ class ClassBlock(nn.Module):
         def build(part: Spec, name: str) -> Any:
             return part.default(param_init=self.param_init, dtype=self.dtype).build(name=name)
 
-        def scaled(y: Array, number: int) -> Array:
-            if self.layer_scale_init is None:
-                return y
-            init = nn.initializers.constant(self.layer_scale_init)
-            return y * self.param(f"layer_scale{number}", init, (y.shape[-1],)).astype(y.dtype)
-
-        token = x[:, :1] + scaled(
-            build(self.mixer, "mixer")(build(self.norm, "norm1")(x), train), 1
-        )
-        token += scaled(build(self.mlp, "mlp")(build(self.norm, "norm2")(token), train), 2)
+        scaled = partial(layer_scale, self, init=self.layer_scale_init)
+        attended = build(self.mixer, "mixer")(build(self.norm, "norm1")(x), train)
+        token = x[:, :1] + scaled(attended, name="layer_scale1")
+        mixed = build(self.mlp, "mlp")(build(self.norm, "norm2")(token), train)
+        token += scaled(mixed, name="layer_scale2")
         return jnp.concatenate([token, x[:, 1:]], axis=1)
 
 
