@@ -61,6 +61,8 @@ WHOLE = (
     "swinv2_tiny_w8", "pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "mit_b0", "dat_tiny", "dat_pp_tiny",
     "biformer_tiny", "debiformer_tiny", "volo_d1", "efficientnet_b0", "coatnet_0",
     "coatnet_nano_rw", "mixer_s32", "efficientformer_l1", "ghostnet_100", "ranet_cifar_3scale",
+    "container_light", "poolformer_s12", "convnext_atto", "cait_xxs24", "deit3_small",
+    "mobile_former_26m", "resnet50_nonlocal", "segformer_b0",
 )  # fmt: skip
 
 

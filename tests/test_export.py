@@ -14,6 +14,7 @@ from jax import lax
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.drawn import variables_of
 from vitjax.cli import main
 from vitjax.data.transforms.crops import view
 from vitjax.kernels.platform import _PLAIN, plain_forms
@@ -38,6 +39,7 @@ MODELS = {
         "biformer_tiny",
         dict(dims=(8, 16), depths=(1, 1), head_dim=8, image_size=32, n_win=4, mixer="bra"),
     ),
+    "pooled": ("poolformer_s12", dict(dims=(8, 16), depths=(1, 1), image_size=32)),
     "map": ("setr_naive", dict(backbone=_VIT, image_size=32, width=8)),
     "image": ("uformer_t", dict(width=8, depths=(1,) * 9, num_heads=(1,) * 9, image_size=128)),
 }
@@ -51,14 +53,7 @@ def given(kind: str, **more) -> Given:
     options = options | more
     size, classes = options["image_size"], None if kind == "image" else len(CLASSES)
     model = create_model(name, classes, **options)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        x, key = 0.2 * rng.standard_normal(leaf.shape, np.float32), jax.tree_util.keystr(path)
-        return np.abs(x) + 0.5 if "var" in key else x + ("scale" in key)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    variables = variables_of(model, jnp.zeros((1, size, size, 3)))
     names = None if kind == "image" else CLASSES
     trained = Trained(model, variables, MEAN, STD, size, 0.875, "bicubic", names)
     return Given(f"runs/{kind}", name, options, trained, FACTS)
@@ -228,15 +223,50 @@ def test_a_hub_folder_has_timms_names_and_the_runs_figures(tmp_path: pathlib.Pat
     assert "Nothing was measured" in (tmp_path / "b" / "README.md").read_text()
 
 
+PUBLISHED = {
+    "efficientnet_b0": ("tf_efficientnet_b0", {}, {}),
+    "ghostnet_050": ("ghostnet_050", {}, {}),
+    "convnext_atto": ("convnext_atto", {}, {}),
+    "poolformer_s12": ("poolformer_s12", dict(norm_pooled=True), {}),
+    "coatnet_nano_rw": ("coatnet_nano_rw_224", dict(image_size=96), dict(img_size=[96, 96])),
+    "mixer_s32": ("mixer_s32_224", {}, {}),
+    "cait_xxs24": ("cait_xxs24_224", dict(image_size=64), dict(img_size=[64, 64])),
+    "cait_xs24": ("cait_xs24_384", dict(image_size=384), {}),
+    "efficientformer_l1": ("efficientformer_l1", {}, {}),
+    "deit3_small": ("deit3_small_patch16_224", dict(image_size=64), dict(img_size=[64, 64])),
+}
+"""Ours → timm's name, our options, and its arguments."""
+
+
+def published(name: str) -> Given:
+    """A whole model of the menu, without variables."""
+    options = PUBLISHED[name][1]
+    model = create_model(name, len(CLASSES), **options)
+    size = options.get("image_size", 224)
+    trained = Trained(model, None, MEAN, STD, size, 0.875, "bicubic", CLASSES)
+    return Given(name, name, options, trained, FACTS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_timms_names(name: str) -> None:
+    assert timm_model(published(name)) == (PUBLISHED[name][0], PUBLISHED[name][2])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("vit", {}), ("vit", dict(pool="gap", num_registers=2)), ("windowed", {})],
+    [("vit", {}), ("vit", dict(pool="gap", num_registers=2)), ("windowed", {})]
+    + [(name, {}) for name in PUBLISHED if name != "cait_xs24"],
 )
 def test_timm_opens_it_with_equal_logits(kind: str, more, tmp_path: pathlib.Path) -> None:
     torch = pytest.importorskip("torch")
     timm = pytest.importorskip("timm")
-    model = given(kind, **more)
+    if kind in PUBLISHED:
+        model = published(kind)
+        variables = variables_of(model.trained.model, jnp.zeros((1, *model.size, 3)))
+        model = model._replace(trained=model.trained._replace(variables=variables))
+    else:
+        model = given(kind, **more)
     write(model, "hub", tmp_path / "a")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'a'}", pretrained=True).eval()
     x = images(model.size[0])
@@ -255,6 +285,7 @@ def test_timm_opens_it_with_equal_logits(kind: str, more, tmp_path: pathlib.Path
         ("windowed", dict(window_size=3), "have no maps of 8×8 in windows of 3"),
         ("windowed", dict(dims=(8, 24)), "have no dims=(8, 24)"),
         ("routed", {}, "no model of the family of 'biformer_tiny'"),
+        ("pooled", {}, "no model with the depths, dims, norm_pooled of 'poolformer_s12'"),
         ("map", {}, "gives a class for each pixel, and --to hub has classifiers alone"),
         ("image", {}, "gives a colour for each pixel"),
     ],

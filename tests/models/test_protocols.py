@@ -17,18 +17,24 @@ from vitjax.models.protocols import (
     GivesTokenLogits,
 )
 
+NAMES = (*FAMILIES, "volo_d3", "dat_tiny", "vit_s14", "cait_xxs24", "mobile_former_26m", "mit_b0")
 
-@pytest.mark.parametrize("name", [*FAMILIES, "volo_d3", "dat_tiny", "vit_s14"])
-def test_strides_are_those_of_the_maps(name: str) -> None:
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strides_are_those_of_the_maps_for_any_batch(name: str) -> None:
+    """The size of a batch is a symbol, as in an exported program."""
     model: Any = create_model(name, 5)
     assert isinstance(model, Backbone)
     side = 4 * max(model.strides)
 
-    def features(images):
+    def outputs(images):
         variables = model.init(jax.random.key(0), images)
-        return model.apply(variables, images, method="features")
+        return model.apply(variables, images), model.apply(variables, images, method="features")
 
-    maps = jax.eval_shape(features, jnp.zeros((1, side, side, 3)))
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
+    logits, maps = jax.eval_shape(outputs, images)
+    assert logits.shape == (batch, 5)
     assert [m.shape[1:3] for m in maps] == [(side // s, side // s) for s in model.strides]
 
 

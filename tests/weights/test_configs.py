@@ -242,6 +242,15 @@ def test_what_is_refused(content: Any, message: str, tmp_path: pathlib.Path) -> 
         ("pvt_v2_b0", dict(image_size=224, depths=(1, 1, 1, 1), mlp_ratio=(4.0, 4.0, 2.0, 2.0))),
         ("volo_d1", dict(image_size=64)),
         ("bit_r101x1", dict(image_size=224)),
+        ("efficientnet_b0", dict(image_size=224)),
+        ("ghostnet_050", dict(image_size=224)),
+        ("convnext_atto", dict(image_size=224)),
+        ("poolformer_s12", dict(image_size=224, norm_pooled=True)),
+        ("coatnet_nano_rw", dict(image_size=192)),
+        ("mixer_s32", dict(image_size=192)),
+        ("cait_xxs24", dict(image_size=64)),
+        ("cait_xs24", dict(image_size=384)),
+        ("efficientformer_l1", dict(image_size=224)),
     ],
 )
 def test_what_vitjax_exports_for_timm(

@@ -162,6 +162,6 @@ class DeformableBiLevelRoutingAttention(nn.Module):
         return merge_heads(self, out[:, :height, :width], train)
 
 
-def _fit(x: Array, shape: tuple[int, ...]) -> Array:
+def _fit(x: Array, shape: tuple[Any, ...]) -> Array:
     """Pad with zeros at the end of each axis that is shorter than in the given shape."""
     return jnp.pad(x, [(0, new - old) for old, new in zip(x.shape, shape, strict=True)])

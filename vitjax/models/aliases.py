@@ -18,7 +18,7 @@ _OPENAI = dict(_CLIP, act="quick_gelu")
 _SIGLIP: dict[str, Any] = dict(pool="map")
 _SIGLIP_OF_HF = dict(_SIGLIP, act="gelu_tanh")
 _GIANT = dict(width=1536, num_heads=24, mlp_ratio=4096 / 1536, mlp="swiglu")
-SAME_IN_TIMM = ("pvt_v2_", "poolformer_", "convnext_")
+SAME_IN_TIMM = ("pvt_v2_", "poolformer_", "convnext_", "ghostnet_", "efficientformer_")
 """Beginnings of our names that are timm's too; there a tag may follow them, ".fb_in1k"."""
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     # timm: ViT, DINOv2

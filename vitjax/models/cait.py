@@ -118,7 +118,7 @@ class CaiT(Encoder):
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
         """Compute the logits; with `num_classes=0` the vector that the head would read."""
         x, _ = self.patches(images, train)
-        token = jnp.broadcast_to(jnp.asarray(self.cls_token, x.dtype), (len(x), 1, self.width))
+        token = jnp.broadcast_to(jnp.asarray(self.cls_token, x.dtype), (x.shape[0], 1, self.width))
         x = jnp.concatenate([token, x], axis=1)
         for block in self.post:
             x = block(x, train)

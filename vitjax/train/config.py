@@ -255,7 +255,7 @@ def _check_expressions(key: str, value: Any, where: str) -> None:
                 f"Config field {key!r} in {where} has the rule {rule!r}; a rule is a regular "
                 "expression of paths and its value, such as ('head/.*', 0.1)."
             )
-        pattern = rule[0] if pairs else rule
+        pattern: Any = rule[0] if pairs else rule
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:

@@ -5,33 +5,26 @@ does not have is refused, so that logits are equal.
 """
 
 import json
+import math
 import pathlib
 import re
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from vitjax.layers.spec import defaults
 from vitjax.models import model_spec
-from vitjax.models.bit import BiT
-from vitjax.models.deit import DistilledDeiT
+from vitjax.models.efficientformer import efficientformer
 from vitjax.models.hybrid import VARIANTS as HYBRIDS
-from vitjax.models.pvt_v2 import pvt_v2
 from vitjax.models.swin import swin
 from vitjax.models.swinv2 import swinv2
-from vitjax.models.vit import ViT
-from vitjax.models.volo import volo
 from vitjax.tools.export.card import model_card
 from vitjax.tools.export.given import Given, preprocessing, refuse_dense
-from vitjax.tools.export.timm_arguments import ARGUMENTS, TIMM
+from vitjax.tools.export.timm_arguments import IN_TIMM, TIMM
 from vitjax.tools.export.torch import state_dict
 
 Options = dict[str, Any]
-_FIRST = {ViT: "patch_embed.proj", BiT: "stem.conv", volo: "patch_embed.conv.0"}
-_CLASSIFIER = {
-    BiT: "head.fc", swin: "head.fc", swinv2: "head.fc", volo: ("head", "aux_head"),
-    DistilledDeiT: ("head", "head_dist"),
-}  # fmt: skip
 _INTERPOLATIONS = {
     "bicubic": "bicubic", "antialias": "bilinear", "bilinear": "bilinear", "area": "box",
 }  # fmt: skip
@@ -86,26 +79,32 @@ def write(given: Given, folder: pathlib.Path) -> dict[str, Any]:
 
 def pretrained_config(given: Given) -> dict[str, Any]:
     """Build the config that timm reads: images, classes and names."""
-    how, factory = preprocessing(given), model_spec(given.name).factory
-    first = _FIRST.get(factory, "patch_embed.proj")
+    how, timm = preprocessing(given), IN_TIMM[model_spec(given.name).factory]
     hybrid = given.name in HYBRIDS
     return {
         "num_classes": len(given.classes),
         "input_size": [given.channels, *given.size],
-        "fixed_input_size": factory not in (BiT, pvt_v2),
+        "fixed_input_size": not timm.any_size,
         "interpolation": _INTERPOLATIONS[how["interpolation"]],
         "crop_pct": how["crop"] or 1.0,
         "crop_mode": "center" if how["crop"] else "squash",
         "mean": how["mean"],
         "std": how["std"],
-        "first_conv": "patch_embed.backbone.stem.conv" if hybrid else first,
-        "classifier": _CLASSIFIER.get(factory, "head"),
+        "first_conv": "patch_embed.backbone.stem.conv" if hybrid else timm.first,
+        "classifier": timm.classifier,
     }
 
 
 def timm_names(given: Given, arrays: dict[str, Any]) -> dict[str, Any]:
     """Translate names of arrays to timm's where they differ from the authors'."""
-    if model_spec(given.name).factory not in (swin, swinv2):
+    factory = model_spec(given.name).factory
+    if factory is efficientformer:
+        return arrays | {
+            key.replace("biases", "bias_idxs"): _distances(array.shape[1])
+            for key, array in arrays.items()
+            if key.endswith(".attention_biases")
+        }
+    if factory not in (swin, swinv2):
         return arrays  # timm's are those, or it translates them
 
     def rename(key: str) -> str:
@@ -117,6 +116,13 @@ def timm_names(given: Given, arrays: dict[str, Any]) -> dict[str, Any]:
     return {rename(key): array for key, array in arrays.items()}
 
 
+def _distances(positions: int) -> np.ndarray:
+    """Number the distances between the positions of a square map, which timm keeps as an array."""
+    side = math.isqrt(positions)
+    y, x = np.divmod(np.arange(positions), side)
+    return abs(y[:, None] - y) * side + abs(x[:, None] - x)
+
+
 def timm_model(given: Given) -> tuple[str, dict[str, Any]]:
     """Find the timm model with the fewest differences, and arguments that make it this one.
 
@@ -125,24 +131,27 @@ def timm_model(given: Given) -> tuple[str, dict[str, Any]]:
     """
     factory, wanted = model_spec(given.name).factory, {**_defaults(given.name), **_kept(given)}
     advice = "give --to torch for its weights, or --to stablehlo or onnx for a program."
-    if factory not in ARGUMENTS:
+    if factory not in IN_TIMM:
         raise ValueError(f"timm has no model of the family of {given.name!r}; {advice}")
-    describe, fixed = ARGUMENTS[factory]
-    arguments = describe(wanted)
+    timm = IN_TIMM[factory]
+    arguments = timm.arguments(wanted)
     if isinstance(arguments, str):
         raise ValueError(f"timm's models have no {arguments} as {given.name!r} has it; {advice}")
-    found = []
-    for name, ours in TIMM.items():
-        theirs = _defaults(ours)
+    found, refused = [], set()
+    for name, (ours, extra) in TIMM.items():
+        theirs = {**_defaults(ours), **extra}
         if model_spec(ours).factory is not factory or theirs.get("stem") != wanted.get("stem"):
             continue
-        base: Any = describe(theirs)
+        base: Any = timm.arguments(theirs)
         differing = {k: v for k, v in arguments.items() if base[k] != v}
-        if not differing.keys() & fixed and not (ours in HYBRIDS and "patch_size" in differing):
+        if timm.refused(differing):
+            refused |= timm.refused(differing) if ours == given.name else set()
+        elif not (ours in HYBRIDS and "patch_size" in differing):
             found.append(((ours != given.name, len(differing)), name, differing))
     if not found:
-        sizes = ", ".join(sorted(fixed)) or "stem"
-        raise ValueError(f"timm has no model with the {sizes} of {given.name!r}; {advice}")
+        what = ", ".join(sorted(refused or timm.fixed or ()))
+        what = what or ("sizes" if timm.fixed is None else "stem")
+        raise ValueError(f"timm has no model with the {what} of {given.name!r}; {advice}")
     # Names of this model come first, then those with few differences.
     _, name, differing = min(found, key=lambda entry: entry[0])
     return name, differing

@@ -2,11 +2,20 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitjax.models import ALIASES, MODELS
+from vitjax.models.aliases import SAME_IN_TIMM
 from vitjax.models.bit import BiT
+from vitjax.models.cait import CaiT
+from vitjax.models.coatnet import coatnet
+from vitjax.models.convnext import convnext
 from vitjax.models.deit import DistilledDeiT
+from vitjax.models.efficientformer import efficientformer
+from vitjax.models.efficientnet import EfficientNet
+from vitjax.models.ghostnet import GhostNet
+from vitjax.models.mlp_mixer import mlp_mixer
+from vitjax.models.poolformer import poolformer
 from vitjax.models.pvt_v2 import pvt_v2
 from vitjax.models.swin import swin
 from vitjax.models.swinv2 import swinv2
@@ -143,27 +152,86 @@ def bit_arguments(options: Options) -> Options | str:
     return {"layers": list(options["depths"]), "width_factor": options["width_factor"]}
 
 
-ARGUMENTS: dict[Any, tuple[Callable[[Options], Options | str], frozenset[str]]] = {
-    ViT: (vit_arguments, frozenset()),
-    DistilledDeiT: (distilled_arguments, frozenset()),
-    swin: (swin_arguments, frozenset()),
-    swinv2: (swin_arguments, frozenset()),
-    pvt_v2: (pvt_v2_arguments, frozenset()),
-    volo: (
-        volo_arguments,
-        frozenset({"layers", "embed_dims", "num_heads", "mlp_ratio", "stem_hidden_dim"}),
+_WITHOUT_EFFECT = frozenset({
+    "num_classes", "image_size", "drop_rate", "attn_drop_rate", "drop_path_rate", "remat", "scan",
+    "dtype", "param_init", "decay_rules", "layers_of_features",
+})  # fmt: skip
+"""Options that change no logits of an image."""
+
+
+def published_options(options: Options) -> Options:
+    """Return the options that must be those of a published model, which are no arguments."""
+    return {key: value for key, value in options.items() if key not in _WITHOUT_EFFECT}
+
+
+def published_options_and_size(options: Options) -> Options:
+    """Return them, and the image size as timm's argument."""
+    return {"img_size": _size(options), **published_options(options)}
+
+
+def published_options_of_one_size(options: Options) -> Options:
+    """Return them, and the image size, which is no argument either."""
+    return {"image_size": _size(options), **published_options(options)}
+
+
+class InTimm(NamedTuple):
+    """How timm has the models of a family.
+
+    Attributes:
+      arguments: converts our options to arguments of timm's class; or gives the option it lacks.
+      fixed: arguments that timm's functions do not let be replaced; None: all but `img_size`.
+      first: its first layer; `classifier`: its last one, or both last ones.
+      any_size: whether its models take images of any size.
+    """
+
+    arguments: Callable[[Options], Options | str]
+    fixed: frozenset[str] | None = frozenset()
+    first: str = "patch_embed.proj"
+    classifier: str | tuple[str, ...] = "head"
+    any_size: bool = False
+
+    def refused(self, differing: Options) -> set[str]:
+        """Return the arguments among these that cannot be replaced."""
+        fixed = differing.keys() - {"img_size"} if self.fixed is None else self.fixed
+        return differing.keys() & fixed
+
+
+_VOLO = frozenset({"layers", "embed_dims", "num_heads", "mlp_ratio", "stem_hidden_dim"})
+IN_TIMM: dict[Any, InTimm] = {
+    ViT: InTimm(vit_arguments),
+    DistilledDeiT: InTimm(distilled_arguments, classifier=("head", "head_dist")),
+    swin: InTimm(swin_arguments, classifier="head.fc"),
+    swinv2: InTimm(swin_arguments, classifier="head.fc"),
+    pvt_v2: InTimm(pvt_v2_arguments, any_size=True),
+    volo: InTimm(volo_arguments, _VOLO, "patch_embed.conv.0", ("head", "aux_head")),
+    BiT: InTimm(
+        bit_arguments, frozenset({"layers", "width_factor"}), "stem.conv", "head.fc", any_size=True
     ),
-    BiT: (bit_arguments, frozenset({"layers", "width_factor"})),
+    EfficientNet: InTimm(published_options, None, "conv_stem", "classifier", any_size=True),
+    GhostNet: InTimm(published_options, None, "conv_stem", "classifier", any_size=True),
+    convnext: InTimm(published_options, None, "stem.0", "head.fc", any_size=True),
+    poolformer: InTimm(published_options, None, "stem.conv", "head.fc", any_size=True),
+    coatnet: InTimm(published_options_and_size, None, "stem.conv1", "head.fc"),
+    mlp_mixer: InTimm(published_options_and_size, None, "stem.proj"),
+    CaiT: InTimm(published_options_and_size, None),
+    efficientformer: InTimm(
+        published_options_of_one_size, None, "stem.conv1", ("head", "head_dist")
+    ),
 }
-"""Factory → its arguments, and those of them that timm's functions do not let be replaced."""
 
 _TORCHVISION = re.compile(r"vit_[blh]_\d+|swin(_v2)?_[tsb]")
-TIMM = {
+TIMM: dict[str, tuple[str, Options]] = {
     **{
-        name: ours
+        name: (ours, extra)
         for name, (ours, extra) in ALIASES.items()
-        if not extra and "/" not in name and not _TORCHVISION.fullmatch(name)
+        if (not extra or ours.startswith("cait"))
+        and "/" not in name
+        and not _TORCHVISION.fullmatch(name)
     },
-    **{name: name for name in MODELS if name.startswith("pvt_v2")},
+    **{
+        name: (name, {"norm_pooled": True} if name.startswith("poolformer") else {})
+        for name in MODELS
+        if name.startswith(SAME_IN_TIMM)
+    },
 }
-"""timm's models → ours with the same hyperparameters."""
+"""timm's models → ours with the same hyperparameters, and options of ours besides."""

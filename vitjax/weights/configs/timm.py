@@ -8,8 +8,11 @@ from vitjax.layers.spec import fields
 from vitjax.models import ALIASES, MODELS, model_options, model_spec
 from vitjax.models.aliases import SAME_IN_TIMM
 from vitjax.models.bit import BiT
+from vitjax.models.cait import CaiT
+from vitjax.models.coatnet import coatnet
 from vitjax.models.convnext import convnext
 from vitjax.models.deit import DistilledDeiT
+from vitjax.models.mlp_mixer import mlp_mixer
 from vitjax.models.poolformer import poolformer
 from vitjax.models.pvt_v2 import pvt_v2
 from vitjax.models.swin import swin
@@ -53,6 +56,7 @@ _TIMM: dict[Any, dict[str, Any]] = {
         "head_norm_first": ("norm_pooled", lambda v: not v),
     },
     BiT: {"layers": "depths", "width_factor": "width_factor"},
+    **{factory: {"img_size": _SIZES["img_size"]} for factory in (coatnet, mlp_mixer, CaiT)},
 }  # fmt: skip
 """Factory → argument of timm's class → our option, perhaps with how its value is changed."""
 _WITHOUT = ("*drop*", "num_classes", "in_chans", "dynamic_img_size", "strict_img_size",
