@@ -163,6 +163,7 @@ def speed(folder: str, options: argparse.Namespace) -> dict[str, Any]:
 def grain_processes(images: Any, size: int, augment: str, count: int) -> Iterator[Any]:
     """Iterate over the same batches from Grain's worker processes."""
     import grain
+    from absl import flags
 
     from vitjax.data.kinds import image_and_label
     from vitjax.data.order import epoch_order
@@ -177,6 +178,7 @@ def grain_processes(images: Any, size: int, augment: str, count: int) -> Iterato
             made.append(_training(images, kinds, BATCH, augment, 0, order, range(BATCH)))
         return made[0](step, print)
 
+    flags.FLAGS.mark_as_parsed()  # Grain's processes read some
     steps = grain.MapDataset.range(0, 1 << 40).map(batch_at)
     read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     workers = grain.MultiprocessingOptions(num_workers=count)
