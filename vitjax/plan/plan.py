@@ -22,8 +22,16 @@ from vitjax.train.defaults import RunConfig
 NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
 
 
-QUICK = -1.0
-"""A quick plan's `jax_exec_time_optimization_effort`."""
+EFFORTS = ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort",
+           "jax_optimization_level", "jax_memory_fitting_level")  # fmt: skip
+"""Settings of the compiler's effort; jax 0.12 has levels alone."""
+
+
+def effort_setting() -> tuple[str, float | str]:
+    """Return the name of jax's setting of effort for a fast program, and that of a quick plan."""
+    import jax
+
+    return (EFFORTS[0], -1.0) if hasattr(jax.config, EFFORTS[0]) else (EFFORTS[2], "O1")
 
 
 class Compiled(NamedTuple):
@@ -47,7 +55,7 @@ class Plan(NamedTuple):
     """Needs of a run; `report()` for people, `to_dict()` for programs.
 
     Attributes:
-      effort: of the compiler for a fast program, from -1 to 1; 0 is its own.
+      effort: of the compiler for a fast program, from -1 to 1 or a level; None is its own.
     """
 
     config: RunConfig
@@ -57,7 +65,7 @@ class Plan(NamedTuple):
     compiled: Compiled
     steps: int
     macs: int
-    effort: float = 0.0
+    effort: float | str | None = None
 
     @property
     def fits(self) -> bool:
@@ -113,7 +121,7 @@ class Plan(NamedTuple):
         room = f" of {format_bytes(t.capacity)}" if t.capacity else ""
         mesh = " × ".join(f"{k} {n}" for k, n in self.mesh.items() if n > 1) or "one device"
         notes = (
-            [f"compiled with effort {self.effort:g}: the real step differs"] if self.effort else []
+            [f"compiled with effort {self.effort}: the real step differs"] if self.effort else []
         )
         rows = [
             ("model", f"{r['model']}, {self.config.model['dtype']}, batch {r['batch_size']:,}"),
@@ -183,7 +191,7 @@ def make_plan(
       images, classes: of the training data, if its name does not tell.
       cache: keep and reuse what was read off a step that was compiled before.
       quick: compile with the least effort for a fast program. Without it the effort is that of
-        `jax_exec_time_optimization_effort`, which `train.py` compiles with too.
+        jax's own setting, which `train.py` compiles with too.
     """
     import jax
 
@@ -212,14 +220,16 @@ def make_plan(
     lowered = program.train_step.lower(program.state, program.batch_spec, program.key)
     axes = dict(mesh.shape)
     settings: Any = jax.config  # its fields are made when it is imported
-    before = settings.jax_exec_time_optimization_effort
-    effort = QUICK if quick else before
-    settings.update("jax_exec_time_optimization_effort", effort)
+    name, least = effort_setting()
+    before = getattr(settings, name)
+    effort = least if quick else before
+    settings.update(name, effort)
     try:
         compiled = compile_step(lowered, topology, axes, cache, sum(state.values()))
     finally:
-        settings.update("jax_exec_time_optimization_effort", before)
-    return Plan(config, topology, axes, state, compiled, steps, macs, effort)
+        settings.update(name, before)
+    own = None if effort in (0, "UNKNOWN") else effort
+    return Plan(config, topology, axes, state, compiled, steps, macs, own)
 
 
 def known_data(config: RunConfig, images: int, classes: int) -> tuple[int, int]:
@@ -337,11 +347,7 @@ def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathl
     digest = hashlib.sha256(lowered.as_text().encode())
     # The program's text does not have them.
     settings: Any = jax.config
-    efforts = (
-        settings.jax_exec_time_optimization_effort,
-        settings.jax_memory_fitting_effort,
-        str(settings.jax_optimization_level),
-    )
+    efforts = [str(getattr(settings, name, None)) for name in EFFORTS]
     options = (compiler_options(topology.devices), efforts)
     described = (topology.name, len(topology.devices), mesh, versions, options)
     for part in (repr(described).encode(), *own):
