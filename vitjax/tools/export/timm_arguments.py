@@ -218,6 +218,7 @@ IN_TIMM: dict[Any, InTimm] = {
         published_options_of_one_size, None, "stem.conv1", ("head", "head_dist")
     ),
 }
+"""Factory → how timm has its models."""
 
 _TORCHVISION = re.compile(r"vit_[blh]_\d+|swin(_v2)?_[tsb]")
 TIMM: dict[str, tuple[str, Options]] = {
