@@ -1,8 +1,10 @@
 """One process per test worker, on the CPU, with no network."""
 
 import gc
+import hashlib
 import os
 import pathlib
+import shutil
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,6 +20,32 @@ import pytest
 
 # Traces are large graphs of Python objects: rarer collections take a tenth off the tests' time.
 gc.set_threshold(50_000, 50, 1000)
+
+
+KEPT_LIMIT = 2e9  # bytes
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs for the next run, of any checkout: compiling is half of the time.
+
+    The key of a program knows nothing of the processor, whose instructions it uses: the folder's
+    name does.
+    """
+    info = pathlib.Path("/proc/cpuinfo")  # of Linux alone
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if "flags" in line), "")
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    kept = cache / "vitjax" / "tests" / hashlib.sha256(flags.encode()).hexdigest()[:8]
+    for name, value in (
+        ("jax_compilation_cache_dir", str(kept)),
+        ("jax_persistent_cache_min_compile_time_secs", "0.05"),
+    ):
+        value = os.environ.setdefault(name.upper(), value)  # for processes that tests start
+        jax.config.update(name, value if name.endswith("dir") else float(value))
+    if hasattr(config, "workerinput"):  # the process that starts the workers does the rest
+        return
+    if sum(path.stat().st_size for path in kept.glob("*") if path.is_file()) > KEPT_LIMIT:
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 @pytest.fixture
