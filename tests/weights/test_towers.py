@@ -29,12 +29,14 @@ MEANS = {
 """First channel's mean, of the layout alone; timm's DINOv2 has the layout of timm's ViTs."""
 
 
-def state_dict(case: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    keys = [key.decode() for key in CASES[f"{case}/keys"]]
-    shapes = [tuple(int(n) for n in shape if n) for shape in CASES[f"{case}/shapes"]]
-    numbered = zip(CASES[f"{case}/index"], shapes, keys, strict=True)
+def state_dict(
+    case: str, cases: dict[str, np.ndarray] = CASES
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    keys = [key.decode() for key in cases[f"{case}/keys"]]
+    shapes = [tuple(int(n) for n in shape if n) for shape in cases[f"{case}/shapes"]]
+    numbered = zip(cases[f"{case}/index"], shapes, keys, strict=True)
     arrays = [array(int(i), shape, key) for i, shape, key in numbered]
-    return json.loads(CASES[f"{case}/ours"].item()), dict(zip(keys, arrays, strict=True))
+    return json.loads(cases[f"{case}/ours"].item()), dict(zip(keys, arrays, strict=True))
 
 
 @pytest.mark.slow

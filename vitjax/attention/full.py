@@ -16,6 +16,7 @@ from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.position import resize_grid
+from vitjax.layers.rope import rotate
 
 
 class FullAttention(nn.Module):
@@ -23,7 +24,7 @@ class FullAttention(nn.Module):
 
     Attributes:
       num_heads: heads; the width must be a multiple.
-      qkv_bias: biases in the projections to q, k and v.
+      qkv_bias: biases in the projections to q, k and v; `key_bias=False`: to q and v alone.
       qk_norm: LayerNorm of each head's q and k (ViT-22B, arXiv:2302.05442, eq. 3): bounds the
         logits at scale.
       scale: factor of the logits, 1/√head_dim if None.
@@ -40,6 +41,7 @@ class FullAttention(nn.Module):
 
     num_heads: int
     qkv_bias: bool = True
+    key_bias: bool = True
     qk_norm: bool = False
     scale: float | None = None
     lepe_kernel_size: int = 0
@@ -53,12 +55,21 @@ class FullAttention(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S D"]:
+    def __call__(
+        self,
+        x: Float[Array, "B *S C"],
+        train: bool = False,
+        angles: Float[Array, "N r"] | None = None,
+    ) -> Float[Array, "B *S D"]:
+        """Compute the attention of x; `angles` turn q and k of each position (`rotate`)."""
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-        q, k, v = project_heads(self, tokens, 3, "qkv", width=self.heads_width)
+        without = () if self.key_bias else (1,)
+        q, k, v = project_heads(self, tokens, 3, "qkv", width=self.heads_width, unbiased=without)
         if self.qk_norm:
             q = layer_norm().build(dtype=self.dtype, name="q_norm")(q)
             k = layer_norm().build(dtype=self.dtype, name="k_norm")(k)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         bias = self.relative_bias(x) if self.position_bias else None
         out = attend(q, k, v, scale=self.scale, bias=bias)
@@ -67,6 +78,9 @@ class FullAttention(nn.Module):
             out += lepe.reshape(out.shape)
         out = merge_heads(self, out, train, width=self.width)
         return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    takes_angles = True
+    """Whether a call takes the angles of rotary positions."""
 
     @staticmethod
     def takes_sequences(

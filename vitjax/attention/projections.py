@@ -18,6 +18,7 @@ def project_heads(
     name: str,
     use_bias: bool | None = None,
     width: int | None = None,
+    unbiased: tuple[int, ...] = (),
 ) -> tuple[Array, ...]:
     """Project x to `count` arrays (q, k, v: 3) `[*B, N, h, d]` in one matrix product.
 
@@ -26,6 +27,7 @@ def project_heads(
 
     Args:
       width: channels of all heads together; None for those of x.
+      unbiased: which of them have no bias though the others have one.
 
     Raises:
       ValueError: the width is no multiple of the number of heads.
@@ -40,7 +42,7 @@ def project_heads(
             f"it (near: {min(fits, key=lambda h: abs(h - heads))})."
         )
     sizes = (count, heads, width // heads)
-    return Projections(sizes, bias, mixer.param_init, mixer.dtype, name=name)(x)
+    return Projections(sizes, bias, mixer.param_init, unbiased, mixer.dtype, name=name)(x)
 
 
 class Projections(nn.Module):
@@ -51,25 +53,31 @@ class Projections(nn.Module):
 
     Attributes:
       sizes: (number of maps, heads, head width).
+      unbiased: maps without a bias though `use_bias` is set.
     """
 
     sizes: tuple[int, int, int]
     use_bias: bool
     param_init: Init
+    unbiased: tuple[int, ...] = ()
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B N C"]) -> tuple[Float[Array, "*B N h d"], ...]:
-        width, (_, heads, head_width) = x.shape[-1], self.sizes
+        width, (count, heads, head_width) = x.shape[-1], self.sizes
         init = self.param_init.dense(width, heads * head_width)
         kernel = self.param("kernel", init["kernel_init"], (width, *self.sizes), jnp.float32)
+        biased = [i for i in range(count) if i not in self.unbiased]
         bias = None
         if self.use_bias:
-            bias = self.param("bias", init["bias_init"], self.sizes, jnp.float32)
+            shape = (len(biased), heads, head_width)
+            bias = self.param("bias", init["bias_init"], shape, jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = cpu.keep(jnp.einsum("...nc,cthd->...nthd", cpu.keep(x), kernel))
-        parts = enumerate(cpu.cut(y))
-        return tuple(part if bias is None else part + bias[i] for i, part in parts)
+        return tuple(
+            part if bias is None or i not in biased else part + bias[biased.index(i)]
+            for i, part in enumerate(cpu.cut(y))
+        )
 
 
 def merge_heads(

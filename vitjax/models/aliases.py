@@ -151,7 +151,7 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "swin_v2_t": ("swinv2_tiny_w8", {}),
     "swin_v2_s": ("swinv2_small_w8", {}),
     "swin_v2_b": ("swinv2_base_w8", {}),
-    # transformers: ViT, MAE, DINO, DINOv2, CLIP, SigLIP, DeiT
+    # transformers: ViT, MAE, DINO, DINOv2, DINOv3, CLIP, SigLIP, DeiT
     "google/vit-base-patch16-224": ("vit_b16", {}),
     "google/vit-base-patch16-384": ("vit_b16", _384),
     "google/vit-base-patch16-224-in21k": ("vit_b16", {}),
@@ -178,6 +178,12 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "facebook/dinov2-with-registers-large": ("vit_l14", {**_DINOV2, **_REGISTERS}),
     "facebook/dinov2-giant": ("vit_g14", {**_DINOV2, **_GIANT}),
     "facebook/dinov2-with-registers-giant": ("vit_g14", {**_DINOV2, **_REGISTERS, **_GIANT}),
+    **{
+        f"facebook/dinov3-vit{size}-pretrain-{data}": (f"dinov3_{size}", dict(layer_scale_init=1.0))
+        for data, sizes in (("lvd1689m", ("s16", "s16plus", "b16", "l16", "h16plus", "7b16")),
+                            ("sat493m", ("l16", "7b16")))
+        for size in sizes
+    },
     "openai/clip-vit-base-patch32": ("vit_b32", _OPENAI),
     "openai/clip-vit-base-patch16": ("vit_b16", _OPENAI),
     "openai/clip-vit-large-patch14": ("vit_l14", _OPENAI),

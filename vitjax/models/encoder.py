@@ -36,7 +36,7 @@ VIT_INIT = Init(
 )
 """As the authors' JAX code draws them (google-research/vision_transformer, models_vit.py)."""
 
-MIXER_OPTIONS = ("qkv_bias", "qk_norm", "attn_drop_rate")
+MIXER_OPTIONS = ("qkv_bias", "key_bias", "qk_norm", "attn_drop_rate")
 """Fields of `Encoder` that its mixers alone read."""
 
 
@@ -45,6 +45,7 @@ class Encoder(nn.Module):
 
     Attributes:
       mixer: token mixer string; on sequences those that take one ("full").
+      key_bias: False: no bias in the projection to k, where `qkv_bias` gives q and v theirs.
       mlp: "plain", or "swiglu" (`GatedMlp`, of DINOv2's largest model).
       act: of the plain MLP: "gelu", "gelu_tanh", "quick_gelu" or "silu" (see
         `layers/activations.py`).
@@ -65,6 +66,7 @@ class Encoder(nn.Module):
     norm_epsilon: float = 1e-6
     mixer: str = "full"
     qkv_bias: bool = True
+    key_bias: bool = True
     qk_norm: bool = False
     layer_scale_init: float | None = None
     drop_rate: float = 0.0
@@ -133,24 +135,34 @@ class Encoder(nn.Module):
         rest = {k: v for k, v in own.items() if k not in (*MIXER_OPTIONS, "mixer")}
         return type(self), rest, self.cycle()
 
-    def layers(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S C"]:
+    def layers(
+        self, x: Float[Array, "B *S C"], train: bool, angles: Float[Array, "N r"] | None = None
+    ) -> Float[Array, "B *S C"]:
         """Run the encoder's blocks, one after the other or scanned."""
-        return self.outputs(x, train)[0]
+        return self.outputs(x, train, angles=angles)[0]
 
     def outputs(
-        self, x: Float[Array, "B *S C"], train: bool, of: tuple[int, ...] = ()
+        self,
+        x: Float[Array, "B *S C"],
+        train: bool,
+        of: tuple[int, ...] = (),
+        angles: Float[Array, "N r"] | None = None,
     ) -> tuple[Float[Array, "B *S C"], tuple[Float[Array, "B *S C"], ...]]:
-        """Run the blocks; return the last output and those of the named blocks."""
+        """Run the blocks; return the last output and those of the named blocks.
+
+        Args:
+          angles: of the tokens' rotary positions; None for none.
+        """
         kept = []
         if not self.scan:
             for block in self.block:
-                x = block(x, train)
+                x = block(x, train, None, angles)
                 kept.append(x)
             return x, tuple(kept[i] for i in of)
         rates = jnp.asarray(self.path_rates()) if self.drop_path_rate else None
 
         def turn(block: Any, x: Array, rate: Any) -> tuple[Array, Array | None]:
-            x = block(x, train, rate)
+            x = block(x, train, rate, angles)
             return x, x if of else None
 
         scan = nn.scan(

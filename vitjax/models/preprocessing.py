@@ -61,6 +61,11 @@ _SELF_SUPERVISED = Preprocessing(
 )  # fmt: skip
 MAE = DINO = _SELF_SUPERVISED
 DINOV2 = _SELF_SUPERVISED._replace(image_size=224)
+DINOV3 = Preprocessing(
+    **IMAGENET, crop=0.0, interpolation="antialias",
+    source="facebookresearch/dinov3, README; transformers' DINOv3ViTImageProcessor",
+)  # fmt: skip
+_DINOV3_OF_SATELLITES = DINOV3._replace(mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143))
 CLIP_TOWER = Preprocessing(**CLIP, crop=1.0, interpolation="bicubic", source="openai/CLIP, clip.py")
 SIGLIP = Preprocessing(
     **HALF, crop=0.0, interpolation="bicubic", source="transformers' SiglipImageProcessor"
@@ -111,6 +116,7 @@ NAMED = {
         **IMAGENET, crop=1.0, interpolation="bicubic", source="timm's configurations of DINOv2"
     ),
     "facebook/dinov2*": DINOV2,
+    "facebook/dinov3-*-sat493m": _DINOV3_OF_SATELLITES,
     "vit_*.dino*": DINO,
     "facebook/dino-*": DINO,
     "vit_*.mae*": MAE,

@@ -62,7 +62,10 @@ class Block(nn.Module):
         x: Float[Array, "B *S C"],
         train: bool = False,
         drop_path_rate: Float[Array, ""] | None = None,
+        angles: Float[Array, "N r"] | None = None,
     ) -> Float[Array, "B *S C"]:
+        """Compute the block; the mixer gets the angles of rotary positions, if there are any."""
+
         def residual(x: Array, branch: Callable[..., Array], number: int) -> Array:
             def norm(x: Array, place: str) -> Array:
                 if self.norm is None or place != self.norm_place:
@@ -80,7 +83,8 @@ class Block(nn.Module):
         if self.cpe_kernel_size:
             x = x + depthwise_conv(self.cpe_kernel_size, "cpe", self.param_init, self.dtype)(x)
         context = dict(param_init=self.param_init, dtype=self.dtype)
-        x = residual(x, self.mixer.default(**context).build(name="mixer"), 1)
+        mixer = self.mixer.default(**context).build(name="mixer")
+        x = residual(x, mixer if angles is None else partial(mixer, angles=angles), 1)
         if self.mlp is not None:
             x = residual(x, self.mlp.default(**context).build(name="mlp"), 2)
         return x

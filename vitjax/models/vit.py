@@ -10,8 +10,8 @@ PyTorch conversions use the exact GELU and none, and so does this file. `pool="g
 pooling of arXiv:2106.04560, registers are arXiv:2309.16588. `pre_norm=True`, `act="quick_gelu"`
 and `norm_epsilon=1e-5` are CLIP's tower (arXiv:2103.00020); `pool="gap"`, `class_token=True` and
 `pool_norm=True` MAE's fine-tuning (arXiv:2111.06377); `mlp="swiglu"` DINOv2's largest model
-(arXiv:2304.07193). `exits` are classifiers after blocks on the way (Bakhtiarnia et al.,
-arXiv:2106.15183, section 3).
+(arXiv:2304.07193); `position="rope"` and `key_bias=False` DINOv3's (`dinov3.py`). `exits` are
+classifiers after blocks on the way (Bakhtiarnia et al., arXiv:2106.15183, section 3).
 """
 
 from collections.abc import Callable
@@ -21,12 +21,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention import takes_sequences
+from vitjax.attention import parse_mixers, takes_sequences
 from vitjax.attention.attention_pool import AttentionPool
 from vitjax.layers.activations import ACTIVATIONS
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.patch_embed import PatchEmbed, patch_grid
 from vitjax.layers.position import place_tokens, resize_positions, sincos_2d
+from vitjax.layers.rope import Rope
 from vitjax.layers.spec import Spec, spec
 from vitjax.models.encoder import Encoder
 from vitjax.models.family import I21K, Family
@@ -82,7 +83,8 @@ class ViT(Encoder):
       class_token: a class token is prepended, whatever is pooled; None: where `pool` reads it.
       pre_norm: a norm before the first block.
       pool_norm: the norm follows the mean over patches (pool="gap"), and not the last block.
-      position: "learned" (a table over the flattened patches), "sincos2d" (fixed) or "none".
+      position: "learned" (a table over the flattened patches), "sincos2d" (fixed), "none", or
+        "rope": attention turns q and k of the patches; "rope(rescale=2.0)" sets options of `Rope`.
       class_position: the table has an entry for the class token too.
       num_registers: learned tokens after the class token, dropped at the end; without position
         unless `register_position`, which extends a table that has the class token's.
@@ -122,7 +124,10 @@ class ViT(Encoder):
             )
         _check_exits(self)
         check_choice("pool", self.pool, ("token", "gap", "map"))
-        check_choice("position", self.position, ("learned", "sincos2d", "none"))
+        kind = self.position.partition("(")[0].strip()
+        allowed = ("learned", "sincos2d", "none", "rope")
+        check_choice("position", kind if kind == "rope" else self.position, allowed)
+        _check_rope(self)
         if self.pool == "token" and self.class_token is False:
             raise ValueError(
                 "class_token=False with pool='token': there is nothing to read; choose pool='gap' "
@@ -180,6 +185,11 @@ class ViT(Encoder):
         return self.pool == "token" if self.class_token is None else self.class_token
 
     @property
+    def rope(self) -> Rope | None:
+        """Rotary positions, if the model has them."""
+        return Rope.parse(self.position) if self.position.startswith("rope") else None
+
+    @property
     def table_prefix(self) -> int:
         """Entries of the position table before those of the patches."""
         if not self.has_class_token or not self.class_position:
@@ -214,6 +224,14 @@ class ViT(Encoder):
         x = self.drop(x, deterministic=not train)
         return self.norm_pre(x) if self.pre_norm else x, (height, breadth)
 
+    def angles(self, grid: tuple[int, int], train: bool) -> Float[Array, "N r"] | None:
+        """Compute the angles of all tokens' rotary positions: 0 for those that are no patches."""
+        if self.rope is None:
+            return None
+        key = self.make_rng("dropout") if train and self.rope.varies else None
+        angles = self.rope.angles(grid, self.width // self.num_heads, key)
+        return jnp.pad(angles, ((self.has_class_token + self.num_registers, 0), (0, 0)))
+
     def encode(
         self, images: Float[Array, "B H W c"], train: bool = False
     ) -> tuple[Array, tuple[int, int]]:
@@ -222,7 +240,7 @@ class ViT(Encoder):
         The tokens are `[B, prefix + N, C]`. The norm is left out if it is that of their mean.
         """
         x, grid = self.embed(images, train)
-        x = self.layers(x, train)
+        x = self.layers(x, train, self.angles(grid, train))
         x = x if self.pool_norm else self.norm(x)
         return x.reshape(x.shape[0], -1, x.shape[-1]), grid
 
@@ -232,7 +250,8 @@ class ViT(Encoder):
         """Compute maps of stride `patch_size`, after the final norm or `layers_of_features`."""
         if self.layers_of_features:
             x, grid = self.embed(images, train)
-            tokens = self.outputs(x, train, self.layers_of_features)[1]
+            angles = self.angles(grid, train)
+            tokens = self.outputs(x, train, self.layers_of_features, angles)[1]
         else:
             x, grid = self.encode(images, train)
             tokens = (x,)
@@ -288,7 +307,8 @@ class ViT(Encoder):
         """Compute logits `[B, num_classes]`, or the input of the head if `num_classes` is 0."""
         if self.exits:
             return self.exit_logits(images, train)[-1]
-        return self._classify(self.layers(self.embed(images, train)[0], train), train)
+        x, grid = self.embed(images, train)
+        return self._classify(self.layers(x, train, self.angles(grid, train)), train)
 
 
 def _check_exits(model: ViT) -> None:
@@ -303,12 +323,28 @@ def _check_exits(model: ViT) -> None:
             f"exits={model.exits}: name blocks from 0 to {model.depth - 2}, each once and in "
             f"ascending order; block {model.depth - 1} has the model's own head."
         )
-    if type(model) is not ViT or model.pool == "map" or model.scan or not model.num_classes:
+    if (
+        type(model) is not ViT or model.pool == "map" or model.scan or not model.num_classes
+        or model.rope
+    ):  # fmt: skip
         raise ValueError(
-            f"exits={model.exits} need a ViT with a head of classes, unrolled blocks and "
-            f"pool='token' or 'gap'; here are {type(model).__name__}, "
-            f"num_classes={model.num_classes}, scan={model.scan}, pool={model.pool!r}."
+            f"exits={model.exits} need a ViT with a head of classes, unrolled blocks, "
+            f"pool='token' or 'gap' and positions other than 'rope'; here are "
+            f"{type(model).__name__}, num_classes={model.num_classes}, scan={model.scan}, "
+            f"pool={model.pool!r}, position={model.position!r}."
         )
+
+
+def _check_rope(model: ViT) -> None:
+    """Raise ValueError if a mixer of a model with rotary positions does not take them."""
+    if model.rope is None:
+        return
+    for mixer in parse_mixers(model.mixer, 1)[0]:
+        if not getattr(mixer.factory, "takes_angles", False):
+            raise ValueError(
+                f"position={model.position!r} with mixer={model.mixer!r}: {mixer.name} does not "
+                f"turn its queries and keys; choose mixer='full' or another position."
+            )
 
 
 PREPROCESSING = Preprocessing(

@@ -57,7 +57,7 @@ STEMS = (
             ("bit", r"embedder\.convolution"),
         )
     ),
-    r"embeddings\.patch_embeddings\.projection\.weight",
+    r"embeddings\.patch_embeddings\.(?:projection\.)?weight",
     r"encoder\.patch_embeddings\.0\.projection\.weight",
     r"encoder\.layers\.0\.patch_embedding\.proj\.weight",
     r"embedder\.convolution\.weight",

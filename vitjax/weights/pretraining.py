@@ -1,4 +1,4 @@
-"""Names of self-supervised pretraining in PyTorch: DINOv2's and MAE's code, CLIP, open_clip, timm.
+"""Names of self-supervised pretraining in PyTorch: code of DINOv2 and v3, MAE, CLIP, open_clip, timm.
 
 Of timm they are those of the attention pooling of image-text models. Such weights hold parts that a
 classifier has not, or need options of a ViT.
@@ -12,6 +12,7 @@ import numpy as np
 from vitjax.models.preprocessing import CLIP_TOWER, SIGLIP
 from vitjax.models.preprocessing import DINO as DINO_IMAGES
 from vitjax.models.preprocessing import DINOV2 as DINOV2_IMAGES
+from vitjax.models.preprocessing import DINOV3 as DINOV3_IMAGES
 from vitjax.models.preprocessing import MAE as MAE_IMAGES
 from vitjax.weights.libraries import Names
 
@@ -105,6 +106,29 @@ DINOV2 = Names(
     ),
     left_out=(r"mask_token",),
     preprocessing={"*": DINOV2_IMAGES},
+)
+
+
+def _drop_key_bias(state_dict: dict[str, Any], model: Any) -> list[str]:
+    """Drop the masks of the biases of q, k and v, and what they mask: k's."""
+    del model
+    masks = [key for key in state_dict if key.endswith(".attn.qkv.bias_mask")]
+    for mask in masks:
+        del state_dict[mask]
+        if (biases := state_dict.get(key := mask.removesuffix("_mask"))) is not None:
+            q, _, v = np.split(np.asarray(biases), 3)
+            state_dict[key] = np.concatenate([q, v])
+    return masks
+
+
+DINOV3 = Names(
+    "DINOv3's code; its mask token and the norm of small crops are no part of a ViT",
+    r"^storage_tokens$",
+    ((r"^storage_tokens$", "reg_token"), (r"\.mlp\.w3\.", ".mlp.fc2.")),
+    ((("w1", "w2"), "fc1"),),
+    (r"mask_token", r"rope_embed\.periods", r"local_cls_norm\..*"),
+    _drop_key_bias,
+    {"*": DINOV3_IMAGES},
 )
 
 

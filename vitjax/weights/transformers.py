@@ -1,9 +1,9 @@
 """Names of Hugging Face's transformers, of version 5 and, as in files, of older ones.
 
-`google/vit-…`, `facebook/deit-…`, `facebook/dinov2-…`, `openai/clip-…`, `google/siglip-…`,
-`microsoft/swin-…`, `microsoft/swinv2-…`, `Zetatech/pvt-…`, `OpenGVLab/pvt_v2_…`, `google/bit-…`;
-MiT's are in `mit.py`. Their norms have an epsilon of 1e-12 in ViT and DeiT, and 1e-6 in all of PVT
-v2's, where the authors' code and ours have others.
+`google/vit-…`, `facebook/deit-…`, `facebook/dinov2-…`, `facebook/dinov3-vit…`, `openai/clip-…`,
+`google/siglip-…`, `microsoft/swin-…`, `microsoft/swinv2-…`, `Zetatech/pvt-…`,
+`OpenGVLab/pvt_v2_…`, `google/bit-…`; MiT's are in `mit.py`. Their norms have an epsilon of 1e-12 in
+ViT and DeiT, and 1e-6 in all of PVT v2's, where the authors' code and ours have others.
 """
 
 import math
@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.models.preprocessing import CLIP_TOWER, DINOV2, GOOGLE, MAE, SIGLIP
+from vitjax.models.preprocessing import CLIP_TOWER, GOOGLE, MAE, SIGLIP
+from vitjax.models.preprocessing import DINOV2 as DINOV2_IMAGES
+from vitjax.models.preprocessing import DINOV3 as DINOV3_IMAGES
 from vitjax.weights.libraries import KV, QKV, Names, count
 from vitjax.weights.pretraining import finish_clip
 
@@ -74,9 +76,28 @@ VIT = Names(
     {"vit_*": GOOGLE, "r*_vit_*": GOOGLE},
 )
 """ViT, DeiT, DINOv2 and MAE."""
-OF_DINOV2 = Names("", r"\.layer_scale1\.lambda1$", preprocessing={"*": DINOV2})
+OF_DINOV2 = Names("", r"\.layer_scale1\.lambda1$", preprocessing={"*": DINOV2_IMAGES})
 OF_MAE = Names("", r"^decoder\.decoder_embed\.", preprocessing={"*": MAE})
 """What tells that weights of that layout want their images otherwise."""
+
+DINOV3 = Names(
+    "Hugging Face's transformers",
+    r"^embeddings\.patch_embeddings\.weight$",
+    (
+        (r"^model\.", ""),
+        (r"^embeddings\.cls_token$", "cls_token"),
+        (r"^embeddings\.register_tokens$", "reg_token"),
+        (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+        (r"^layer\.(\d+)\.", r"blocks.\1."),
+        *_ATTENTION,
+        (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+        (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+        (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    ),
+    (*QKV, (("q", "v"), "qkv"), (("gate_proj", "fc1"), "fc1")),  # k has no bias
+    (r"embeddings\.mask_token",),
+    preprocessing={"*": DINOV3_IMAGES},
+)
 
 
 def _finish_tower(state_dict: dict[str, Any], model: Any) -> list[str]:

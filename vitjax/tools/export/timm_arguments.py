@@ -45,7 +45,7 @@ def vit_arguments(options: Options) -> Options | str:
     o = options
     token = o["pool"] == "token"
     plain = dict(mixer="full", position="learned", representation_size=None, act="gelu",
-                 mlp="plain", pre_norm=False, pool_norm=False)  # fmt: skip
+                 mlp="plain", pre_norm=False, pool_norm=False, key_bias=True)  # fmt: skip
     if wrong := _without(o, **plain):
         return wrong
     if o["norm_epsilon"] > 1e-6:  # timm's is 1e-6, and a smaller one is the same in float32

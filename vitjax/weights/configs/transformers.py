@@ -6,6 +6,7 @@ not read.
 
 from collections.abc import Callable
 
+from vitjax.layers.rope import Rope
 from vitjax.weights.configs.fields import ACTS, Fields, Model, Options, nearest, ratios, side
 
 
@@ -48,6 +49,22 @@ def _dinov2(f: Fields) -> Model:
     else:
         options["act"] = f.choice("hidden_act", ACTS)
     return nearest("vit_*", dict(options, mlp_ratio=hidden / width))
+
+
+def _dinov3(f: Fields) -> Model:
+    f.only(proj_bias=True, mlp_bias=True, value_bias=f["query_bias"])
+    f.only(key_bias=[False, f["query_bias"]])
+    shift, jitter, rescale = (f[f"pos_embed_{name}"] for name in ("shift", "jitter", "rescale"))
+    rope = Rope(float(f["rope_theta"]), *map(float, (shift or 0, jitter or 1, rescale or 1)))
+    options = dict(
+        _encoder(f), qkv_bias=f["query_bias"], key_bias=f["key_bias"],
+        num_registers=f["num_register_tokens"], layer_scale_init=f["layerscale_value"],
+        position=str(rope),
+    )  # fmt: skip
+    if f["use_gated_mlp"]:
+        f.only(hidden_act="silu")
+        return nearest("dinov3_*", dict(options, mlp="swiglu"))
+    return nearest("dinov3_*", dict(options, act=f.choice("hidden_act", ACTS)))
 
 
 def _clip(f: Fields) -> Model:
@@ -134,6 +151,13 @@ _VIT = dict(_BASE, intermediate_size=3072, hidden_act="gelu", layer_norm_eps=1e-
             qkv_bias=True)  # fmt: skip
 _DINOV2 = dict(_BASE, mlp_ratio=4, hidden_act="gelu", layer_norm_eps=1e-6, patch_size=14,
                qkv_bias=True, layerscale_value=1.0, use_swiglu_ffn=False)  # fmt: skip
+_DINOV3: Options = dict(
+    hidden_size=384, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=6,
+    hidden_act="gelu", layer_norm_eps=1e-5, patch_size=16, image_size=224, query_bias=True,
+    key_bias=False, value_bias=True, layerscale_value=1.0, use_gated_mlp=False,
+    num_register_tokens=0, rope_theta=100.0, pos_embed_shift=None, pos_embed_jitter=None,
+    pos_embed_rescale=2.0,
+)  # fmt: skip
 _CLIP = dict(_BASE, intermediate_size=3072, hidden_act="quick_gelu", layer_norm_eps=1e-5,
              patch_size=32)  # fmt: skip
 _SIGLIP = dict(_CLIP, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, patch_size=16)
@@ -161,6 +185,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[Fields], Model], Options]] = {
     "deit": (_deit, _VIT),
     "dinov2": (_dinov2, _DINOV2),
     "dinov2_with_registers": (_dinov2, dict(_DINOV2, patch_size=16, num_register_tokens=4)),
+    "dinov3_vit": (_dinov3, _DINOV3),
     "clip": (_clip, _CLIP),
     "clip_vision_model": (_clip, _CLIP),
     "siglip": (_siglip, _SIGLIP),
