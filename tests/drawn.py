@@ -6,17 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax import weights
+
 
 def draw(shapes: Any, rng: np.random.Generator) -> Any:
-    """Draw variables of these shapes, none of them zero: kernels of variance one over fan-in."""
+    """Draw variables of these shapes, none of them zero: kernels of variance one over fan-in,
+    vectors around one.
+    """
 
-    def value(path: Any, leaf: Any) -> np.ndarray:
-        z = rng.standard_normal(leaf.shape).astype(np.float32)
-        if path[-1].key in ("scale", "var"):
-            return 1 + 0.1 * np.abs(z)
-        return z / np.sqrt(max(1, np.prod(leaf.shape[:-1]))) if leaf.ndim > 1 else 0.1 * z
+    def value(leaf: Any) -> np.ndarray:
+        z = rng.standard_normal(leaf.shape)
+        fan_in = np.prod(leaf.shape[:-1])
+        return (z * fan_in**-0.5 if leaf.ndim > 1 else 1 + 0.1 * z).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(value, shapes)
+    return jax.tree.map(value, shapes)
+
+
+def random_variables(model: Any) -> Any:
+    """Draw the variables of a model of the menu."""
+    return draw(weights.abstract_variables(model), np.random.default_rng(0))
 
 
 def variables_of(module: Any, *inputs: Any, seed: int = 0) -> Any:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.drawn import variables_of
 from vitjax.attention.full import FullAttention
 from vitjax.layers.rope import Rope, patch_centers, rope_angles, rotate
 
@@ -41,7 +42,7 @@ def test_products_depend_on_the_difference_of_positions() -> None:
 def test_angles_of_zero_are_plain_attention() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 16))
     model = FullAttention(num_heads=2, key_bias=False)
-    variables = model.init(jax.random.key(1), x)
+    variables = variables_of(model, x)
     bias = variables["params"]["qkv"]["bias"]
     assert bias.shape == (2, 2, 8)  # of q and v
     plain = model.apply(variables, x)

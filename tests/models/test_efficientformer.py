@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden.compare import FOLDER, check_case
 from vitjax import weights
 from vitjax.attention.efficientformer import EfficientFormerAttention, distance_bias
@@ -24,17 +25,6 @@ TINY: dict[str, Any] = dict(
     dims=(8, 8, 8, 16), depths=(1, 1, 1, 3), num_heads=(1, 1, 1, 2), num_attention=2,
     num_classes=5, image_size=64,
 )  # fmt: skip
-
-
-def random_variables(model: Any) -> Any:
-    shapes, rng = weights.abstract_variables(model), np.random.default_rng(0)
-
-    def draw(leaf):
-        noise = rng.standard_normal(leaf.shape)
-        spread = np.prod(leaf.shape[:-1]) ** -0.5
-        return (noise * spread if leaf.ndim > 1 else 1 + 0.1 * noise).astype(np.float32)
-
-    return jax.tree.map(draw, shapes)
 
 
 @pytest.mark.golden

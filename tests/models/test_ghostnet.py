@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden.compare import FOLDER, check_case
-from tests.models.test_efficientformer import random_variables
 from vitjax import weights
 from vitjax.models.ghostnet import GhostModule, rounded
 from vitjax.models.protocols import Backbone

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden.compare import FOLDER, check_case
-from tests.models.test_efficientformer import random_variables
 from vitjax import weights
 from vitjax.attention.token_mlp import TokenMlp
 

@@ -12,8 +12,8 @@ from jaxtyping import TypeCheckError
 
 import vitjax
 from tests.attention.test_nonlocal_block import filled
+from tests.drawn import random_variables
 from tests.golden.compare import check_case
-from tests.models.test_efficientformer import random_variables
 from vitjax import weights
 from vitjax.analysis.cost import multiply_adds
 from vitjax.attention.full import FullAttention

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vitjax
-from tests.models.test_efficientformer import random_variables
+from tests.drawn import random_variables
 from vitjax import weights
 from vitjax.models.nonlocal_resnet import FIVE, TEN
 

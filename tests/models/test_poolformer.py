@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden.compare import check_case
-from tests.models.test_efficientformer import random_variables
 from tests.models.test_table import ROWS
 from vitjax import weights
 from vitjax.layers.norm import map_norm

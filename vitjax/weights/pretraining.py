@@ -1,4 +1,4 @@
-"""Names of self-supervised pretraining in PyTorch: code of DINOv2 and v3, MAE, CLIP, open_clip, timm.
+"""Names of self-supervised pretraining in PyTorch: code of DINOv2, DINOv3, MAE, CLIP, and of timm.
 
 Of timm they are those of the attention pooling of image-text models. Such weights hold parts that a
 classifier has not, or need options of a ViT.
