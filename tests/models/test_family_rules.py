@@ -14,6 +14,7 @@ DEPTHS = dict(depths=(2, 1, 3, 1))
 MODELS = {  # name → options, blocks, tensors besides kernels that decay, kernels that do not
     "vit_ti16": (dict(depth=3), 3, (), ()),
     "deit_tiny_distilled": (dict(depth=3), 3, (), ()),
+    "dinov3_s16": (dict(depth=3), 3, ("cls_token", "reg_token"), ()),
     "r50_vit_b16": (dict(depth=2), 2, (), ()),
     "bit_r50x1": (DEPTHS, 7, (), ()),
     "resnet50": (DEPTHS, 7, (), ()),

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import vitjax
+from tests.models import test_dinov3 as dinov3
 from tests.weights import test_libraries as libraries
 from tests.weights import test_towers as towers
 from vitjax.models import create_model, model_options, model_spec
@@ -34,6 +35,17 @@ TINY: dict[str, dict[str, Any]] = {
     "hf_dinov2": dict(DINO, model_type="dinov2"),
     "hf_dinov2_registers": dict(DINO, model_type="dinov2_with_registers"),
     "hf_giant": dict(DINO, model_type="dinov2", use_swiglu_ffn=True),
+    "hf_dinov3": dict(VIT, model_type="dinov3_vit", num_register_tokens=3),
+    "hf_dinov3_gated": dict(
+        VIT,
+        model_type="dinov3_vit",
+        num_register_tokens=3,
+        intermediate_size=32,
+        use_gated_mlp=True,
+        hidden_act="silu",
+        query_bias=False,
+        value_bias=False,
+    ),
     "hf_swin": dict(SWIN, model_type="swin"),
     "hf_swinv2": dict(SWIN, model_type="swinv2"),
     "hf_pvt": dict(STAGES, model_type="pvt", sequence_reduction_ratios=[4, 2, 2, 1]),
@@ -42,14 +54,15 @@ TINY: dict[str, dict[str, Any]] = {
     "hf_clip": dict(model_type="clip", vision_config=VIT),
     "hf_siglip": dict(VIT, model_type="siglip_vision_model"),
 }
-"""Of the models in libraries.npz and towers.npz; what they leave out is transformers' default."""
+"""Of the models in libraries.npz, towers.npz and dinov3.npz; they leave out what is the default."""
 
 
 def arrays_of(case: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     """Our name and options for one of transformers' models, and its arrays, of zeros."""
-    file = libraries.CASES if f"{case}/keys" in libraries.CASES else towers.CASES
+    file = libraries.CASES | towers.CASES | dinov3.CASES
     given = json.loads(file[f"{case}/ours"].item())
-    name, options = given[:2] if isinstance(given, list) else ("vit_s8", given)
+    plain = "dinov3_s16" if case in ("hf_dinov3", "hf_dinov3_gated") else "vit_s8"
+    name, options = given[:2] if isinstance(given, list) else (plain, given)
     shapes = [tuple(int(n) for n in shape if n) for shape in file[f"{case}/shapes"]]
     keys = [key.decode() for key in file[f"{case}/keys"]]
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
@@ -94,6 +107,14 @@ DINOV2 = dict(
     num_attention_heads=12, num_hidden_layers=12, qkv_bias=True, use_swiglu_ffn=False,
     drop_path_rate=0.0,
 )  # fmt: skip
+DINOV3: dict[str, Any] = dict(
+    _224, model_type="dinov3_vit", architectures=["DINOv3ViTModel"], attention_dropout=0.0,
+    hidden_act="silu", hidden_size=384, intermediate_size=1536, key_bias=False, mlp_bias=True,
+    layer_norm_eps=1e-5, layerscale_value=1.0, num_attention_heads=6, num_hidden_layers=12,
+    num_register_tokens=4, patch_size=16, pos_embed_jitter=None, pos_embed_rescale=2.0,
+    pos_embed_shift=None, proj_bias=True, query_bias=True, rope_theta=100.0, use_gated_mlp=True,
+    value_bias=True, drop_path_rate=0.0, num_channels=3, apply_layernorm=True,
+)  # fmt: skip
 SWIN_T: dict[str, Any] = dict(
     _224, model_type="swin", architectures=["SwinForImageClassification"], depths=[2, 2, 6, 2],
     drop_path_rate=0.1, embed_dim=96, hidden_act="gelu", layer_norm_eps=1e-5, mlp_ratio=4.0,
@@ -113,6 +134,12 @@ _TOWER = dict(image_size=224, layers=12, width=768, patch_size=32)
 CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "google/vit-base-patch16-224": (GOOGLE, "vit_b16(norm_epsilon=1e-12)"),
     "facebook/dinov2-base": (DINOV2, "vit_b14(image_size=518, layer_scale_init=1.0)"),
+    "facebook/dinov3-vits16plus": (DINOV3, "dinov3_s16plus(layer_scale_init=1.0)"),
+    "dinov3, other positions": (
+        dict(DINOV3, rope_theta=10, pos_embed_shift=0.5, pos_embed_rescale=None, key_bias=True),
+        "dinov3_s16plus(key_bias=True, layer_scale_init=1.0, "
+        "position='rope(theta=10.0, shift=0.5)')",
+    ),
     "microsoft/swin-tiny-patch4-window7-224": (SWIN_T, "swin_tiny"),
     "nvidia/mit-b0": (MIT_B0, "mit_b0"),
     "a large swin": (
@@ -207,6 +234,10 @@ def test_names_of_classes(tmp_path: pathlib.Path) -> None:
     [
         (dict(GOOGLE, hidden_act="relu"), "has hidden_act='relu', which models here do not have"),
         (dict(SWIN_T, hidden_act="relu"), "hidden_act='relu'"),
+        (dict(DINOV3, hidden_act="gelu"), "hidden_act='gelu'"),
+        (dict(DINOV3, value_bias=False), "value_bias=False"),
+        (dict(DINOV3, query_bias=False, value_bias=False, key_bias=True), "key_bias=True"),
+        (dict(DINOV3, pos_embed_jitter=0.5), "jitter=0.5 does not fit"),
         (dict(SWIN_T, layer_norm_eps=1e-6), "layer_norm_eps=1e-06"),
         (dict(MIT_B0, strides=[2, 2, 2, 2]), r"strides=\(2, 2, 2, 2\)"),
         (dict(GOOGLE, model_type="deit"), "architectures='ViTForImageClassification'"),

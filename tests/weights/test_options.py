@@ -54,6 +54,7 @@ _OF_VIT = [
     dict(class_position=False, num_registers=4), dict(num_registers=3, register_position=True),
     dict(pool="gap", class_token=True, pool_norm=True), dict(pre_norm=True, act="quick_gelu"),
     dict(mlp="swiglu", norm_epsilon=1e-5), dict(qk_norm=True, layer_scale_init=0.1),
+    dict(position="rope", num_registers=2, key_bias=False), dict(key_bias=False, scan=True),
     dict(qkv_bias=False), dict(pool="map", scan=True), dict(depth=2, exits=(0,)),
     *_MAPS, dict(pool="gap", mixer="dwconv", scan=True),
 ]  # fmt: skip
@@ -140,7 +141,7 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "cait_xxs24": (
         dict(width=16, depth=2, num_heads=2, image_size=32),
         [dict(class_depth=1, qkv_bias=False), dict(layer_scale_init=None),
-         dict(mixer="full", qk_norm=True), dict(mlp="swiglu", norm_epsilon=1e-5),
+         dict(mixer="full", qk_norm=True, key_bias=False), dict(mlp="swiglu", norm_epsilon=1e-5),
          dict(act="quick_gelu")],
     ),
     "mobile_former_52m": (

@@ -40,6 +40,8 @@ def short(found: Any) -> tuple[Any, ...]:
         ("vit_base_patch16_224.mae", ("imagenet", 224, 0.875, "bicubic")),
         ("vit_small_patch14_dinov2.lvd142m", ("imagenet", 518, 1.0, "bicubic")),
         ("facebook/dinov2-small", ("imagenet", 224, 0.875, "bicubic")),
+        ("dinov3_b16", ("imagenet", 224, 0.0, "antialias")),
+        ("facebook/dinov3-vits16-pretrain-lvd1689m", ("imagenet", 224, 0.0, "antialias")),
         ("google/vit-base-patch16-224", ("half", 224, 0.0, "bilinear")),
         ("deit3_small_patch16_384", ("imagenet", 384, 1.0, "bicubic")),
         ("deit_tiny_distilled", ("imagenet", 224, 0.875, "bicubic")),
@@ -56,6 +58,11 @@ def short(found: Any) -> tuple[Any, ...]:
 )
 def test_what_models_were_published_for(name: str, expected: tuple[Any, ...]) -> None:
     assert short(preprocessing_of(name)) == expected
+
+
+def test_images_of_satellites_are_normalised_otherwise() -> None:
+    found = preprocessing_of("facebook/dinov3-vitl16-pretrain-sat493m")
+    assert (found.mean[0], found.std[0], found.crop) == (0.43, 0.213, 0.0)
 
 
 def test_every_model_says_it() -> None:
@@ -76,9 +83,11 @@ KEYS = {
     "hf deit": ("deit_base", ["deit.embeddings.patch_embeddings.projection.weight"]),
     "hf dinov2": ("vit_b14", ["embeddings.patch_embeddings.projection.weight",
                               "encoder.layer.0.layer_scale1.lambda1"]),
+    "hf dinov3": ("vit_b16", ["embeddings.patch_embeddings.weight"]),
     "hf mae": ("vit_b16", ["vit.embeddings.patch_embeddings.projection.weight",
                            "decoder.decoder_embed.weight"]),
     "dinov2": ("vit_b14", ["patch_embed.proj.weight", "mask_token"]),
+    "dinov3": ("vit_b16", ["patch_embed.proj.weight", "mask_token", "storage_tokens"]),
     "mae": ("vit_b16", ["module.patch_embed.proj.weight", "module.decoder_embed.weight"]),
     "dino": ("vit_s16", ["backbone.patch_embed.proj.weight", "head.last_layer.weight_g"]),
     "siglip": ("vit_b16", ["visual.trunk.patch_embed.proj.weight",
@@ -94,8 +103,10 @@ LAYOUTS = {
     "hf": ("half", 224, 0.0, "bilinear"),
     "hf deit": ("imagenet", 224, 0.875, "bicubic"),
     "hf dinov2": ("imagenet", 224, 0.875, "bicubic"),
+    "hf dinov3": ("imagenet", 224, 0.0, "antialias"),
     "hf mae": ("imagenet", 224, 0.875, "bicubic"),
     "dinov2": ("imagenet", 224, 0.875, "bicubic"),
+    "dinov3": ("imagenet", 224, 0.0, "antialias"),
     "mae": ("imagenet", 224, 0.875, "bicubic"),
     "dino": ("imagenet", 224, 0.875, "bicubic"),
     "siglip": ("half", 224, 0.0, "bicubic"),

@@ -7,7 +7,6 @@ that weights serve any size of images.
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,20 +85,20 @@ class Rope:
             raise ValueError(
                 f"position={text!r} does not parse; write 'rope', or 'rope(rescale=2.0)'."
             )
-        for key in call[1]:
-            if key not in fields(cls):
-                raise ValueError(unknown("option of position='rope'", key, fields(cls)))
+        least = {"theta": 0, "shift": 0, "jitter": 1, "rescale": 1}
+        for key, value in call[1].items():
+            if key not in least:
+                raise ValueError(unknown("option of position='rope'", key, least))
+            if (
+                not isinstance(value, int | float)
+                or value < least[key]
+                or (key, value) == ("theta", 0)
+            ):
+                raise ValueError(
+                    f"position={text!r}: {key}={value!r} does not fit; its options are numbers, "
+                    f"theta above 0, shift from 0, jitter and rescale from 1."
+                )
         return cls(**call[1])
-
-    def __post_init__(self) -> None:
-        values: list[Any] = [getattr(self, name) for name in fields(Rope)]
-        if not all(isinstance(value, int | float) for value in values) or not (
-            self.theta > 0 and self.shift >= 0 and min(self.jitter, self.rescale) >= 1
-        ):
-            raise ValueError(
-                f"position={str(self)!r}: its options are numbers, theta above 0, shift from 0, "
-                f"jitter and rescale from 1."
-            )
 
     def __str__(self) -> str:
         own = {name: getattr(self, name) for name in fields(Rope)}

@@ -128,8 +128,9 @@ DINOV3 = Names(
     ((("w1", "w2"), "fc1"),),
     (r"mask_token", r"rope_embed\.periods", r"local_cls_norm\..*"),
     _drop_key_bias,
-    {"*": DINOV3_IMAGES},
 )
+OF_DINOV3 = Names("", r"^storage_tokens$", preprocessing={"*": DINOV3_IMAGES})
+"""They have a mask token too, so that DINOv2's images must not come last."""
 
 
 def _split_pool(state_dict: dict[str, Any], model: Any) -> list[str]:
