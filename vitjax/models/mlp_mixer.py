@@ -83,7 +83,7 @@ FAMILY = Family(
     weights={mlp_mixer: "mlp_mixer"},
     paper="[MLP-Mixer](https://arxiv.org/abs/2105.01601)",
     code="google-research/vision_transformer, Apache-2.0",
-    source="the paper, tables 1 and 2 (top-1 fine-tuned at 448 pixels)",
+    source="the paper, tables 1 and 2 (parameters without a head; top-1 fine-tuned at 448 pixels)",
     golden="S/32 and B/16: logits, stages, gradients",
     published={
             "mixer_s32": (19, None, None, ""), "mixer_s16": (18, None, None, ""),

@@ -124,9 +124,8 @@ class ViT(Encoder):
             )
         _check_exits(self)
         check_choice("pool", self.pool, ("token", "gap", "map"))
-        kind = self.position.partition("(")[0].strip()
-        allowed = ("learned", "sincos2d", "none", "rope")
-        check_choice("position", kind if kind == "rope" else self.position, allowed)
+        if self.rope is None:
+            check_choice("position", self.position, ("learned", "sincos2d", "none", "rope"))
         _check_rope(self)
         if self.pool == "token" and self.class_token is False:
             raise ValueError(
@@ -187,7 +186,8 @@ class ViT(Encoder):
     @property
     def rope(self) -> Rope | None:
         """Rotary positions, if the model has them."""
-        return Rope.parse(self.position) if self.position.startswith("rope") else None
+        named = self.position.partition("(")[0].strip() == "rope"
+        return Rope.parse(self.position) if named else None
 
     @property
     def table_prefix(self) -> int:
@@ -225,7 +225,10 @@ class ViT(Encoder):
         return self.norm_pre(x) if self.pre_norm else x, (height, breadth)
 
     def angles(self, grid: tuple[int, int], train: bool) -> Float[Array, "N r"] | None:
-        """Compute the angles of all tokens' rotary positions: 0 for those that are no patches."""
+        """Compute the angles of all tokens' rotary positions, 0 for those that are no patches.
+
+        None without rotary positions.
+        """
         if self.rope is None:
             return None
         key = self.make_rng("dropout") if train and self.rope.varies else None

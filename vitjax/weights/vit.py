@@ -69,7 +69,8 @@ LIBRARIES = (
     transformers.VIT, transformers.CLIP, transformers.OF_SIGLIP, pretraining.CLIP,
     transformers.OF_DINOV2, transformers.OF_MAE, transformers.DINOV3, torchvision.VIT, mmseg.VIT,
     pretraining.MAE, pretraining.DINOV3, pretraining.DINO, pretraining.DINOV2,
-    pretraining.OF_DINOV3, pretraining.TUNED_MAE, pretraining.TIMM_CLIP, pretraining.MAP, pretraining.CHECK,
+    pretraining.OF_DINOV3, pretraining.TUNED_MAE, pretraining.TIMM_CLIP, pretraining.MAP,
+    pretraining.CHECK,
 )  # fmt: skip
 
 
