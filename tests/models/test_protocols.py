@@ -17,7 +17,10 @@ from vitjax.models.protocols import (
     GivesTokenLogits,
 )
 
-NAMES = (*FAMILIES, "volo_d3", "dat_tiny", "vit_s14", "cait_xxs24", "mobile_former_26m", "mit_b0")
+NAMES = (
+    *FAMILIES, "volo_d3", "dat_tiny", "vit_s14", "dinov3_s16", "cait_xxs24", "mobile_former_26m",
+    "mit_b0",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
