@@ -406,6 +406,8 @@ def test_a_run_is_exported(tmp_path: pathlib.Path, capsys) -> None:
         (dict(pool="gap", class_token=True), "class_token=True"),
         (dict(pool="gap", pool_norm=True), "pool_norm=True"),
         (dict(mlp="swiglu"), "mlp='swiglu'"),
+        (dict(key_bias=False), "key_bias=False"),
+        (dict(position="rope"), "position='rope'"),
     ],
 )
 def test_options_of_a_vit_that_timm_does_not_have(option: dict, said: str) -> None:
