@@ -2,7 +2,7 @@
 arXiv:2204.07143, eq. 1-3), the local companion of deformable attention in DAT++ (arXiv:2309.01430).
 
 With a dilation d, they are the nearest at distances that are multiples of d (DiNAT,
-arXiv:2209.15001, section 3.1). That is neighbourhood attention on each of d² phases of the map:
+arXiv:2209.15001, section 3). That is neighbourhood attention on each of d² phases of the map:
 phase (i, j) has the rows i, i + d, i + 2d … and the columns j, j + d …, and borders of its own. A
 side that is no multiple of d gives phases of two lengths.
 """

@@ -18,6 +18,7 @@ _OPENAI = dict(_CLIP, act="quick_gelu")
 _SIGLIP: dict[str, Any] = dict(pool="map")
 _SIGLIP_OF_HF = dict(_SIGLIP, act="gelu_tanh")
 _GIANT = dict(width=1536, num_heads=24, mlp_ratio=4096 / 1536, mlp="swiglu")
+_NAT = ("mini", "tiny", "small", "base")
 SAME_IN_TIMM = ("pvt_v2_", "poolformer_", "convnext_", "ghostnet_", "efficientformer_")
 """Beginnings of our names that are timm's too; there a tag may follow them, ".fb_in1k"."""
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -202,7 +203,7 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "facebook/deit-small-distilled-patch16-224": ("deit_small_distilled", {}),
     "facebook/deit-base-distilled-patch16-224": ("deit_base_distilled", {}),
     "facebook/deit-base-distilled-patch16-384": ("deit_base_distilled", _384),
-    # transformers: Swin, Swin V2, PVT, PVT v2, BiT, MiT
+    # transformers: Swin, Swin V2, PVT, PVT v2, BiT, NAT, DiNAT, MiT
     "microsoft/swin-tiny-patch4-window7-224": ("swin_tiny", {}),
     "microsoft/swin-small-patch4-window7-224": ("swin_small", {}),
     "microsoft/swin-base-patch4-window7-224": ("swin_base", {}),
@@ -237,6 +238,11 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "OpenGVLab/pvt_v2_b5": ("pvt_v2_b5", {}),
     "OpenGVLab/pvt_v2_b2_linear": ("pvt_v2_b2_li", {}),
     "google/bit-50": ("bit_r50x1", {}),
+    **{f"shi-labs/nat-{v}-in1k-224": (f"nat_{v}", {}) for v in _NAT},
+    **{f"shi-labs/dinat-{v}-in1k-224": (f"dinat_{v}", {}) for v in _NAT},
+    "shi-labs/dinat-large-in22k-in1k-224": ("dinat_large", {}),
+    "shi-labs/dinat-large-in22k-in1k-384": ("dinat_large_384", {}),
+    "shi-labs/dinat-large-11x11-in22k-in1k-384": ("dinat_large_384_11x11", {}),
     "nvidia/mit-b0": ("mit_b0", {}),
     "nvidia/mit-b1": ("mit_b1", {}),
     "nvidia/mit-b2": ("mit_b2", {}),

@@ -72,24 +72,30 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
     """Interpolate the position tables of another image or window size."""
     for key, table in state_dict.items():
         match = re.fullmatch(r"stages\.(\d+)\.attns\.(\d+)\.(rp\w+|relative\w+_table)", key)
-        if match is None or int(match[1]) >= len(model.dims):
+        if match is None:
             continue
-        stage, block = int(match[1]), int(match[2])
-        mixers = model.mixers[stage]
-        mixer = mixers[block % len(mixers)].at(stage)
-        options = {**defaults(mixer.factory), **dict(mixer.kwargs)}
+        options = mixer_options(model, int(match[1]), int(match[2]))
         if match[3].endswith("bias_table") and "window_size" in options:
             state_dict[key] = resize_bias_table(table, options["window_size"])
         elif match[3] == "rpb" and "neighborhood_size" in options:
-            state_dict[key] = _resize(table, (options["neighborhood_size"],) * 2)
+            state_dict[key] = resize_table(table, (options["neighborhood_size"],) * 2)
         elif match[3] == "rpe_table" and options.get("position_bias") == "fixed":
             state_dict[key] = _resize_fixed(table, options)
         elif match[3] == "rpe_table" and "table_size" in options:
-            state_dict[key] = _resize(table, options["table_size"])
+            state_dict[key] = resize_table(table, options["table_size"])
     return state_dict
 
 
-def _resize(table: Any, size: tuple[int, int]) -> Any:
+def mixer_options(model: Pyramid, stage: int, block: int) -> dict[str, Any]:
+    """Collect the hyperparameters of a block's mixer; none of a stage that the model lacks."""
+    if stage >= len(model.dims):
+        return {}
+    mixers = model.mixers[stage]
+    mixer = mixers[block % len(mixers)].at(stage)
+    return {**defaults(mixer.factory), **dict(mixer.kwargs)}
+
+
+def resize_table(table: Any, size: tuple[int, int]) -> Any:
     """Resize a table `[heads, 2H-1, 2W-1]` to another H and W (bicubic)."""
     shape = (2 * size[0] - 1, 2 * size[1] - 1)
     if np.shape(table)[1:] == shape:

@@ -31,6 +31,7 @@ SHARED = (
 """What both versions have."""
 TABLE = (
     (f"{_ATTENTION}.relative_position_bias_table", f"{_MIXER}/relative_position_bias", "param"),
+    (f"{_ATTENTION}.rpb", f"{_MIXER}/rpb", "param"),  # of neighbourhoods, in DiNAT_s
     *SHARED,
 )
 IGNORE = (r".*\.(relative_position_index|relative_coords_table|attn_mask|k_bias)",)

@@ -2,7 +2,8 @@
 
 `google/vit-…`, `facebook/deit-…`, `facebook/dinov2-…`, `facebook/dinov3-vit…`, `openai/clip-…`,
 `google/siglip-…`, `microsoft/swin-…`, `microsoft/swinv2-…`, `Zetatech/pvt-…`,
-`OpenGVLab/pvt_v2_…`, `google/bit-…`; MiT's are in `mit.py`. Their norms have an epsilon of 1e-12 in
+`OpenGVLab/pvt_v2_…`, `google/bit-…`, `shi-labs/nat-…`, `shi-labs/dinat-…`; MiT's are in `mit.py`.
+Their norms have an epsilon of 1e-12 in
 ViT and DeiT, and 1e-6 in all of PVT v2's, where the authors' code and ours have others.
 """
 
@@ -17,7 +18,7 @@ from vitjax.models.preprocessing import DINOV3 as DINOV3_IMAGES
 from vitjax.weights.libraries import KV, QKV, Names, count
 from vitjax.weights.pretraining import finish_clip
 
-_BARE = (r"^(?:vit|deit|dinov2|dinov2_with_registers|swin|swinv2|pvt|pvt_v2|bit)\.", "")
+_BARE = (r"^(?:vit|deit|dinov2|dinov2_with_registers|swin|swinv2|pvt|pvt_v2|bit|nat|dinat)\.", "")
 _HEAD = (r"^(?:cls_)?classifier\.", "head.")
 _ATTENTION = (
     *(
@@ -224,4 +225,32 @@ BIT = Names(
         (r"^classifier\.1\.", "head.fc."),
     ),
     finish=_finish_bit,
+)
+
+
+def _finish_nat(state_dict: dict[str, Any], model: Any) -> list[str]:
+    """Split the two layer scales of a block."""
+    del model
+    for key in [key for key in state_dict if key.endswith(".layer_scale_parameters")]:
+        for k, scale in enumerate(state_dict.pop(key), 1):
+            state_dict[key.replace("layer_scale_parameters", f"gamma{k}")] = scale
+    return []
+
+
+NAT = Names(
+    "Hugging Face's transformers",
+    r"^(?:(?:di)?nat\.)?embeddings\.patch_embeddings\.projection\.0\.",
+    (
+        _BARE,
+        (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+        (r"^embeddings\.norm\.", "patch_embed.norm."),
+        (r"^encoder\.levels\.(\d+)\.layers\.", r"levels.\1.blocks."),
+        (r"^encoder\.levels\.", "levels."),
+        (r"\.attention\.self\.rpb$", ".attn.rpb"),
+        *_BLOCK,
+        (r"^layernorm\.", "norm."),
+        _HEAD,
+    ),
+    QKV,
+    finish=_finish_nat,
 )

@@ -77,7 +77,7 @@ def _general(key: str) -> bool:
 
 
 def nearest(pattern: str, options: Mapping[str, Any]) -> Model:
-    """Find the model of the menu that differs least from these options, and the differences.
+    """Find the model with these options that differs least from them, and the differences.
 
     Args:
       pattern: of its names, as of a shell.
@@ -86,6 +86,8 @@ def nearest(pattern: str, options: Mapping[str, Any]) -> Model:
     for name in MODELS:
         if fnmatch.fnmatchcase(name, pattern):
             own = model_options(name)
+            if not options.keys() <= own.keys():  # of another factory
+                continue
             differing = {k: v for k, v in options.items() if not same(k, own[k], v)}
             found.append((len(differing), name, differing))
     _, name, differing = min(found, key=lambda entry: entry[0])  # the first of several

@@ -146,6 +146,30 @@ def _bit(f: Fields) -> Model:
     return nearest("bit_*", dict(depths=f["depths"], width_factor=f["width_factor"]))
 
 
+def _nat(f: Fields) -> Model:
+    f.only(hidden_act="gelu", layer_norm_eps=1e-5, patch_size=4)
+    depths, scale = f["depths"], f["layer_scale_init_value"]
+    options = dict(
+        dims=tuple(f["embed_dim"] * 2**i for i in range(len(depths))), depths=depths,
+        num_heads=f["num_heads"], neighborhood_size=f["kernel_size"], mlp_ratio=f["mlp_ratio"],
+        qkv_bias=f["qkv_bias"], layer_scale_init=scale if scale > 0 else None,
+    )  # fmt: skip
+    if "dilations" not in f.content:
+        return nearest("nat_*", options)
+    return nearest("dinat_*", dict(options, mixer=_dilated(f["dilations"])))
+
+
+def _dilated(dilations: tuple[tuple[int, ...], ...]) -> str:
+    """Write each block's dilation as a mixer, as our models do where every other block has one."""
+    steps = tuple(([*stage, 1])[1] for stage in dilations)
+    if all(d == (1, step)[i % 2] for stage, step in zip(dilations, steps, strict=True)
+           for i, d in enumerate(stage)):  # fmt: skip
+        return f"neighborhood | neighborhood(dilation={steps})"
+    return " ; ".join(
+        " | ".join(f"neighborhood(dilation={d})" for d in stage) for stage in dilations
+    )
+
+
 _BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, image_size=224)
 _VIT = dict(_BASE, intermediate_size=3072, hidden_act="gelu", layer_norm_eps=1e-12, patch_size=16,
             qkv_bias=True)  # fmt: skip
@@ -179,6 +203,11 @@ _SEGFORMER: Options = dict(
     depths=(2, 2, 2, 2), hidden_sizes=(32, 64, 160, 256), num_attention_heads=(1, 2, 5, 8),
     mlp_ratios=(4, 4, 4, 4), sr_ratios=(8, 4, 2, 1), decoder_hidden_size=256,
 )  # fmt: skip
+_NAT: Options = dict(
+    patch_size=4, embed_dim=64, depths=(3, 4, 6, 5), num_heads=(2, 4, 8, 16), kernel_size=7,
+    mlp_ratio=3.0, qkv_bias=True, hidden_act="gelu", layer_norm_eps=1e-5, layer_scale_init_value=0,
+)  # fmt: skip
+_DILATIONS = ((1, 8, 1), (1, 4, 1, 4), (1, 2, 1, 2, 1, 2), (1, 1, 1, 1, 1))
 TRANSFORMERS: dict[str, tuple[Callable[[Fields], Model], Options]] = {
     "vit": (_vit, _VIT),
     "vit_mae": (_vit, _VIT),
@@ -196,5 +225,7 @@ TRANSFORMERS: dict[str, tuple[Callable[[Fields], Model], Options]] = {
     "pvt_v2": (_pvt_v2, _PVT_V2),
     "segformer": (_segformer, _SEGFORMER),
     "bit": (_bit, dict(depths=(3, 4, 6, 3), width_factor=1)),
+    "nat": (_nat, _NAT),
+    "dinat": (_nat, dict(_NAT, dilations=_DILATIONS)),
 }
 """Model type of transformers → its reader, and the library's defaults."""
