@@ -11,6 +11,7 @@ from vitjax.attention.neighborhood import (
     neighborhood_attention,
     neighborhood_attention_gather,
 )
+from vitjax.attention.windows import relative_bias_of_map
 
 
 def qkv(height, width, heads=2, dim=4):
@@ -18,13 +19,16 @@ def qkv(height, width, heads=2, dim=4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("height", "width", "size"), [(14, 9, 5), (13, 23, 7), (5, 11, 4)])
-def test_tiles_equal_the_gathered_neighbours_with_gradients(height, width, size):
+@pytest.mark.parametrize(
+    ("height", "width", "size", "dilation"),
+    [(14, 9, 5, 1), (13, 23, 7, 1), (5, 11, 4, 1), (14, 31, 7, 2), (23, 12, 3, 4)],
+)
+def test_tiles_equal_the_gathered_neighbours_with_gradients(height, width, size, dilation):
     table = jax.random.normal(jax.random.key(1), (2, 2 * size - 1, 2 * size - 1))
     probe = jax.random.normal(jax.random.key(2), (2, height, width, 2, 4))
 
     def loss(attention, x, table):
-        out = attention(*x, size=size, table=table)
+        out = attention(*x, size=size, dilation=dilation, table=table)
         return jnp.sum(out * probe), out
 
     grad = jax.jit(jax.value_and_grad(loss, argnums=(1, 2), has_aux=True), static_argnums=0)
@@ -34,11 +38,41 @@ def test_tiles_equal_the_gathered_neighbours_with_gradients(height, width, size)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), ours, theirs)
 
 
-def test_a_neighborhood_of_the_whole_map_is_full_attention():
+@pytest.mark.parametrize(("height", "width"), [(7, 11), (8, 9)])
+def test_each_phase_of_a_dilation_is_a_map_of_its_own(height, width):
+    """Also where a side is no multiple of the dilation; by loops over the queries of a phase."""
+    size, d = 3, 2
+    q, k, v = (np.asarray(t[0, ..., 0, :]) for t in qkv(height, width))
+    table = np.asarray(jax.random.normal(jax.random.key(1), (2, 5, 5)))
+    attention = jax.jit(neighborhood_attention, static_argnames=("size", "dilation"))
+    ours = attention(*qkv(height, width), size=size, dilation=d, table=table)[0, ..., 0, :]
+
+    def near(i, length):
+        phase = range(i % d, length, d)
+        begin = min(max(phase.index(i) - 1, 0), len(phase) - size)
+        return np.asarray(phase[begin : begin + size])
+
+    for i, j in np.ndindex(height, width):
+        y, x = near(i, height), near(j, width)
+        entries = np.ix_((y - i) // d + size - 1, (x - j) // d + size - 1)
+        logits = k[np.ix_(y, x)] @ q[i, j] / np.sqrt(q.shape[-1]) + table[0][entries]
+        weights = np.exp(logits) / np.exp(logits).sum()
+        want = np.einsum("yx,yxc->c", weights, v[np.ix_(y, x)])
+        np.testing.assert_allclose(ours[i, j], want, atol=1e-5)
+
+
+def test_a_neighborhood_of_the_whole_map_is_full_attention_with_bias():
     q, k, v = qkv(5, 5)
-    ours = neighborhood_attention(q, k, v, size=5)
-    full = dot_product_attention(*(t.reshape(2, 25, 2, 4) for t in (q, k, v)))
+    table = jax.random.normal(jax.random.key(1), (2, 9, 9))
+    ours = neighborhood_attention(q, k, v, size=5, table=table)
+    bias = relative_bias_of_map(jnp.moveaxis(table[:, ::-1, ::-1], 0, -1))
+    full = dot_product_attention(*(t.reshape(2, 25, 2, 4) for t in (q, k, v)), bias=bias)
     np.testing.assert_allclose(ours.reshape(full.shape), full, atol=1e-5)
+
+
+def test_a_map_smaller_than_the_dilated_neighborhood_is_refused():
+    with pytest.raises(ValueError, match=r"3 pixels with dilation 2 needs 6 .* has 5; pad"):
+        neighborhood_attention(*qkv(6, 5), size=3, dilation=2)
 
 
 def test_a_neighborhood_of_one_is_the_value():
@@ -46,12 +80,16 @@ def test_a_neighborhood_of_one_is_the_value():
     np.testing.assert_allclose(neighborhood_attention(q, k, v, size=1), v, atol=1e-6)
 
 
-def test_a_map_smaller_than_the_neighborhood_attends_to_its_padding():
-    mixer = NeighborhoodAttention(num_heads=2, neighborhood_size=5)
+@pytest.mark.parametrize(("size", "dilation"), [(5, 1), (2, 3)])
+def test_a_map_smaller_than_the_neighborhood_attends_to_its_padding(size, dilation):
+    mixer = NeighborhoodAttention(num_heads=2, neighborhood_size=size, dilation=dilation)
     x = jax.random.normal(jax.random.key(0), (1, 3, 4, 8))
     variables = jax.jit(mixer.init)(jax.random.key(1), x)
-    padded = jnp.pad(x, ((0, 0), (0, 2), (0, 1), (0, 0)))
+    side = size * dilation
+    padded = jnp.pad(x, ((0, 0), (0, side - 3), (0, side - 4), (0, 0)))
     want = mixer.apply(variables, padded)[:, :3, :4]
     np.testing.assert_allclose(mixer.apply(variables, x), want, atol=1e-6)
     with pytest.raises(ValueError, match="at least 1 pixel"):
         NeighborhoodAttention(num_heads=2, neighborhood_size=0).init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="at least 1 pixel apart"):
+        NeighborhoodAttention(num_heads=2, dilation=0).init(jax.random.key(0), x)

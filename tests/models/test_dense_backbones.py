@@ -24,6 +24,7 @@ BACKBONES = {
     "dat_tiny(dims=(32, 32, 96, 192), depths=(1, 1, 2, 2), num_heads=(1, 1, 3, 6))": (4, 8, 16, 32),
     "poolformer_s12(dims=(8, 8, 16, 16), depths=(1, 1, 1, 1))": (4, 8, 16, 32),
     "convnext_tiny(dims=(8, 8, 16, 16), depths=(1, 1, 1, 1))": (4, 8, 16, 32),
+    "nat_mini(dims=(8, 8, 16, 16), depths=(1, 1, 1, 1))": (4, 8, 16, 32),
 }
 
 
@@ -49,7 +50,7 @@ def test_it_stands_on_any_backbone(backbone: str) -> None:
     if made:
         laterals = [name for name in params["head"]["resample"] if name.startswith("lateral")]
         assert len(laterals) == len(strides)
-    own = backbone.startswith(("biformer", "debiformer", "dat", "poolformer", "convnext"))
+    own = backbone.startswith(("biformer", "debiformer", "dat", "poolformer", "convnext", "nat"))
     norms = [name for name in params["backbone"] if name.startswith("feature_norm")]
     assert len(norms) == (4 if own else 0)
     # A final norm and a classifier that no head reads have no parameters.
@@ -61,12 +62,12 @@ def test_it_stands_on_any_backbone(backbone: str) -> None:
     assert jax.tree.map(np.shape, again) == jax.tree.map(np.shape, zeros)
     if own:  # the names of the authors' segmentation code
         theirs = {theirs_norms(key, backbone[:3]): value for key, value in state.items()}
-        assert (theirs.keys() == state.keys()) == backbone.startswith("convnext")
+        assert (theirs.keys() == state.keys()) == backbone.startswith(("convnext", "nat"))
         weights.from_torch("upernet", theirs, 5, **options)
 
 
 def theirs_norms(key: str, family: str) -> str:
-    if family == "con":  # as they are
+    if family in ("con", "nat"):  # as they are
         return key
     if family == "poo":
         return re.sub(r"(?<=^backbone\.norm)\d", lambda match: str(2 * int(match[0])), key)

@@ -36,6 +36,7 @@ MODELS = {  # name → options, blocks, tensors besides kernels that decay, kern
     "poolformer_s12": (DEPTHS, 7, (), ()),
     "convnext_tiny": (DEPTHS, 7, (), ()),
     "dat_tiny": (DEPTHS, 7, (), ()),
+    "nat_small": (DEPTHS, 7, ("rpb",), ()),
     "dat_pp_tiny": (DEPTHS, 7, ("rpb",), ()),
 }
 

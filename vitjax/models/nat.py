@@ -63,7 +63,7 @@ VARIANTS_S: dict[str, dict[str, Any]] = {
 INIT = NORMAL
 """As the authors' code draws them (classification/nat.py)."""
 DECAY = ((".*/rpb", 1.0), *KERNELS)
-"""The authors' code names `rpb` as exempt by an attribute that the optimizer of timm does not read."""
+"""Their code exempts `rpb` by an attribute that the optimizer of timm does not read: it decays."""
 
 
 class ConvTokenizer(nn.Module):
