@@ -63,7 +63,9 @@ VARIANTS_S: dict[str, dict[str, Any]] = {
 INIT = NORMAL
 """As the authors' code draws them (classification/nat.py)."""
 DECAY = ((".*/rpb", 1.0), *KERNELS)
-"""Their code exempts `rpb` by an attribute that the optimizer of timm does not read: it decays."""
+"""The code exempts `rpb` by an attribute that the optimizer of timm does not read: it decays.
+DiNAT_s has the rules of Swin.
+"""
 
 
 class ConvTokenizer(nn.Module):
