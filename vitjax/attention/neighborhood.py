@@ -79,7 +79,8 @@ def neighborhood_attention(
     parts = (
         t.reshape(-1, dilation, dilation, *t.shape[1:]) for t in (queries, windows(k), windows(v))
     )
-    with share_of(size**2, count[3]):  # what a count of neighbours' products takes
+    # A count of neighbours' products: size² for each position of the map.
+    with share_of(height * width, dilation**2 * count[0] * count[3]):
         out = attend(*parts, bias=bias, mask=mask)
     out = window_merge(out.reshape(-1, *out.shape[3:]), size, *padded)[:, :rows, :columns]
     return merge_phases(out, dilation)[:, :height, :width]

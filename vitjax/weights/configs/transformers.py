@@ -156,7 +156,7 @@ def _nat(f: Fields) -> Model:
     )  # fmt: skip
     if "dilations" not in f.content:
         return nearest("nat_*", options)
-    return nearest("dinat_*", dict(options, mixer=_dilated(f["dilations"])))
+    return nearest("dinat_*", dict(options, mixer=_dilated(tuple(map(tuple, f["dilations"])))))
 
 
 def _dilated(dilations: tuple[tuple[int, ...], ...]) -> str:
