@@ -61,6 +61,22 @@ def test_each_phase_of_a_dilation_is_a_map_of_its_own(height, width):
         np.testing.assert_allclose(ours[i, j], want, atol=1e-5)
 
 
+def test_gradients_in_16_bits_are_near_those_in_32():
+    """The masks of unequal phases and the shared bias in the 16-bit form of attention."""
+    table = jax.random.normal(jax.random.key(1), (2, 5, 5))
+
+    def loss(x, table):
+        return jnp.sum(neighborhood_attention(*x, size=3, dilation=2, table=table) ** 2)
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    exact = grad(qkv(7, 9), table)
+    half = grad(qkv(7, 9).astype(jnp.bfloat16), table.astype(jnp.bfloat16))
+    for ours, want in zip(half, exact, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        error = jnp.linalg.norm(ours.astype(jnp.float32) - want) / jnp.linalg.norm(want)
+        assert error < 0.02
+
+
 def test_a_neighborhood_of_the_whole_map_is_full_attention_with_bias():
     q, k, v = qkv(5, 5)
     table = jax.random.normal(jax.random.key(1), (2, 9, 9))

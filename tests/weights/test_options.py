@@ -161,8 +161,9 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         _PYRAMID, [dict(layer_scale_init=None, window_size=5), dict(dense=True), _ALL_MIXERS[1]],
     ),
     "nat_mini": (
-        _PYRAMID | dict(neighborhood_size=3),
-        [dict(layer_scale_init=0.1, qkv_bias=False), dict(dense=True), *_ALL_MIXERS],
+        _PYRAMID,
+        [dict(layer_scale_init=0.1, qkv_bias=False, neighborhood_size=3), dict(dense=True),
+         *_ALL_MIXERS],
     ),
     "segformer_b0": (_DENSE | dict(width=8), [_MMSEG]),
     "setr_naive": (_SETR, [dict(auxiliary_layers=(0,), auxiliary_convs=2), _MMSEG]),
