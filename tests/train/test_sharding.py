@@ -140,7 +140,10 @@ UNEVEN = {
 }
 
 
-DEPTHS = {"depth", "depths", "image_size", "patch_size", "window_size", "backbone"}
+DEPTHS = {
+    "depth", "depths", "image_size", "patch_size", "window_size", "backbone", "mixer",
+    "neighborhood_size", "drop_path_rate",
+}  # fmt: skip
 
 
 def widths() -> list[str]:
