@@ -146,6 +146,10 @@ def test_configs_of_transformers_choose_the_model(tmp_path: Any) -> None:
                  layer_scale_init_value=1e-5)  # fmt: skip
     for content, name, given in (
         (small, "dinat_mini", options),
+        (dict(small, dilations=[[2, 1, 4], [3, 1], [1, 1]]), "dinat_mini", dict(options, mixer=(
+            "neighborhood(dilation=2) | neighborhood(dilation=1) | neighborhood(dilation=4) ; "
+            "neighborhood(dilation=3) | neighborhood(dilation=1) ; "
+            "neighborhood(dilation=1) | neighborhood(dilation=1)"))),
         (dict(model_type="nat"), "nat_mini", {}),
         (dict(model_type="dinat"), "dinat_mini", {}),
         (dict(model_type="dinat", embed_dim=96, depths=[3, 4, 18, 5], num_heads=[3, 6, 12, 24],

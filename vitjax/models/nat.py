@@ -8,8 +8,8 @@ at the same cost. DiNAT_s has these blocks in a Swin Transformer.
 
 The dilations are the largest that maps of images of 224 (or 384) pixels hold. Smaller maps are
 padded up to the dilated neighbourhood, which costs more than it gives; for such images choose
-others, as in `mixer="neighborhood | neighborhood(dilation=(4, 2, 1, 1))"`. NAT has layer scale in
-small and base, DiNAT in base alone: so are the authors' code and weights.
+others, as in `mixer="neighborhood | neighborhood(dilation=(4, 2, 1, 1))"`. In the authors' code NAT
+has layer scale in small and base, DiNAT in base alone.
 """
 
 from typing import Any
