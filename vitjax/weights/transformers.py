@@ -3,8 +3,8 @@
 `google/vit-…`, `facebook/deit-…`, `facebook/dinov2-…`, `facebook/dinov3-vit…`, `openai/clip-…`,
 `google/siglip-…`, `microsoft/swin-…`, `microsoft/swinv2-…`, `Zetatech/pvt-…`,
 `OpenGVLab/pvt_v2_…`, `google/bit-…`, `shi-labs/nat-…`, `shi-labs/dinat-…`; MiT's are in `mit.py`.
-Their norms have an epsilon of 1e-12 in
-ViT and DeiT, and 1e-6 in all of PVT v2's, where the authors' code and ours have others.
+Their norms have an epsilon of 1e-12 in ViT and DeiT, and 1e-6 in all of PVT v2's, where the
+authors' code and ours have others.
 """
 
 import math
