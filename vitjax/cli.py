@@ -119,8 +119,8 @@ def train(options: argparse.Namespace) -> int:
     --config.schedule.learning_rate=3e-4 --config.data.train=photos/
     --config.data.image_size='(32, 64)' (rows and columns) --config.data.channels=1 (gray)
 
-    Several processes find each other on TPU pods, SLURM, Open MPI and Kubernetes; elsewhere give
-    --coordinator, --num_processes and --process_id.
+    Several processes find each other on TPU pods, SLURM, Open MPI and SkyPilot, in JobSets and
+    under torchrun; elsewhere give --coordinator, --num_processes and --process_id.
 
     A run that is stopped by SIGTERM or Ctrl-C saves its state and exits with 75: start the same
     command again. 76: it stalled. 2: a mistake in the command or the data. 1: the run failed.
@@ -167,7 +167,8 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
     add("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
     add("--num_processes", type=int, default=0, metavar="N", help="how many there are")
     add("--process_id", type=int, default=-1, metavar="I", help="which this is, from 0")
-    add("--wait_seconds", type=int, default=300, metavar="S", help="for the others (300)")
+    add("--wait_seconds", type=int, default=0, metavar="S", help="for the others (300; 1800 from "
+        "16 processes on)")  # fmt: skip
 
 
 def list_(options: argparse.Namespace) -> tuple[Any, str]:

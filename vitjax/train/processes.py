@@ -3,12 +3,17 @@
 Everything else about several processes is in the shardings; a step does not depend on their number.
 """
 
+import glob
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
 import socket
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,61 +21,111 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vitjax.train.cluster import NO_PROXY, PROXIES, Machine, find_place
+
 
 class ProcessError(RuntimeError):
     """Error: a process is missing, or runs something else."""
 
 
 def start(
-    coordinator: str = "", num_processes: int = 0, process_id: int = -1, wait_seconds: int = 300
+    coordinator: str = "", num_processes: int = 0, process_id: int = -1, wait_seconds: int = 0
 ) -> bool:
     """Connect this process to the others; must be called before any other use of jax.
 
-    Without arguments it finds the others on TPU pods, SLURM, Open MPI and Kubernetes, and runs
-    alone elsewhere.
+    Without arguments it finds the others as `vitjax.train.cluster` describes, and runs alone where
+    there are none.
 
     Args:
       coordinator: "host:port" of process 0.
       num_processes, process_id: number of processes, and the index of this one.
-      wait_seconds: how long to wait for the others.
+      wait_seconds: how long to wait for the others; 0 for `default_wait`.
 
     Returns:
       Whether there are, or could be, other processes.
 
     Raises:
-      ValueError: only some of the three are given, or they do not fit.
+      ValueError: the place among the others cannot be found, see `find_place`.
       ProcessError: names the processes that did not connect in time.
     """
-    if not (coordinator or num_processes or process_id >= 0):
-        if _in_cluster():
-            jax.distributed.initialize(initialization_timeout=wait_seconds)
-            return True
+    place = find_place(*look(), coordinator, num_processes, process_id)
+    for note in place.notes if place.index == 0 else ():
+        print(note, file=sys.stderr, flush=True)
+    if place.alone:
         return False
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdigit() and 0 <= process_id < num_processes):
-        raise ValueError(
-            f"--coordinator={coordinator or '?'} --num_processes={num_processes} "
-            f"--process_id={process_id}: several processes need all three, as in "
-            "--coordinator=10.0.0.1:8476 --num_processes=4 --process_id=0, with another id, from "
-            "0 to 3, for each."
+    seconds = wait_seconds or default_wait(place.count)
+    if place.asked:
+        jax.distributed.initialize(
+            cluster_detection_method=place.asked, initialization_timeout=seconds
         )
-    wait_for_processes(host, int(port), num_processes, process_id, wait_seconds)
+        return True
+    host, _, port = place.coordinator.rpartition(":")
+    wait_for_processes(host.strip("[]"), int(port), place.count, place.index, seconds)
+    leave_out_proxy(host.strip("[]"))
     jax.distributed.initialize(
-        coordinator, num_processes, process_id, initialization_timeout=wait_seconds
-    )
+        place.coordinator, place.count, place.index, place.devices,
+        cluster_detection_method="deactivate",  # it would give each task of SLURM one device
+        initialization_timeout=seconds,
+    )  # fmt: skip
     return True
 
 
-def _in_cluster() -> bool:
-    """Return whether jax.distributed.initialize() will find the other processes."""
-    env = os.environ
-    tpu = pathlib.Path("/dev/accel0").exists() or pathlib.Path("/dev/vfio/0").exists()
-    return (
-        (tpu and env.get("JAX_PLATFORMS", "tpu") != "cpu")
-        or int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-        or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-        or ("KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env)
+def default_wait(count: int) -> int:
+    """Return how many seconds to wait for so many processes.
+
+    After a preemption the hosts of a large pod come back within tens of minutes of each other.
+    """
+    return 300 if count < 16 else 1800
+
+
+def leave_out_proxy(host: str) -> None:
+    """Connect to a host without a proxy: gRPC does not reach it through one for web pages."""
+    if any(os.environ.get(name) for name in PROXIES):
+        known = os.environ.get(NO_PROXY) or os.environ.get("no_proxy", "")
+        os.environ[NO_PROXY] = f"{known},{host}".lstrip(",")
+        jax.config.update("jax_check_proxy_envs", False)  # a warning of what was just mended
+
+
+def look() -> tuple[dict[str, str], Machine]:
+    """Collect what `find_place` reads: the variables, and what there is of this machine."""
+    env = dict(os.environ)
+    if path := env.get("TPU_PROCESS_ADDRESSES_PATH"):
+        env["TPU_PROCESS_ADDRESSES"] = pathlib.Path(path).read_text().strip()
+    library = "TPU_LIBRARY_PATH" in env or importlib.util.find_spec("libtpu") is not None
+    chips = any(glob.glob(pattern) for pattern in ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*"))
+    machine = Machine(
+        tpu=chips and library,
+        gpus=len(glob.glob("/dev/nvidia[0-9]*")),
+        kubernetes=importlib.util.find_spec("kubernetes") is not None,
+        hostname=socket.gethostname(),
+        metadata=_metadata,
+        resolve=_resolve,
     )
+    return env, machine
+
+
+def _metadata(key: str) -> str | None:
+    """Read an attribute of this machine at Google's metadata server, which is never far."""
+    address = os.environ.get("GCE_METADATA_IP", "169.254.169.254")
+    url = f"http://{address}/computeMetadata/v1/instance/attributes/{key}"
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(3):
+        try:
+            with opener.open(request, timeout=2) as answer:
+                return answer.read().decode() if answer.headers["Metadata-Flavor"] else None
+        except urllib.error.HTTPError:
+            return None  # it is there, and has no such attribute
+        except OSError:
+            time.sleep(0.5)
+    return None
+
+
+def _resolve(host: str) -> str:
+    try:
+        return str(socket.getaddrinfo(host, None)[0][4][0])
+    except OSError:
+        return ""
 
 
 def wait_for_processes(host: str, port: int, count: int, me: int, seconds: float) -> None:
