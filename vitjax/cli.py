@@ -12,7 +12,7 @@
   vitjax export runs/digits --to onnx DIR       a model for programs without vitjax
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
-  vitjax doctor                                 versions and devices, for a report of a fault
+  vitjax doctor                                 versions, processes, devices, and what is wrong
 
 Every command but train takes --json, for scripts.
 """
@@ -164,11 +164,16 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
     add("--show", action="store_true", help="print the resolved config and leave")
     add("--profile", default="", metavar="START:STEPS", help="trace some steps into "
         "FOLDER/profile, for TensorBoard and Perfetto")  # fmt: skip
+    _process_arguments(sub)
+    add("--wait_seconds", type=int, default=0, metavar="S", help="for the others (300; 1800 from "
+        "16 processes on)")  # fmt: skip
+
+
+def _process_arguments(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
     add("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
     add("--num_processes", type=int, default=0, metavar="N", help="how many there are")
     add("--process_id", type=int, default=-1, metavar="I", help="which this is, from 0")
-    add("--wait_seconds", type=int, default=0, metavar="S", help="for the others (300; 1800 from "
-        "16 processes on)")  # fmt: skip
 
 
 def list_(options: argparse.Namespace) -> tuple[Any, str]:
@@ -306,10 +311,27 @@ def _data_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def doctor(options: argparse.Namespace) -> tuple[Any, str]:
-    """Show versions, devices and settings, for a report of a fault."""
-    from vitjax.tools.doctor import doctor
+    """Show versions, processes, devices, memory, and what is wrong; then it exits with 1.
 
-    return doctor()
+    Started as a run would be (srun vitjax doctor), it shows what the run would find. With --connect
+    all processes find each other, those that do not come are named, and the first one reports.
+    """
+    from vitjax.tools.doctor import doctor
+    from vitjax.train import processes
+
+    o = options
+    found, text = doctor(o.coordinator, o.num_processes, o.process_id, o.connect)
+    o.code = 1 if found["wrong"] else 0
+    if o.connect and not found["wrong"] and not processes.is_lead():
+        o.json, text = False, ""
+    return found, text
+
+
+def _doctor_arguments(sub: argparse.ArgumentParser) -> None:
+    _process_arguments(sub)
+    add = sub.add_argument
+    add("--connect", type=int, nargs="?", const=60, default=0, metavar="SECONDS", help="connect to "
+        "the other processes, and wait so long for them (60)")  # fmt: skip
 
 
 COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser], None]]] = {
@@ -324,7 +346,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "export": (commands.export, commands.export_arguments),
     "data": (data, _data_arguments),
     "token-labels": (commands.token_labels, commands.token_labels_arguments),
-    "doctor": (doctor, lambda sub: None),
+    "doctor": (doctor, _doctor_arguments),
 }
 
 

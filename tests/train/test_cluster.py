@@ -165,7 +165,7 @@ REFUSED = {
     "Open MPI 5, two hosts": (OPEN_MPI_5, BARE, "Open MPI 5 does not say .*mpirun -x JAX_COORD"),
     "Open MPI 4, loopback alone": (
         {**OPEN_MPI, "OMPI_MCA_orte_hnp_uri": "8192.0;tcp://127.0.0.1:34911"}, BARE,
-        "coordinator 127.0.0.1 is 127.0.0.1 here, .* there are 2 hosts: give it the address",
+        "coordinator 127.0.0.1 is each host's own .* there are 2 hosts: give it the address",
     ),
     "SLURM, a name that is loopback here": (
         SLURM, at(gpu007="127.0.1.1"), "coordinator gpu007 is 127.0.1.1 here, .* there are 4 hosts",

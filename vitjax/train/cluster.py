@@ -258,7 +258,8 @@ def _reachable(place: Place, env: Env, machine: Machine) -> Place:
     address = host if _is_loopback(host) else machine.resolve(host)
     if _is_loopback(address):
         here = host.split(".")[0] == machine.hostname.split(".")[0]
-        text = f"The coordinator {host} is {address} here, which is each host's own address"
+        seen = "" if address == host else f"{address} here, which is "
+        text = f"The coordinator {host} is {seen}each host's own address"
         if place.hosts > 1 and not (here and host != address):
             raise ValueError(
                 f"{text}, and there are {place.hosts} hosts: give it the address by which the "
