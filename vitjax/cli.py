@@ -12,6 +12,7 @@
   vitjax export runs/digits --to onnx DIR       a model for programs without vitjax
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
+  vitjax launch slurm --config=digits --workdir=/scratch/digits --dry-run   a job's script
   vitjax doctor                                 versions, processes, devices, and what is wrong
 
 Every command but train takes --json, for scripts.
@@ -29,6 +30,13 @@ from typing import Any, NoReturn
 from vitjax.accelerators import leave_out_absent_tpu
 from vitjax.names import check_choice, parse_size
 from vitjax.tools import commands
+from vitjax.tools.cluster_commands import (
+    doctor,
+    doctor_arguments,
+    launch,
+    launch_arguments,
+    process_arguments,
+)
 from vitjax.tools.commands import say
 from vitjax.tools.eval_command import add_eval_arguments, evaluate
 
@@ -69,9 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         options, rest = parser.parse_known_args(plain)
         if rest:
             parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
-        if fields and options.function not in (train, plan, evaluate):
+        if fields and options.function not in (train, plan, evaluate, launch):
             raise ValueError(
-                f"--config.{next(iter(fields))} is for `vitjax train`, `plan` and `eval`."
+                f"--config.{next(iter(fields))} is for `vitjax train`, `plan`, `eval` and `launch`."
             )
         options.fields = fields
         if options.function is not plan:  # which chooses itself
@@ -164,16 +172,9 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
     add("--show", action="store_true", help="print the resolved config and leave")
     add("--profile", default="", metavar="START:STEPS", help="trace some steps into "
         "FOLDER/profile, for TensorBoard and Perfetto")  # fmt: skip
-    _process_arguments(sub)
+    process_arguments(sub)
     add("--wait_seconds", type=int, default=0, metavar="S", help="for the others (300; 1800 from "
         "16 processes on)")  # fmt: skip
-
-
-def _process_arguments(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("--coordinator", default="", metavar="HOST:PORT", help="of process 0")
-    add("--num_processes", type=int, default=0, metavar="N", help="how many there are")
-    add("--process_id", type=int, default=-1, metavar="I", help="which this is, from 0")
 
 
 def list_(options: argparse.Namespace) -> tuple[Any, str]:
@@ -310,30 +311,6 @@ def _data_arguments(sub: argparse.ArgumentParser) -> None:
         "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
 
 
-def doctor(options: argparse.Namespace) -> tuple[Any, str]:
-    """Show versions, processes, devices, memory, and what is wrong; then it exits with 1.
-
-    Started as a run would be (srun vitjax doctor), it shows what the run would find. With --connect
-    all processes find each other, those that do not come are named, and the first one reports.
-    """
-    from vitjax.tools.doctor import doctor
-    from vitjax.train import processes
-
-    o = options
-    found, text = doctor(o.coordinator, o.num_processes, o.process_id, o.connect)
-    o.code = 1 if found["wrong"] else 0
-    if o.connect and not found["wrong"] and not processes.is_lead():
-        o.json, text = False, ""
-    return found, text
-
-
-def _doctor_arguments(sub: argparse.ArgumentParser) -> None:
-    _process_arguments(sub)
-    add = sub.add_argument
-    add("--connect", type=int, nargs="?", const=60, default=0, metavar="SECONDS", help="connect to "
-        "the other processes, and wait so long for them (60)")  # fmt: skip
-
-
 COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser], None]]] = {
     "train": (train, _train_arguments),
     "list": (list_, _list_arguments),
@@ -346,7 +323,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "export": (commands.export, commands.export_arguments),
     "data": (data, _data_arguments),
     "token-labels": (commands.token_labels, commands.token_labels_arguments),
-    "doctor": (doctor, _doctor_arguments),
+    "launch": (launch, launch_arguments),
+    "doctor": (doctor, doctor_arguments),
 }
 
 

@@ -14,9 +14,11 @@ from vitjax.train.cluster import Env, Machine, Place, find_place
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
             "opencv-python-headless", "tensorflow-datasets", "datasets", "torch")  # fmt: skip
-SHOWN = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_VISIBLE", "VITJAX_", "SLURM_STEP_",
-         "SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_", "MEGASCALE_", "SKYPILOT_NODE", "SKYPILOT_NUM",
-         "NNODES", "NODE_RANK", "JOB_COMPLETION_INDEX")  # fmt: skip
+SHOWN = (
+    *("JAX_", "XLA_", "LIBTPU_", "TPU_", "MEGASCALE_", "CUDA_VISIBLE", "VITJAX_"),
+    *("SLURM_STEP_", "SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_", "SKYPILOT_N"),
+    *("NNODES", "NODE_RANK", "JOB_COMPLETION_INDEX", "WORLD_SIZE", "RANK", "MASTER_"),
+)
 """How the names of variables begin that say how a run is spread."""
 
 
