@@ -85,6 +85,10 @@ PLACES = {
     ),
     "SLURM, one task": ({**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}, BARE, Place()),
     "Open MPI 4": ({**OPEN_MPI}, BARE, Place("Open MPI", "10.96.0.1:61442", 4, 3, 2, None)),
+    "Open MPI 4.1, both": (
+        {**OPEN_MPI, "OMPI_MCA_orte_hnp_uri": "8192.0;tcp://10.0.0.2:60795;tcp6://[fd00::2]:32819"},
+        BARE, Place("Open MPI", "10.0.0.2:61442", 4, 3, 2, None),
+    ),
     "Open MPI 4, IPv6": (
         {**OPEN_MPI, "OMPI_MCA_orte_hnp_uri": "8192.0;tcp6://[2620:10d::2,fe80::b9b]:43370"}, BARE,
         Place("Open MPI", "[2620:10d::2]:61442", 4, 3, 2, None),

@@ -1,6 +1,5 @@
 """Several real processes on one machine: the same run as one, stopped together, told apart."""
 
-import json
 import os
 import pathlib
 import signal
@@ -8,13 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from vitjax.train.checkpoint import SavedSteps
 from vitjax.train.processes import ProcessError, exchange, from_lead, start, wait_for_processes
+from vitjax.train.report import read_metrics
 from vitjax.train.state import named_leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -37,9 +38,10 @@ def launch(
     count: int,
     *flags: str,
     only: str = "",
+    devices: int = 1,
     cluster: Callable[[int, int], dict[str, str]] | None = None,
 ) -> list:
-    """`count` processes of one run; `only` is a flag of the last one alone.
+    """`count` processes of one run, of so many devices; `only` is a flag of the last one alone.
 
     They are told of each other by flags, or by what `cluster` gives for (process, port).
     """
@@ -61,13 +63,36 @@ def launch(
                     *(several if count > 1 and not cluster else []),
                 ],
                 cwd=ROOT,
-                env={**os.environ, "JAX_PLATFORMS": "cpu", **told},
+                env={**os.environ, "JAX_PLATFORMS": "cpu", **_devices(devices), **told},
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
         )
     return processes
+
+
+def _devices(count: int) -> dict[str, str]:
+    flag = f" --xla_force_host_platform_device_count={count}" if count > 1 else ""
+    return {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flag}
+
+
+def slurm(process: int, port: int) -> dict[str, str]:
+    """Build the environment of `srun --ntasks=2`; jax derives the port from the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port % 4096), "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
+    }  # fmt: skip
+
+
+def open_mpi(process: int, port: int) -> dict[str, str]:
+    """Build the environment of `mpirun -np 2` of Open MPI 4."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1", "OMPI_VERSION": "4.1",
+        "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(process),
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+    }  # fmt: skip
 
 
 def finish(processes: list) -> tuple[list[int], list[str]]:
@@ -84,13 +109,10 @@ def compare(workdir: pathlib.Path, other: pathlib.Path) -> None:
     pairs = zip(named_leaves(found["params"]).items(), named_leaves(expected["params"]).values())
     for (path, a), b in pairs:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6, err_msg=path)
-    rows, same = (
-        [json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()]
-        for w in (workdir, other)
-    )
+    found, same = (read_metrics(w / "metrics.jsonl") for w in (workdir, other))
     tests = {r["step"]: r for r in same if r["split"] == "test"}
-    assert [r["step"] for r in rows if r["split"] == "test"] == list(tests)
-    for row in rows:
+    assert [r["step"] for r in found if r["split"] == "test"] == list(tests)
+    for row in found:
         if row["split"] == "test":
             assert row["images"] == 360
             assert row["top1"] == pytest.approx(tests[row["step"]]["top1"], abs=1e-6)
@@ -106,11 +128,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.mark.slow
-def test_two_processes_are_stopped_together_and_one_goes_on(
+def test_two_processes_under_slurm_are_stopped_together_and_one_goes_on(
     alone: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     workdir = tmp_path / "work"
-    processes = launch(workdir, 2, "--config.mesh.fsdp=2")
+    processes = launch(workdir, 2, "--config.mesh.fsdp=2", cluster=slurm)
     for line in processes[0].stdout:
         if line.startswith("step 12/"):
             processes[1].send_signal(signal.SIGTERM)
@@ -130,7 +152,9 @@ def test_two_processes_are_stopped_together_and_one_goes_on(
 
 
 @pytest.mark.slow
-def test_one_process_is_stopped_and_four_go_on(alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_one_process_is_stopped_and_two_under_open_mpi_go_on(
+    alone: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     workdir = tmp_path / "work"
     (process,) = launch(workdir, 1)
     for line in process.stdout:
@@ -138,39 +162,12 @@ def test_one_process_is_stopped_and_four_go_on(alone: pathlib.Path, tmp_path: pa
             process.send_signal(signal.SIGTERM)
             break
     assert finish([process])[0] == [75]
-    codes, outputs = finish(launch(workdir, 4, "--config.mesh.tensor=2"))
-    assert codes == [0, 0, 0, 0], outputs
-    assert "4 × cpu (data 2 × tensor 2), 4 processes" in outputs[0]
-    compare(workdir, alone)
-
-
-def slurm(process: int, port: int) -> dict[str, str]:
-    """Build the environment of `srun --ntasks=2`; jax derives the port from the job's number."""
-    return {
-        "SLURM_JOB_ID": str(port % 4096), "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
-    }  # fmt: skip
-
-
-def open_mpi(process: int, port: int) -> dict[str, str]:
-    """Build the environment of `mpirun -np 2` of Open MPI 4."""
-    return {
-        "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1", "OMPI_VERSION": "4.1",
-        "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(process),
-        "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
-    }  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cluster", [slurm, open_mpi])
-def test_on_a_cluster_processes_find_each_other(
-    cluster: Callable[[int, int], dict[str, str]], alone: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    codes, outputs = finish(launch(tmp_path / "work", 2, cluster=cluster))
+    codes, outputs = finish(
+        launch(workdir, 2, "--config.mesh.tensor=2", devices=2, cluster=open_mpi)
+    )
     assert codes == [0, 0], outputs
-    assert "2 × cpu, 2 processes" in outputs[0]
-    compare(tmp_path / "work", alone)
+    assert "4 × cpu (data 2 × tensor 2), 2 processes" in outputs[0]
+    compare(workdir, alone)
 
 
 @pytest.mark.slow
@@ -186,25 +183,25 @@ def test_another_config_in_one_process_is_caught_before_the_first_step(
     assert not (tmp_path / "work" / "checkpoints").exists()
 
 
-def roll(port: int, me: int, seconds: float) -> subprocess.Popen:
-    code = (
-        "from vitjax.train.processes import *\n"
-        f"try: wait_for_processes('localhost', {port}, 4, {me}, {seconds}); print('all here')\n"
-        "except ProcessError as error: print(error)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def roll(port: int, processes: Sequence[int], seconds: float) -> list[str]:
+    """What each of four processes, played by threads, is told when it waits for the others."""
+
+    def wait(me: int) -> str:
+        try:
+            wait_for_processes("localhost", port, 4, me, seconds)
+        except ProcessError as error:
+            return str(error)
+        return "all here"
+
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(wait, processes))
 
 
-@pytest.mark.slow
 def test_who_does_not_come_is_named() -> None:
     port = free_port()
-    outputs = finish([roll(port, me, 12) for me in (0, 2)])[1]
-    for output in outputs:
-        assert f"Of 4 processes, processes [1, 3] did not come to localhost:{port}" in output
-    assert set(finish([roll(port, me, 60) for me in range(4)])[1]) == {"all here\n"}
+    for told in roll(port, (0, 2), 1):
+        assert f"Of 4 processes, processes [1, 3] did not come to localhost:{port}" in told
+    assert roll(port, range(4), 60) == ["all here"] * 4
 
 
 def test_a_first_process_that_does_not_answer() -> None:

@@ -133,7 +133,7 @@ def _open_mpi(env: Env, machine: Machine) -> Place | None:
     devices = _own_devices(env, machine, local, of)
     uri, name = env.get("OMPI_MCA_orte_hnp_uri", ""), "Open MPI"
     if uri:  # "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911", of mpirun; not in Open MPI 5
-        listed = re.search(r"tcp6?://\[?([^\]]+?)\]?:\d+$", uri)
+        listed = re.search(r"tcp6?://\[?([^\];]+?)\]?:\d+(;|$)", uri)
         addresses = listed.group(1).split(",") if listed else []
         host = next((a for a in addresses if not _is_loopback(a)), (addresses or [""])[0])
         port = _high_port(int(uri.partition(".")[0]) >> 12)
