@@ -12,6 +12,7 @@ import time
 import pytest
 
 from vitjax.cli import main as cli
+from vitjax.train.goodput import PROCESS
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
@@ -54,8 +55,10 @@ def info(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> dict:
 def rows(workdir: pathlib.Path) -> list[dict]:
     """Read the rows of metrics, without those that depend on time."""
     found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    timed = ("images_per_second", "data_wait")
-    return [{k: v for k, v in row.items() if k not in timed} for row in found]
+    timed = ("images_per_second", "data_wait", "time", "seconds")
+    return [
+        {k: v for k, v in row.items() if k not in timed} for row in found if row["split"] != PROCESS
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 def test_a_killed_run_goes_on_to_the_same_bits(
     uninterrupted, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
-    workdir, kills, rng = tmp_path / "work", 0, random.Random(0)
+    workdir, kills, rng, begin = tmp_path / "work", 0, random.Random(0), time.time()
     for _ in range(30):
         process = start(workdir)
         assert process.stdout is not None
@@ -142,8 +145,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         process.stdout.close()
         if process.wait(timeout=300) == 0:
             break
+    wall = time.time() - begin
     assert kills == 3
-    assert info(workdir, capsys)["sha256"] == info(uninterrupted[0], capsys)["sha256"]
+    found = info(workdir, capsys)
+    # A process is seen a moment after it is started, and ends one after its last row.
+    assert wall - 2 < sum(found["seconds"].values()) <= wall * 1.01
+    assert found["seconds"]["lost"] > 0 and found["seconds"]["productive"] > 0
+    assert found["sha256"] == info(uninterrupted[0], capsys)["sha256"]
     losses = {(r["step"], r["split"]): r["loss"] for r in rows(workdir)}
     whole = {(r["step"], r["split"]): r["loss"] for r in rows(uninterrupted[0])}
     tests = {k: v for k, v in whole.items() if k[1] == "test"}

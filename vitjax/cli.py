@@ -140,6 +140,7 @@ def train(options: argparse.Namespace) -> int:
     from vitjax.train import processes, signals
     from vitjax.train.checkpoint import CheckpointError
     from vitjax.train.divergence import DivergedError
+    from vitjax.train.goodput import process_began
     from vitjax.training import load_config, quiet_libraries, run
 
     if not (options.workdir or options.show):
@@ -156,7 +157,10 @@ def train(options: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             if not several:
                 stack.enter_context(signals.leave_at_once())
-            return run(config, options.workdir, stack, options.profile, options.extend)
+            return run(
+                config, options.workdir, stack, options.profile, options.extend,
+                began=process_began(),
+            )  # fmt: skip
     except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -31,11 +31,12 @@ from vitjax.train.compiler import keep_compiled
 from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import History
 from vitjax.train.evaluate import evaluate
+from vitjax.train.goodput import describe, spent
 from vitjax.train.loggers import check_loggers, open_loggers
 from vitjax.train.optimizer import make_schedule
 from vitjax.train.profile import Profile
 from vitjax.train.program import Program, compile_program, with_frozen
-from vitjax.train.report import Report, plot_curves, read_metrics, write_by_class
+from vitjax.train.report import NOT_MEASURED, Report, plot_curves, read_metrics, write_by_class
 from vitjax.train.state import sha256, with_variables
 from vitjax.train.workdir import TEACHER, claim_workdir, read_extensions
 
@@ -61,6 +62,7 @@ def run(
     profile: str = "",
     extend: bool = False,
     on_metrics: Callable[[dict[str, Any]], None] | None = None,
+    began: float | None = None,
 ) -> int:
     """Start or resume the training run of a config, and return the exit code.
 
@@ -68,10 +70,12 @@ def run(
       stack: closes the resources of the run when it ends.
       profile: steps to trace, see `vitjax.train.profile`.
       extend: make the existing run longer, see `vitjax.train.workdir.claim_workdir`.
-      on_metrics: called in the first process with each row of `metrics.jsonl`, once it is written:
-        {"step": 50, "split": "train", "loss": …}. An exception from it ends the run.
+      on_metrics: called in the first process with each row of measurements in `metrics.jsonl`, once
+        it is written: {"step": 50, "split": "train", "loss": …}. An exception from it ends the run.
+      began: when the process was started, in seconds since 1970; None for now.
     """
     begin, kept = time.perf_counter(), keep_compiled()
+    began = time.time() if began is None else began
     check(config)
     mesh = sharding.make_mesh(config.mesh)
     configs.check_batches(config, sharding.batch_parts(mesh))
@@ -111,6 +115,7 @@ def run(
         steps=steps,
         batch_size=config.data.batch_size,
         listeners=listeners,
+        began=began,
     )
     stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
     for part in (watchdog, report, trace):
@@ -136,12 +141,14 @@ def run(
             )
     checkpoints.close()
     if stop.signal and int(state.step) < steps:
+        report.end()
         progress(f"Stopped by {stop.signal} at step {int(state.step)} of {steps}, saved. The same "
                  f"command goes on.", last=True)  # fmt: skip
         return signals.STOPPED
     if processes.is_lead():
         report.settle()
         print(results(workdir, config, task.monitor, begin))
+        report.end()
     return 0
 
 
@@ -295,10 +302,9 @@ def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float
     rows = read_metrics(workdir / "metrics.jsonl")
     tests = [r for r in rows if r["split"] == MAIN]
     best = max(tests, key=lambda r: (r.get(monitor, -r["loss"]), r["step"]))
-    measured = {"step", "split", "images"}
 
     def line(row: dict[str, Any]) -> str:
-        return f"step {row['step']}  {show({k: v for k, v in row.items() if k not in measured})}"
+        return f"step {row['step']}  {show({k: row[k] for k in row if k not in NOT_MEASURED})}"
 
     others = {r["split"]: line(r) for r in rows if r["split"] in config.evals}  # the last of each
     curves = plot_curves(workdir, f"{config.model['name']} on {config.data.train}")
@@ -307,6 +313,7 @@ def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float
         "best": line(best),
         **others,
         "time": f"{clock(time.perf_counter() - begin)} in this process",
+        "goodput": describe(spent(rows)) or "unknown",
         "curves": str(curves),
         "metrics": f"{workdir / 'metrics.jsonl'}, tensorboard --logdir={workdir / 'events'}",
         **({"by class": f"{workdir / 'by_class'}"} if (workdir / "by_class").is_dir() else {}),

@@ -78,4 +78,4 @@ def test_other_classes_are_refused_before_training(
     assert run(tmp_path / "run", "--config.evals.first=digits://?split=test[:40]") == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     images = {row["split"]: row.get("images") for row in map(json.loads, lines)}
-    assert images == {"train": None, "test": 360, "first": 40}
+    assert images == {"process": None, "train": None, "test": 360, "first": 40}

@@ -7,6 +7,8 @@ from vitjax.analysis.cost import count, layers
 from vitjax.console import show, table
 from vitjax.models import create_model, model_options, preprocessing_of
 from vitjax.runs import open_run
+from vitjax.train.goodput import describe, spent
+from vitjax.train.report import read_metrics
 from vitjax.train.state import sha256
 
 
@@ -64,6 +66,7 @@ def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
     run = open_run(workdir)
     step, variables = run.checkpoints.read()
     best = run.checkpoints.best()
+    seconds = spent(read_metrics(workdir / "metrics.jsonl"))
     result = {
         "workdir": str(workdir),
         "model": run.config.model["name"],
@@ -72,6 +75,7 @@ def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
         "best": {"step": best[0], **best[1]} if best else None,
         "sha256": sha256(variables["params"]),
         "checkpoints": run.checkpoints.steps(),
+        "seconds": seconds,
     }
     rows = {
         "model": result["model"],
@@ -80,5 +84,6 @@ def run_info(workdir: pathlib.Path) -> tuple[Any, str]:
         "best": f"step {best[0]}  {show(best[1])}" if best else "nothing evaluated yet",
         "SHA-256": result["sha256"],
         "checkpoints": ", ".join(map(str, result["checkpoints"])),
+        "goodput": describe(seconds) or "unknown",
     }
     return result, table(rows.items())

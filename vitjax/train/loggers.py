@@ -25,6 +25,7 @@ CLOSE_SECONDS = 30.0
 """How long the end of a run waits for rows that are still to be sent."""
 IDS = "loggers.json"
 _IDS_LOCK = threading.Lock()  # several services write them
+NOT_LOGGED = ("step", "split", "time", "seconds", "carried", "until")
 _WORDS = 600  # characters of a library's message
 _PARAMS = 100  # that MLflow's servers take at once
 _PARAM_LENGTH = 500  # characters of a value that all of its versions take
@@ -235,7 +236,7 @@ def check_loggers(config: RunConfig) -> None:
 
 def _by_split(row: Mapping[str, Any]) -> dict[str, float]:
     """Prefix metrics with their split, as in TensorBoard's events: "test/top1"."""
-    return {f"{row['split']}/{k}": v for k, v in row.items() if k not in ("step", "split")}
+    return {f"{row['split']}/{k}": v for k, v in row.items() if k not in NOT_LOGGED}
 
 
 def _key(name: str, project: str) -> str:

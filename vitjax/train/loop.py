@@ -67,6 +67,8 @@ def train(
             state, metrics = step(state, batch)
         if profile:
             profile.after(done, metrics)
+        if done == start:  # compiled
+            report.restart_clock(done)
         done += 1
         pending.append(metrics)
         if len(pending) > IN_FLIGHT:

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 
 from vitjax.console import clock, is_share, progress, show
+from vitjax.train.goodput import BUCKETS, PROCESS, carried, spent
 from vitjax.train.processes import is_lead
+
+NOT_MEASURED = ("step", "split", "images", "time", "seconds")
+"""Fields of a row that are no metrics."""
 
 
 class Report:
@@ -24,7 +28,9 @@ class Report:
     Args:
       start: step from which the run continues; `steps`: length of the whole run.
       batch_size: images per step.
-      listeners: called by the first process with each row of `metrics.jsonl`.
+      listeners: called by the first process with each row of measurements.
+      began: when this process was started, in seconds since 1970; the rows then say where the time
+        goes, see `vitjax.train.goodput`. Without it they have no times.
     """
 
     def __init__(
@@ -35,31 +41,45 @@ class Report:
         steps: int,
         batch_size: int,
         listeners: Sequence[Callable[[dict[str, Any]], None]] = (),
+        began: float | None = None,
     ) -> None:
         self.folder, self.steps, self.batch_size = folder, steps, batch_size
         self._listeners = listeners
         self.path = folder / "metrics.jsonl"
         self._file: Any = None
-        self._told = False
-        self._open(start)
+        self._told, self._timed = False, began is not None and start < steps
+        gone = self._open(start)
         self._since, self._step, self._waited = time.perf_counter(), start, 0.0
+        self._written = self._since
+        if self._timed:
+            self._append({"step": start, "split": PROCESS, **gone, "began": began, **self._now()})
 
-    def _open(self, start: int) -> None:
+    def _open(self, start: int) -> dict[str, Any]:
+        """Open the files behind a step, and summarise the time of the rows that are dropped."""
         self._unwritten = b""
         if not is_lead():
-            return
-        rows = [row for row in read_metrics(self.path) if row["step"] <= start]
+            return {}
+        found = read_metrics(self.path)
+        rows = [row for row in found if row["step"] <= start]
+        gone = carried(rows, [row for row in found if row["step"] > start])
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         temporary.replace(self.path)
         self._file = self.path.open("ab", buffering=0)
         self._events = _Events(self.folder / "events", start)
+        return gone if self._timed else {}
+
+    def _now(self) -> dict[str, float]:
+        return {"time": round(time.time(), 3)} if self._timed else {}
+
+    def _seconds(self, elapsed: float) -> dict[str, float]:
+        return {"seconds": round(elapsed, 3)} if self._timed else {}
 
     def rewind(self, step: int, bad: int, what: str, batches: int) -> None:
         """Roll back to `step`: drop all rows written since then, and report the rollback."""
         self.close()
-        self._open(step)
-        self._write(step + 1, "rollback", {"from": bad, "skipped_batches": batches})
+        times = {**self._open(step), **self._seconds(time.perf_counter() - self._since)}
+        self._write(step + 1, "rollback", {"from": bad, "skipped_batches": batches}, **times)
         progress(
             f"The loss {what} at step {bad}: going back to step {step}, and leaving out the next "
             f"{batches} batches of data.",
@@ -84,7 +104,7 @@ class Report:
             "images_per_second": self.batch_size / pace,
             "data_wait": self._waited / elapsed,
         }
-        self._write(step, "train", row)
+        self._write(step, "train", row, **self._seconds(elapsed))
         progress(
             f"step {step}/{self.steps}  loss {row['loss']:.4f}  {row['images_per_second']:,.0f} "
             f"images/s  "
@@ -97,6 +117,14 @@ class Report:
         """Report the metrics of one evaluation, such as "test"."""
         self._write(step, name, metrics)
         progress(f"step {step}/{self.steps}  {name}: {show(metrics)}", last=True)
+
+    def end(self) -> None:
+        """Report that the process ends as it should, so that its last seconds are known."""
+        if self._timed:
+            saving = round(max(self._since - self._written, 0.0), 3)
+            row = {"step": self._step, "split": PROCESS, "saving": saving, **self._now()}
+            with contextlib.suppress(OSError):  # a full disk is told when the files are closed
+                self._append(row)
 
     def settle(self) -> None:
         """Write the rows that waited for room on the disk.
@@ -127,13 +155,18 @@ class Report:
         while self._unwritten:
             self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
-    def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            self._unwritten += f"{json.dumps(row)}\n".encode()
+            self._written = time.perf_counter()
+            self._drain()
+
+    def _write(self, step: int, split: str, metrics: Mapping[str, float], **times: Any) -> None:
         if self._file is None:
             return
-        row = {"step": step, "split": split, **metrics}
-        self._unwritten += f"{json.dumps(row)}\n".encode()
+        row = {"step": step, "split": split, **metrics, **times, **self._now()}
         try:
-            self._drain()
+            self._append(row)
             self._events.write(step, {f"{split}/{name}": value for name, value in metrics.items()})
             self._told = False
         except OSError as error:
@@ -235,6 +268,10 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#0072B2", "#CC79A7", "#D55E00", "#BBBBBB")
+"""Of the buckets of time, of Okabe and Ito's palette, which colour-blind people tell apart."""
+
+
 def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     """Draw loss, test metrics and learning rate from `metrics.jsonl` into `curves.png`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -247,9 +284,15 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
         points = [(r["step"], r[name]) for r in rows if r["split"] == split and name in r]
         return [p[0] for p in points], [p[1] for p in points]
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    totals = spent(rows)
+    figure = Figure(figsize=(12, 5.0 if any(totals.values()) else 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
+    if any(totals.values()):
+        above, below = figure.subfigures(2, 1, height_ratios=(3.7, 1.3))
+        plot_time(below.subplots(), totals)
+    else:
+        above = figure
+    loss, accuracy, rate = above.subplots(1, 3)
     loss.plot(*curve("train", "loss"), color="tab:blue", linewidth=1, label="training")
     loss.plot(*curve("test", "loss"), color="tab:orange", marker="o", markersize=3, label="test")
     loss.set(yscale="log", ylabel="loss")
@@ -258,9 +301,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
         which(StrMethodFormatter("{x:g}"))
     loss.legend(frameon=False)
     tests = [row for row in rows if row["split"] == "test"]
-    names = [
-        k for k in (tests[-1] if tests else {}) if k not in ("step", "split", "images", "loss")
-    ]
+    names = [k for k in (tests[-1] if tests else {}) if k not in (*NOT_MEASURED, "loss")]
     for name, colour in zip(names, ("tab:orange", "tab:green", "tab:purple", "tab:brown")):
         steps, values = curve("test", name)
         share = is_share(name)
@@ -281,3 +322,19 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def plot_time(axes: Any, totals: Mapping[str, float]) -> None:
+    """Draw where the wall time went, as one bar with the share of each bucket."""
+    wall, left = sum(totals.values()), 0.0
+    for name, colour in zip(BUCKETS, COLOURS, strict=True):
+        share = 100 * totals[name] / wall
+        if share >= 0.05:
+            label = f"{name} {share:.1f}%"
+            axes.barh(0, share, left=left, color=colour, edgecolor="white", label=label)
+        left += share
+    axes.set(xlim=(0, 100), yticks=[], xlabel=f"wall time (%), of {clock(wall)}")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(
+        frameon=False, ncols=len(BUCKETS), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9
+    )
