@@ -285,7 +285,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
         return [p[0] for p in points], [p[1] for p in points]
 
     totals = spent(rows)
-    figure = Figure(figsize=(12, 5.0 if any(totals.values()) else 3.6), layout="constrained")
+    figure: Any = Figure(figsize=(12, 5.0 if any(totals.values()) else 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     if any(totals.values()):
         above, below = figure.subfigures(2, 1, height_ratios=(3.7, 1.3))
