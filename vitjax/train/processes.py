@@ -71,11 +71,11 @@ def start(
 
 
 def default_wait(count: int) -> int:
-    """Return how many seconds to wait for so many processes.
+    """Return how many seconds to wait for so many processes; 0: it is not known how many.
 
     After a preemption the hosts of a large pod come back within tens of minutes of each other.
     """
-    return 300 if count < 16 else 1800
+    return 300 if 0 < count < 16 else 1800
 
 
 def leave_out_proxy(host: str) -> None:
