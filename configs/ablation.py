@@ -1,16 +1,22 @@
-"""One-line ablations: the same small pyramid with one token mixer after the other, on the digits.
+"""Two tables on the digits: one skeleton with one token mixer after the other, and all families.
 
-Command: `python configs/ablation.py` trains the set (13 models, 3 seeds each) and prints one table:
-test accuracy, parameters, FLOPs, images/s; `python configs/ablation.py 'swin*'` those that match.
+Command: `python configs/ablation.py` trains both sets (13 pyramids, 27 families; 3 seeds each) and
+prints one table: test accuracy, parameters, multiply-adds, images/s.
+`python configs/ablation.py 'families/*' 1` trains what matches, with one seed.
 One of them: `python train.py --config=configs/ablation.py:swin/dbra --workdir=runs/one`.
-Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on. The
-whole set took 80 minutes on two CPU cores that did other work too; seeds share what is compiled.
-The table is in docs/ablation.md.
+Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on; seeds
+share what is compiled. Each set takes one to two hours on two CPU cores.
+The tables are in docs/ablation.md.
 
-The question of arXiv:2410.08582 that its tables leave open: what do deformable agents that route
-(`dbra`) give where another paper's attention stands, and what is lost when DeBiFormer has only one
-of its two halves? Digits of 8×8 pixels, drawn at 32×32, say how to ask it, and not the answer:
-differences of a percent are within the spread of the seeds.
+`swin/…`, `pvt_v2/…`, `debiformer/…` ask the question of arXiv:2410.08582 that its tables leave
+open: what do deformable agents that route (`dbra`) give where another paper's attention stands, and
+what is lost when DeBiFormer has only one of its two halves? Digits of 8×8 pixels, drawn at 32×32,
+say how to ask it, and not the answer: differences of a percent are within the spread of the seeds.
+
+`families/…` has each family's smallest variant, scaled down to train in a minute. It shows that a
+family learns by its own kind of optimizer: SGD with momentum where its authors have that (ResNet,
+BiT, GhostNet, RANet; arXiv:1911.11907 and arXiv:2003.07326, section 4), AdamW elsewhere. Patches
+are small, or the last stages left out, as papers do for small images.
 """
 
 import fnmatch
@@ -21,6 +27,8 @@ import subprocess
 import sys
 import time
 from typing import Any
+
+from vitjax.names import check_choice
 
 SMALL = dict(dims=(16, 32, 64, 128), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
 SKELETONS: dict[str, dict[str, Any]] = {
@@ -51,16 +59,90 @@ ABLATIONS = {
     **{f"debiformer/{m}": ("debiformer", OTHERS.get(m)) for m in ("own", "bra", "deformable")},
 }
 """Name → skeleton and mixer; None for the skeleton's own."""
-SEEDS = (0, 1, 2)
+
+PLAIN = dict(width=64, depth=4, num_heads=4, patch_size=4)
+SHALLOW = dict(SMALL, depths=(1, 1, 1, 1))
+FINE = dict(SMALL, depths=(2, 2, 2, 2), patch_size=2)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "vit": dict(name="vit_ti16", **PLAIN),
+    "hybrid": dict(name="r_vit_ti16", **PLAIN),
+    "resnet": dict(name="resnet50", depths=(1, 1, 1)),
+    "nonlocal_resnet": dict(
+        name="resnet50_nonlocal", depths=(1, 1, 1), inserted=((), (-1,), ()),
+    ),
+    "bit": dict(name="bit_r50x1", depths=(1, 1, 1)),
+    "efficientnet": dict(name="efficientnet_b0", width_factor=0.5, depth_factor=0.25),
+    "coatnet": dict(
+        name="coatnet_0", dims=(16, 32, 64, 128), depths=(1, 1, 2, 1), stem_width=(16, 16),
+        head_dim=16, drop_path_rate=0.0,
+    ),
+    "deit": dict(name="deit_tiny", **PLAIN),
+    "deit3": dict(name="deit3_small", **PLAIN),
+    "cait": dict(name="cait_xxs24", **PLAIN),
+    "swin": dict(SKELETONS["swin"], window_size=4),
+    "swinv2": dict(SKELETONS["swin"], name="swinv2_tiny_w8", window_size=4),
+    "pvt": dict(name="pvt_tiny", **SHALLOW, sr_ratio=(4, 2, 1, 1)),
+    "pvt_v2": dict(name="pvt_v2_b0", **SHALLOW, sr_ratio=(4, 2, 1, 1)),
+    "ranet": dict(name="ranet_cifar_3scale", layers=2),
+    "dat": dict(
+        name="dat_tiny", **FINE, window_size=4, kernel_size=3, offset_groups=(1, 1, 2, 4),
+        mixer="window | window(shift=2) ; window | window(shift=2) ; window | deformable "
+        "; window | deformable",
+    ),
+    "dat_pp": dict(
+        name="dat_pp_tiny", **FINE, neighborhood_size=3, kernel_size=3, stride=(4, 2, 1, 1),
+        offset_groups=(1, 1, 2, 4),
+    ),
+    "biformer": dict(
+        name="biformer_tiny", dims=SMALL["dims"], depths=(1, 1, 2, 1), head_dim=16, n_win=2,
+        mixer="bra(topk=1) ; bra(topk=2) ; bra(topk=None) ; full_lepe(num_heads=8, qkv_bias=False)",
+    ),
+    "debiformer": {**SKELETONS["debiformer"], **OWN["debiformer"]},
+    "volo": dict(
+        name="volo_d1", dims=(32, 64, 64, 64), num_heads=(2, 4, 4, 4), depths=(2, 1, 1, 1),
+        stem_width=16, patch_size=4, drop_path_rate=0.0,
+    ),
+    "mlp_mixer": dict(name="mixer_s16", **PLAIN),
+    "efficientformer": dict(
+        name="efficientformer_l1", dims=SMALL["dims"], depths=(2, 1, 1, 2), num_attention=1,
+    ),
+    "ghostnet": dict(
+        name="ghostnet_050", hidden_width=128,
+        stages=(
+            ((3, 32, 32, False, 1),), ((3, 64, 48, False, 2),), ((3, 96, 48, False, 1),),
+            ((5, 144, 80, True, 2),), ((5, 240, 80, True, 1),),
+        ),
+    ),
+    "mobile_former": dict(
+        name="mobile_former_26m", lite=(24, 12, 1), hidden_width=128, token_dim=64,
+        blocks=((1, 36, 12), (2, 72, 24), (1, 72, 24), (2, 144, 48), (1, 192, 48)),
+    ),
+    "container": dict(name="container_light", **SHALLOW, kernel_size=3),
+    "poolformer": dict(name="poolformer_s12", dims=SMALL["dims"], depths=(2, 2, 2, 1)),
+    "convnext": dict(name="convnext_atto", dims=SMALL["dims"], depths=(2, 2, 2, 1)),
+    "mit": dict(name="mit_b0", **SHALLOW, sr_ratio=(4, 2, 1, 1)),
+}  # fmt: skip
+"""Each family's smallest variant, scaled down for images of 32 pixels."""
+BY_SGD = ("resnet", "nonlocal_resnet", "bit", "ghostnet", "ranet")
+RUNS = (*ABLATIONS, *(f"families/{name}" for name in FAMILIES))
+
+
+def model_of(name: str) -> dict[str, Any]:
+    if name.startswith("families/"):
+        return FAMILIES[name.removeprefix("families/")]
+    skeleton, mixer = ABLATIONS[name]
+    return {**SKELETONS[skeleton], **({"mixer": mixer} if mixer else OWN[skeleton])}
 
 
 def get_config(name: str = "swin/dbra") -> dict[str, Any]:
-    if name not in ABLATIONS:
-        raise ValueError(f"Unknown ablation {name!r}. Choose from: {', '.join(ABLATIONS)}.")
-    skeleton, mixer = ABLATIONS[name]
+    check_choice("ablation", name, RUNS)
+    optimizer: dict[str, Any] = dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0)
+    rate = 2e-3
+    if name.removeprefix("families/") in BY_SGD:
+        optimizer, rate = dict(name="sgd", b1=0.9, weight_decay=1e-4), 0.05
     return dict(
         epochs=20.0,
-        model={**SKELETONS[skeleton], **({"mixer": mixer} if mixer else OWN[skeleton])},
+        model=model_of(name),
         data=dict(
             train="digits://",
             image_size=32,
@@ -70,8 +152,8 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
             augment="digits",
         ),
         loss=dict(label_smoothing=0.1),
-        optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),
-        schedule=dict(name="cosine", learning_rate=2e-3, warmup_steps=50),
+        optimizer=optimizer,
+        schedule=dict(name="cosine", learning_rate=rate, warmup_steps=50),
         log_every=50,
         eval_every=10_000,
         checkpoint_every=10_000,
@@ -79,13 +161,13 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
     )
 
 
-def measure(name: str, folder: pathlib.Path) -> tuple[list[float], float]:
+def measure(name: str, folder: pathlib.Path, seeds: int) -> tuple[list[float], float]:
     """Test accuracy of each seed, and the median of images/s; trains what is not there yet."""
     from vitjax.train.report import read_metrics
 
     accuracies, speeds = [], []
     shared = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}  # by the seeds
-    for seed in SEEDS:
+    for seed in range(seeds):
         workdir = folder / name.replace("/", "-") / f"seed{seed}"
         workdir.parent.mkdir(parents=True, exist_ok=True)
         command = [
@@ -102,32 +184,33 @@ def measure(name: str, folder: pathlib.Path) -> tuple[list[float], float]:
     return accuracies, statistics.median(speeds)
 
 
-def main(pattern: str = "*") -> None:
-    from vitjax.analysis.cost import count
+def main(pattern: str = "*", seeds: str = "3") -> None:
+    from vitjax.analysis.cost import trace
     from vitjax.console import clock
     from vitjax.models import from_config
     from vitjax.names import unknown
 
-    names, begin, rows = fnmatch.filter(ABLATIONS, pattern), time.perf_counter(), []
+    names, begin, rows = fnmatch.filter(RUNS, pattern), time.perf_counter(), []
     if not names:
-        sys.exit(unknown("ablation", pattern, ABLATIONS))
+        sys.exit(unknown("ablation", pattern, RUNS))
+    if not seeds.isdecimal() or not int(seeds):
+        sys.exit(f"{seeds!r} is no number of seeds; give 1 or more.")
     for i, name in enumerate(names):
         config = get_config(name)
         side = config["data"]["image_size"]
-        cost = count(
-            from_config({"dtype": "float32", **config["model"]}, 10, side), (1, side, side, 3)
-        )
-        found, speed = measure(name, pathlib.Path("runs/ablation"))
-        spread = statistics.stdev(found)
+        model = from_config({"dtype": "float32", **config["model"]}, 10, side)
+        parameters, macs, _ = trace(model, (1, side, side, 3))
+        found, speed = measure(name, pathlib.Path("runs/ablation"), int(seeds))
+        spread = f" ± {statistics.stdev(found):.2%}" if len(found) > 1 else ""
         rows.append(
-            f"| {name} | {statistics.mean(found):.2%} ± {spread:.2%} | {cost.parameters:,} "
-            f"| {cost.flops / 1e6:.2f} | {speed:,.0f} |"
+            f"| {name.removeprefix('families/')} | {statistics.mean(found):.2%}{spread} "
+            f"| {parameters:,} | {macs / 1e6:.2f} | {speed:,.0f} |"
         )
         left = (time.perf_counter() - begin) / (i + 1) * (len(names) - i - 1)
         print(f"{i + 1}/{len(names)} {rows[-1]} ETA {clock(left)}", flush=True)
     print(
-        f"\nTest accuracy: mean and standard deviation over {len(SEEDS)} seeds\n\n"
-        "| skeleton/mixer | accuracy | parameters | MFLOP per image | images/s |\n"
+        f"\nTest accuracy: mean and standard deviation over {seeds} seeds\n\n"
+        "| run | accuracy | parameters | multiply-adds per image (M) | images/s |\n"
         "|---|---|---|---|---|\n" + "\n".join(rows)
     )
 

@@ -14,7 +14,7 @@ from vitjax.analysis import budget
 from vitjax.analysis.cost import trace
 from vitjax.cli import main
 from vitjax.runs import Trained
-from vitjax.tools.early_exits import Cascade, all_exits
+from vitjax.tools.early_exits import TIMED, Cascade, all_exits
 
 
 def test_thresholds_by_hand() -> None:
@@ -50,7 +50,10 @@ def test_points_by_hand(tmp_path: pathlib.Path) -> None:
     assert [point.p for point in points] == list(budget.P)
     half = next(point for point in points if point.p == 0.95)  # 51 % are to leave: one of two
     assert (half.macs, half.accuracy) == (20, 1.0)
-    path = budget.draw(tmp_path / "a.png", "two images", [first, last], points, half)
+    times = [(1.0, 1.0), (0.5, 0.5)]
+    path = budget.draw(
+        tmp_path / "a.png", "two images", [first, last], points, half, times, (2.0, 1.0)
+    )
     assert path.stat().st_size > 1000
 
 
@@ -121,6 +124,10 @@ def test_a_run_is_measured_by_the_command(tmp_path: pathlib.Path, capsys) -> Non
     assert found["whole_accuracy"] == found["anytime"][-1]["accuracy"]
     assert found["accuracy"] == found["chosen"]["accuracy"]
     np.testing.assert_allclose(sum(found["shares"]), 1)
+    simulated = {point["p"]: point["accuracy"] for point in found["budgeted"]}
+    assert [x["p"] for x in found["timed"]] == list(TIMED)
+    for x in found["timed"]:
+        assert x["accuracy"] == simulated[x["p"]] and x["differing"] == 0 and x["seconds"] > 0
     assert picture.stat().st_size > 5000
     assert main([*command, "--test-data=nowhere"])
     assert "Folder 'nowhere' does not exist" in capsys.readouterr().err

@@ -12,6 +12,7 @@ Everything here is simulated from the logits of all exits; `vitjax.tools.early_e
 
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -154,33 +155,53 @@ def budgeted(
 
 
 def draw(
-    path: pathlib.Path, title: str, fixed: list[Point], budgets: list[Point], chosen: Point | None
+    path: pathlib.Path,
+    title: str,
+    fixed: list[Point],
+    budgets: list[Point],
+    chosen: Point,
+    measured: Sequence[tuple[float, float]],
+    whole: tuple[float, float],
 ) -> pathlib.Path:
-    """Draw accuracy against multiply-adds in both settings.
+    """Draw accuracy against multiply-adds in both settings, and against measured time.
 
     Args:
       fixed, budgets: points of `anytime` and `budgeted`.
       chosen: one to mark.
+      measured: (milliseconds of an image, accuracy) of images that really exit; the first is that
+        of the chosen point.
+      whole: the same of the whole model.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    left, right = figure.subplots(1, 2, sharey=True)
 
-    def line(points: list[Point], **style: Any) -> None:
-        points = sorted(points, key=lambda x: x.macs)
-        axes.plot([x.macs / 1e6 for x in points], [100 * x.accuracy for x in points], **style)
+    def line(axes: Any, points: Sequence[tuple[float, float]], **style: Any) -> None:
+        x, y = zip(*sorted(points))
+        axes.plot(x, [100 * accuracy for accuracy in y], **style)
 
-    line(budgets, color="tab:blue", marker="o", markersize=4, label="budgeted batch")
-    line(fixed, color="tab:orange", marker="s", markersize=5, label="anytime: one exit for all")
-    if chosen is not None:
-        line([chosen], color="tab:red", marker="*", markersize=14, linestyle="", label="chosen")
-    axes.set(xlabel="multiply-adds of an image (millions)", ylabel="accuracy (%)", title=title)
-    axes.set_xlim(left=0)
-    axes.legend(frameon=False, loc="lower right")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    def costs(points: list[Point]) -> list[tuple[float, float]]:
+        return [(point.macs / 1e6, point.accuracy) for point in points]
+
+    many = dict(color="tab:blue", marker="o", markersize=4)
+    one = dict(color="tab:orange", marker="s", markersize=5)
+    star = dict(color="tab:red", marker="*", markersize=14, linestyle="", label="chosen")
+    line(left, costs(budgets), label="budgeted batch", **many)
+    line(left, costs(fixed), label="anytime: one exit for all", **one)
+    line(left, costs([chosen]), **star)
+    line(right, measured, label="images really exit", **many)
+    line(right, [whole], label="whole model", linestyle="", **one)
+    line(right, measured[:1], **star)
+    left.set(xlabel="multiply-adds of an image (millions)", ylabel="accuracy (%)")
+    right.set(xlabel="measured time of an image (ms)")
+    for axes in (left, right):
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, loc="lower right")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
     return path

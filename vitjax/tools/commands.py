@@ -90,11 +90,10 @@ def exits(options: argparse.Namespace) -> tuple[Any, str]:
     """Measure a model with early exits: accuracy against computation, and the time it takes.
 
     Anytime: every image leaves at the same exit. Budgeted: each leaves once it is sure enough, by
-    thresholds from held-out images. The cheapest budget that loses at most --tolerance there is
-    then timed, with images that really exit, beside the whole model.
+    thresholds from held-out images. Some budgets, and the cheapest that loses at most --tolerance
+    there, are then timed, with images that really exit, beside the whole model.
     """
-    from vitjax.analysis.budget import draw
-    from vitjax.tools.early_exits import measure, report
+    from vitjax.tools.early_exits import draw, measure, report
 
     o = options
     found = measure(
@@ -102,7 +101,7 @@ def exits(options: argparse.Namespace) -> tuple[Any, str]:
         batch_size=o.batch_size,
     )  # fmt: skip
     if o.picture:
-        say(f"{draw(o.picture, o.model, found['anytime'], found['budgeted'], found['chosen'])}")
+        say(f"{draw(o.picture, found)}")
     return report(found)
 
 
@@ -117,7 +116,12 @@ def exits_arguments(sub: argparse.ArgumentParser) -> None:
     add("--test-split", default="test", help="(test)")
     add("--tolerance", type=float, default=0.005, help="accuracy that may be lost (0.005)")
     add("--batch-size", type=int, default=64, help="(64)")
-    add("--picture", type=pathlib.Path, metavar="FILE.png", help="accuracy against multiply-adds")
+    add(
+        "--picture",
+        type=pathlib.Path,
+        metavar="FILE.png",
+        help="accuracy against multiply-adds and time",
+    )
 
 
 def token_labels(options: argparse.Namespace) -> tuple[Any, str]:

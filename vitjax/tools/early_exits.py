@@ -6,6 +6,7 @@ at the end the rest is computed in a smaller batch.
 """
 
 import functools
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from vitjax.runs import Trained, forward, open_trained
 
 REPEATS = 3
 """Times that are taken; the best one counts."""
+TIMED = budget.P[3::4]
+"""Budgets that are timed: p = 0.2, 0.4 … 1.8."""
 
 
 class Answers(NamedTuple):
@@ -33,6 +36,24 @@ class Answers(NamedTuple):
 
     logits: Float[np.ndarray, "N K"]
     exits: Int[np.ndarray, "N"]
+
+
+class Timed(NamedTuple):
+    """One budget as really computed.
+
+    Attributes:
+      p: of the budget.
+      seconds: for all images.
+      accuracy: share of images that are right.
+      differing: how many images left elsewhere, or with another class, than simulated.
+      shares: of images that left at each exit.
+    """
+
+    p: float | None
+    seconds: float
+    accuracy: float
+    differing: int
+    shares: tuple[float, ...]
 
 
 class Queue(NamedTuple):
@@ -189,10 +210,9 @@ def measure(
         exit there.
 
     Returns:
-      `anytime` and `budgeted` points, `chosen` of the latter; `accuracy` and `whole_accuracy`, as
-      really computed with the exits and by the whole model; `seconds` and `whole_seconds` for all
-      images; `speedup`; and `differing`, how many images left elsewhere, or with another class,
-      than simulated.
+      `anytime` and `budgeted` points, `chosen` of the latter; `timed`, a `Timed` of each of some
+      budgets; of the chosen one `accuracy`, `seconds`, `shares` and `differing`, see `Timed`;
+      `whole_accuracy` and `whole_seconds` of the whole model; `speedup`.
 
     Raises:
       ValueError: there is no such run or data, or the model has no early exits.
@@ -204,30 +224,51 @@ def measure(
     (held, truth), (images, labels) = (read_images(trained, source) for source in sources)
     macs = budget.exit_macs(model, images.shape[1:])
     before, logits = (all_exits(trained, x, batch_size) for x in (held, images))
-    fixed = budget.anytime(logits, labels, macs)
     budgets = budget.budgeted(before, logits, labels, macs)
     chosen = _choose(before, truth, macs, tolerance)
-    simulated = budget.simulate(logits, labels, macs, chosen.thresholds, chosen.p)
     cascade = Cascade(trained, batch_size)
-    answers = cascade(images, chosen.thresholds)
+    really = functools.partial(_time, cascade, images, labels, logits)
+    found = really(chosen)
     whole = functools.partial(
         jax.jit(functools.partial(forward, trained)), jax.device_put(trained.variables)
     )
     last = in_batches(whole, images, batch_size)
-    taken = seconds(lambda: cascade(images, chosen.thresholds))
     plain = seconds(lambda: in_batches(whole, images, batch_size))
-    exits = budget.leaves_at(budget.confidence(logits), chosen.thresholds)
-    expected = logits[np.arange(len(labels)), exits].argmax(axis=-1)
-    found = answers.logits.argmax(axis=-1)
     return {
         "model": text, "images": len(images), "macs": macs,
-        "anytime": fixed, "budgeted": budgets, "chosen": simulated,
-        "accuracy": float(np.mean(found == labels)),
+        "anytime": budget.anytime(logits, labels, macs), "budgeted": budgets,
+        "chosen": budget.simulate(logits, labels, macs, chosen.thresholds, chosen.p),
+        "timed": [really(point) for point in budgets if point.p in TIMED],
+        "accuracy": found.accuracy, "seconds": found.seconds, "shares": found.shares,
+        "differing": found.differing,
         "whole_accuracy": float(np.mean(last.argmax(axis=-1) == labels)),
-        "shares": np.bincount(answers.exits, minlength=len(macs)) / len(images),
-        "seconds": taken, "whole_seconds": plain, "speedup": plain / taken,
-        "differing": int(np.sum((answers.exits != exits) | (found != expected))),
+        "whole_seconds": plain, "speedup": plain / found.seconds,
     }  # fmt: skip
+
+
+def _time(
+    cascade: Cascade,
+    images: UInt8[np.ndarray, "N H W c"],
+    labels: Int[np.ndarray, "N"],
+    logits: Float[np.ndarray, "N E K"],
+    point: Point,
+) -> Timed:
+    """Compute a budget with images that really exit, time it, and hold it against the simulation.
+
+    Args:
+      logits: of all exits, from which it is simulated.
+    """
+    answers = cascade(images, point.thresholds)
+    exits = budget.leaves_at(budget.confidence(logits), point.thresholds)
+    expected = logits[np.arange(len(labels)), exits].argmax(axis=-1)
+    classes = answers.logits.argmax(axis=-1)
+    return Timed(
+        point.p,
+        seconds(lambda: cascade(images, point.thresholds)),
+        float(np.mean(classes == labels)),
+        int(np.sum((answers.exits != exits) | (classes != expected))),
+        tuple((np.bincount(answers.exits, minlength=cascade.num_exits) / len(labels)).tolist()),
+    )
 
 
 def report(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -238,18 +279,36 @@ def report(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
         for kind in ("anytime", "budgeted")
         for x in found[kind]
     ]
-    chosen, shares = found["chosen"], [float(x) for x in found["shares"]]
+    chosen, images, whole = found["chosen"], found["images"], found["whole_seconds"]
+    lines += [
+        f"measured  {1e3 * x.seconds / images:10.3f} ms an image          {x.accuracy:7.2%}"
+        f"  p = {x.p:.2f}, {whole / x.seconds:.2f} times as fast, {x.differing} of {images} images "
+        f"other than simulated"
+        for x in found["timed"]
+    ]
     lines += [
         f"chosen on held-out images: p = {chosen.p:.2f}, {chosen.macs / 1e6:.2f} M multiply-adds",
         f"really exiting: {found['accuracy']:.2%} in {found['seconds']:.3f} s; the whole model: "
-        f"{found['whole_accuracy']:.2%} in {found['whole_seconds']:.3f} s; "
-        f"{found['speedup']:.2f} times as fast",
-        f"leaving at each exit: {', '.join(f'{x:.0%}' for x in shares)}; {found['differing']} of "
-        f"{found['images']} images other than simulated",
+        f"{found['whole_accuracy']:.2%} in {whole:.3f} s; {found['speedup']:.2f} times as fast",
+        f"leaving at each exit: {', '.join(f'{x:.0%}' for x in found['shares'])}; "
+        f"{found['differing']} of {images} images other than simulated",
     ]
-    points = {kind: [x._asdict() for x in found[kind]] for kind in ("anytime", "budgeted")}
-    result = {**found, **points, "chosen": chosen._asdict(), "shares": shares}
-    return result, "\n".join(lines)
+    rows = {kind: [x._asdict() for x in found[kind]] for kind in ("anytime", "budgeted", "timed")}
+    return {**found, **rows, "chosen": chosen._asdict()}, "\n".join(lines)
+
+
+def draw(path: pathlib.Path, found: dict[str, Any]) -> pathlib.Path:
+    """Draw what `measure` found, see `vitjax.analysis.budget.draw`."""
+    per_image = 1e3 / found["images"]
+    times = [
+        (found["seconds"], found["accuracy"]),
+        *((x.seconds, x.accuracy) for x in found["timed"]),
+    ]
+    times.append((found["whole_seconds"], found["whole_accuracy"]))
+    *measured, whole = ((seconds * per_image, accuracy) for seconds, accuracy in times)
+    return budget.draw(
+        path, found["model"], found["anytime"], found["budgeted"], found["chosen"], measured, whole
+    )
 
 
 def _choose(
