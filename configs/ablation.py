@@ -90,8 +90,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "; window | deformable",
     ),
     "dat_pp": dict(
-        name="dat_pp_tiny", **FINE, neighborhood_size=3, kernel_size=3, stride=(4, 2, 1, 1),
-        offset_groups=(1, 1, 2, 4),
+        name="dat_pp_tiny", **SMALL, depths=(1, 1, 2, 1), neighborhood_size=3, kernel_size=3,
+        stride=(2, 1, 1, 1), offset_groups=(1, 1, 2, 4),
     ),
     "biformer": dict(
         name="biformer_tiny", dims=SMALL["dims"], depths=(1, 1, 2, 1), head_dim=16, n_win=2,
@@ -141,7 +141,7 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
     if name.removeprefix("families/") in BY_SGD:
         optimizer, rate = dict(name="sgd", b1=0.9, weight_decay=1e-4), 0.05
     return dict(
-        epochs=20.0,
+        epochs=12.0 if name.startswith("families/") else 20.0,
         model=model_of(name),
         data=dict(
             train="digits://",

@@ -4,9 +4,10 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from vitjax.train.compiler import keep_compiled
+from vitjax.train.compiler import FEW, init_options, keep_compiled
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +48,11 @@ def test_it_can_be_turned_off() -> None:
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
+
+
+def test_first_weights_of_small_models_alone_compile_without_optimisation() -> None:
+    unoptimised = {"xla_backend_optimization_level": 0}
+    assert init_options(jax.devices(), FEW) == unoptimised
+    assert init_options(jax.devices(), FEW + 1) is None
+    compiled = jax.jit(jnp.sin, compiler_options=unoptimised)
+    assert compiled(0.5) == pytest.approx(0.4794255386)

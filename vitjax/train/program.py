@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from vitjax.data.kinds import batch_spec
 from vitjax.task import Task
 from vitjax.train import optimizer, sharding
-from vitjax.train.compiler import compiler_options
+from vitjax.train.compiler import compiler_options, init_options
 from vitjax.train.defaults import RunConfig
 from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
@@ -89,7 +89,12 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
         name: jax.ShapeDtypeStruct((d.batch_size, *spec.shape), spec.dtype, sharding=split)
         for name, spec in batch_spec(task.kinds).items()
     }
-    init = jax.jit(create, out_shardings=dataclasses.replace(placed, frozen=None))
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    init = jax.jit(
+        create,
+        out_shardings=dataclasses.replace(placed, frozen=None),
+        compiler_options=init_options(list(mesh.devices.flat), numbers),
+    )
     key = jax.eval_shape(jax.random.key, 0)
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
     return Program(init, train_step, eval_step, state, batch, key, schedule)
