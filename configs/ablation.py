@@ -83,7 +83,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "swinv2": dict(SKELETONS["swin"], name="swinv2_tiny_w8", window_size=4),
     "pvt": dict(name="pvt_tiny", **SHALLOW, sr_ratio=(4, 2, 1, 1)),
     "pvt_v2": dict(name="pvt_v2_b0", **SHALLOW, sr_ratio=(4, 2, 1, 1)),
-    "ranet": dict(name="ranet_cifar_3scale", layers=2),
+    "ranet": dict(name="ranet_cifar_3scale", layers=1, stem_width=8),
     "dat": dict(
         name="dat_tiny", **FINE, window_size=4, kernel_size=3, offset_groups=(1, 1, 2, 4),
         mixer="window | window(shift=2) ; window | window(shift=2) ; window | deformable "

@@ -27,15 +27,17 @@ CIFAR = {  # name → mean and standard deviation of its pixels
     "cifar100": dict(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
 }
 DIGITS = {  # run → its model
-    "digits": dict(name="ranet_cifar_3scale", layers=2),
+    "digits": dict(name="ranet_cifar_3scale", layers=1, stem_width=8),
     "vit_digits": dict(name="vit_ti4", width=64, depth=6, num_heads=4, pool="gap", exits=(0, 1, 3)),
 }
+SGD = dict(name="sgd", b1=0.9, weight_decay=1e-4)
 RUNS = (*CIFAR, *DIGITS)
 
 
 def get_config(name: str = "cifar10") -> dict[str, Any]:
     check_choice("run of configs/ranet.py", name, RUNS)
     if name in DIGITS:
+        sgd = name == "digits"
         return dict(
             epochs=15.0,
             model=DIGITS[name],
@@ -48,8 +50,8 @@ def get_config(name: str = "cifar10") -> dict[str, Any]:
                 eval_crop=1.0,
                 augment="digits",
             ),
-            optimizer=dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),
-            schedule=dict(name="cosine", learning_rate=3e-3, warmup_steps=30),
+            optimizer=SGD if sgd else dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0),
+            schedule=dict(name="cosine", learning_rate=0.05 if sgd else 3e-3, warmup_steps=30),
             log_every=50,
             eval_every=10_000,
             checkpoint_every=10_000,
@@ -67,7 +69,7 @@ def get_config(name: str = "cifar10") -> dict[str, Any]:
             augment="simple_crop(pad=4, interpolation='bilinear') | flip",
             **CIFAR[name],
         ),
-        optimizer=dict(name="sgd", b1=0.9, weight_decay=1e-4),
+        optimizer=SGD,
         schedule=dict(name="cosine", learning_rate=0.1),
         eval_every=7030,  # ten epochs
         checkpoint_every=7030,

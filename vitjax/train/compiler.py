@@ -1,4 +1,4 @@
-"""Compiler options of the training step and of first weights, and the cache of compiled programs."""
+"""Compiler options of a run's programs, and the cache of what is compiled."""
 
 import os
 import pathlib
