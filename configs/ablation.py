@@ -60,17 +60,17 @@ ABLATIONS = {
 }
 """Name → skeleton and mixer; None for the skeleton's own."""
 
-PLAIN = dict(width=64, depth=4, num_heads=4, patch_size=4)
+PLAIN = dict(width=64, depth=4, num_heads=4, patch_size=8)
 SHALLOW = dict(SMALL, depths=(1, 1, 1, 1))
-FINE = dict(SMALL, depths=(2, 2, 2, 2), patch_size=2)
+FINE = dict(SMALL, depths=(1, 1, 2, 2), patch_size=2)
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": dict(name="vit_ti16", **PLAIN),
     "hybrid": dict(name="r_vit_ti16", **PLAIN),
-    "resnet": dict(name="resnet50", depths=(1, 1, 1)),
+    "resnet": dict(name="resnet50", depths=(1, 1)),
     "nonlocal_resnet": dict(
-        name="resnet50_nonlocal", depths=(1, 1, 1), inserted=((), (-1,), ()),
+        name="resnet50_nonlocal", depths=(1, 1), inserted=((), (-1,)),
     ),
-    "bit": dict(name="bit_r50x1", depths=(1, 1, 1)),
+    "bit": dict(name="bit_r50x1", depths=(1, 1)),
     "efficientnet": dict(name="efficientnet_b0", width_factor=0.5, depth_factor=0.25),
     "coatnet": dict(
         name="coatnet_0", dims=(16, 32, 64, 128), depths=(1, 1, 2, 1), stem_width=(16, 16),
@@ -86,8 +86,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ranet": dict(name="ranet_cifar_3scale", layers=1, stem_width=8),
     "dat": dict(
         name="dat_tiny", **FINE, window_size=4, kernel_size=3, offset_groups=(1, 1, 2, 4),
-        mixer="window | window(shift=2) ; window | window(shift=2) ; window | deformable "
-        "; window | deformable",
     ),
     "dat_pp": dict(
         name="dat_pp_tiny", **SMALL, depths=(1, 1, 2, 1), neighborhood_size=3, kernel_size=3,
@@ -124,6 +122,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Each family's smallest variant, scaled down for images of 32 pixels."""
 BY_SGD = ("resnet", "nonlocal_resnet", "bit", "ghostnet", "ranet")
+PLAIN_FAMILIES = ("vit", "hybrid", "deit", "deit3", "cait", "mlp_mixer")
+"""Those that have neither convolutions nor windows in their blocks, and learn more slowly."""
 RUNS = (*ABLATIONS, *(f"families/{name}" for name in FAMILIES))
 
 
@@ -134,6 +134,11 @@ def model_of(name: str) -> dict[str, Any]:
     return {**SKELETONS[skeleton], **({"mixer": mixer} if mixer else OWN[skeleton])}
 
 
+def epochs_of(name: str) -> float:
+    group, _, own = name.partition("/")
+    return 20.0 if group != "families" else 30.0 if own in PLAIN_FAMILIES else 12.0
+
+
 def get_config(name: str = "swin/dbra") -> dict[str, Any]:
     check_choice("ablation", name, RUNS)
     optimizer: dict[str, Any] = dict(name="adamw", b2=0.99, weight_decay=0.05, clip_norm=1.0)
@@ -141,7 +146,7 @@ def get_config(name: str = "swin/dbra") -> dict[str, Any]:
     if name.removeprefix("families/") in BY_SGD:
         optimizer, rate = dict(name="sgd", b1=0.9, weight_decay=1e-4), 0.05
     return dict(
-        epochs=12.0 if name.startswith("families/") else 20.0,
+        epochs=epochs_of(name),
         model=model_of(name),
         data=dict(
             train="digits://",
