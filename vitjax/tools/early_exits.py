@@ -25,7 +25,7 @@ from vitjax.data.source import Source
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.runs import Trained, forward, open_trained
 
-REPEATS = 3
+REPEATS = 5
 """Times that are taken; the best one counts."""
 TIMED = budget.P[3::4]
 """Budgets that are timed: p = 0.2, 0.4 … 1.8."""
