@@ -14,6 +14,7 @@ from vitjax.analysis import budget
 from vitjax.analysis.cost import trace
 from vitjax.cli import main
 from vitjax.runs import Trained
+from vitjax.tools import early_exits
 from vitjax.tools.early_exits import TIMED, Cascade, all_exits
 
 
@@ -108,8 +109,9 @@ def test_a_model_without_exits_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_measured_by_the_command(tmp_path: pathlib.Path, capsys) -> None:
+def test_a_run_is_measured_by_the_command(tmp_path: pathlib.Path, capsys, monkeypatch) -> None:
     """A ViT with an exit, from training to the report; so few steps that any loss is allowed."""
+    monkeypatch.setattr(early_exits, "SECONDS", 0)
     run, picture = str(tmp_path / "run"), tmp_path / "budget.png"
     model = dict(width=16, depth=2, num_heads=2, exits="(0,)")
     fields = [f"--config.model.{k}={v}" for k, v in model.items()]
