@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vitjax.train.compiler import FEW, init_options, keep_compiled
+from vitjax.train.compiler import FEW, MANY, init_options, keep_compiled
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,10 @@ def test_it_can_be_turned_off() -> None:
         jax.config.update("jax_enable_compilation_cache", True)
 
 
-def test_first_weights_of_small_models_alone_compile_without_optimisation() -> None:
+def test_first_weights_of_many_small_arrays_alone_compile_without_optimisation() -> None:
     unoptimised = {"xla_backend_optimization_level": 0}
-    assert init_options(jax.devices(), FEW) == unoptimised
-    assert init_options(jax.devices(), FEW + 1) is None
+    assert init_options(jax.devices(), [1] * MANY) == unoptimised
+    assert init_options(jax.devices(), [1] * (MANY - 1)) is None
+    assert init_options(jax.devices(), [FEW] * MANY) is None
     compiled = jax.jit(jnp.sin, compiler_options=unoptimised)
     assert compiled(0.5) == pytest.approx(0.4794255386)

@@ -89,11 +89,11 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
         name: jax.ShapeDtypeStruct((d.batch_size, *spec.shape), spec.dtype, sharding=split)
         for name, spec in batch_spec(task.kinds).items()
     }
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    sizes = [leaf.size for leaf in jax.tree.leaves(state.params)]
     init = jax.jit(
         create,
         out_shardings=dataclasses.replace(placed, frozen=None),
-        compiler_options=init_options(list(mesh.devices.flat), numbers),
+        compiler_options=init_options(list(mesh.devices.flat), sizes),
     )
     key = jax.eval_shape(jax.random.key, 0)
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
