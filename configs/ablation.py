@@ -134,7 +134,10 @@ def model_of(name: str) -> dict[str, Any]:
     if name.startswith("families/"):
         return FAMILIES[name.removeprefix("families/")]
     skeleton, mixer = ABLATIONS[name]
-    return {**SKELETONS[skeleton], **({"mixer": mixer} if mixer else OWN[skeleton])}
+    if not mixer:
+        return {**SKELETONS[skeleton], **OWN[skeleton]}
+    tables = {"table_size": (8, 4, 2, 1)} if name == "debiformer/deformable" else {}
+    return {**SKELETONS[skeleton], "mixer": mixer, **tables}
 
 
 def epochs_of(name: str) -> float:
