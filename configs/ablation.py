@@ -79,6 +79,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     ),
     "deit": dict(name="deit_tiny", **PLAIN),
     "deit3": dict(name="deit3_small", **PLAIN),
+    "dinov3": dict(name="dinov3_s16", **PLAIN),
     "cait": dict(name="cait_xxs24", **PLAIN),
     "swin": dict(SKELETONS["swin"], window_size=4),
     "swinv2": dict(SKELETONS["swin"], name="swinv2_tiny_w8", window_size=4),
@@ -97,6 +98,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         mixer="bra(topk=1) ; bra(topk=2) ; bra(topk=None) ; full_lepe(num_heads=8, qkv_bias=False)",
     ),
     "debiformer": {**SKELETONS["debiformer"], **OWN["debiformer"]},
+    "nat": dict(name="nat_mini", **SMALL, depths=(1, 1, 2, 1), neighborhood_size=3),
+    "dinat": dict(
+        name="dinat_mini", **SMALL, depths=(2, 1, 2, 1), neighborhood_size=3,
+        mixer="neighborhood | neighborhood(dilation=(2, 1, 1, 1))",
+    ),
     "volo": dict(
         name="volo_d1", dims=(32, 64, 64, 64), num_heads=(2, 4, 4, 4), depths=(2, 1, 1, 1),
         stem_width=16, patch_size=4, drop_path_rate=0.0,
@@ -124,7 +130,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """Each family's smallest variant, scaled down for images of 32 pixels."""
 BY_SGD = ("resnet", "nonlocal_resnet", "bit", "ghostnet", "ranet")
 EPOCHS = dict(
-    vit=30.0, hybrid=30.0, mlp_mixer=30.0, deit=60.0, deit3=60.0, cait=60.0, efficientnet=60.0
+    vit=30.0,
+    hybrid=30.0,
+    mlp_mixer=30.0,
+    deit=60.0,
+    deit3=60.0,
+    cait=60.0,
+    dinov3=60.0,
+    efficientnet=60.0,
 )
 """Of families that learn slowly, with neither convolutions nor windows (DeiT and CaiT with 30 end
 at 96 to 97 %), and of EfficientNet, whose running statistics need more steps. The others: 12."""
