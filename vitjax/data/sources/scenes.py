@@ -14,7 +14,7 @@ import pathlib
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from vitjax.data.codecs.image import read_image
 from vitjax.data.source import DataInfo, Sample, short_sha256
@@ -41,23 +41,12 @@ class Scenes:
 
     def __getitem__(self, i: int) -> Sample:
         rng = np.random.Generator(np.random.PCG64([self._split == "train", i]))
-        size, photographs = self._size, _photographs(self._split)
-        photograph = photographs[rng.integers(len(photographs))]
-        side = int(rng.integers(64, min(photograph.shape[:2]) + 1))
-        top = int(rng.integers(photograph.shape[0] - side + 1))
-        left = int(rng.integers(photograph.shape[1] - side + 1))
-        part = np.ascontiguousarray(photograph[top : top + side, left : left + side])
-        image = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+        size, image = self._size, background(rng, self._split, self._size)
         labels = np.full((size, size), BACKGROUND, np.int32)
         for _ in range(int(rng.integers(2, 5))):
             scan = self._digits[int(rng.integers(len(self._digits)))]
             length = int(rng.integers(size // 3, size // 2 + 1))
-            ink = cv2.resize(scan["image"][..., 0], (length, length), interpolation=cv2.INTER_CUBIC)
-            row, column = rng.integers(size - length + 1, size=2)
-            colour = rng.integers(0, 256, 3).astype(np.float32)
-            place = np.s_[row : row + length, column : column + length]
-            share = (ink.astype(np.float32) / 255)[..., None]
-            image[place] = (1 - share) * image[place] + share * colour
+            place, ink = paint(rng, image, scan["image"][..., 0], length)
             labels[place] = np.where(ink > 127, scan["label"], labels[place])
         return {"image": np.rint(image).astype(np.uint8), "map": labels}
 
@@ -81,6 +70,39 @@ def open_scenes(path: str, split: str, size: int = 64, count: int = 2000) -> Sce
         raise ValueError(f"scenes:// needs a size of 32 or more and a count of 1 or more; "
                          f"size={size}, count={count} are given.")  # fmt: skip
     return Scenes(split, count if split == "train" else max(count // 10, 1), size)
+
+
+def background(rng: np.random.Generator, split: str, size: int) -> Float32[np.ndarray, "S S 3"]:
+    """Draw a square part of a split's photographs, resized to `size` pixels a side."""
+    photographs = _photographs(split)
+    photograph = photographs[rng.integers(len(photographs))]
+    side = int(rng.integers(64, min(photograph.shape[:2]) + 1))
+    top = int(rng.integers(photograph.shape[0] - side + 1))
+    left = int(rng.integers(photograph.shape[1] - side + 1))
+    part = np.ascontiguousarray(photograph[top : top + side, left : left + side])
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def paint(
+    rng: np.random.Generator, image: Float32[np.ndarray, "S S 3"], scan: UInt8[np.ndarray, "8 8"],
+    length: int,
+) -> tuple[tuple[slice, slice], UInt8[np.ndarray, "L L"]]:
+    """Paint a scan into the image, at a random place and in a random colour.
+
+    Args:
+      length: side of the painted square, in pixels.
+
+    Returns:
+      The place, and the scan's ink there, 255 where it covers the image.
+    """
+    size = len(image)
+    ink = np.asarray(cv2.resize(scan, (length, length), interpolation=cv2.INTER_CUBIC))
+    row, column = (int(at) for at in rng.integers(size - length + 1, size=2))
+    colour = rng.integers(0, 256, 3).astype(np.float32)
+    place = np.s_[row : row + length, column : column + length]
+    share = (ink.astype(np.float32) / 255)[..., None]
+    image[place] = (1 - share) * image[place] + share * colour
+    return place, ink
 
 
 @functools.cache

@@ -1,0 +1,79 @@
+"""Digits composed to images without end: `collages://`, for experiments that need more data.
+
+A collage is a part of a photograph on which up to three small scans and one large one are painted,
+each at a random place, in a random colour and size; the large one is on top, and its digit is the
+image's class. Photographs and scans are those of `scenes://`, split in the same way. Collage i is a
+function of (seed, i), for any i: the first thousand images of a larger set are those of a smaller.
+"""
+
+import numpy as np
+
+from vitjax.data.source import DataInfo, Sample, short_sha256
+from vitjax.data.sources.digits import open_digits
+from vitjax.data.sources.scenes import background, paint
+
+NUM_TEST = 2000
+"""Collages of the test split, unless a count is given."""
+LEAST = 16
+"""Pixels of a side."""
+
+
+class Collages:
+    """Collages of one split, made when they are asked for.
+
+    Args:
+      split: "train" or "test", which have other scans and other parts of the photographs.
+      count: length that the source tells; any index from 0 on can be asked for.
+      size: pixels of a side.
+      seed: of the sequence.
+    """
+
+    def __init__(self, split: str, count: int, size: int, seed: int):
+        self._split, self._count, self._size, self._seed = split, count, size, seed
+        self._digits = open_digits("", split)
+        text = f"collages {split} {count} {size} {seed} {self._digits.info.fingerprint}"
+        self.info = DataInfo(self._digits.info.classes, short_sha256((text.encode(),)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> Sample:
+        rng = np.random.Generator(np.random.PCG64([self._seed, self._split == "train", i]))
+        image = background(rng, self._split, self._size)
+        small, large = self._size // 4, self._size // 2
+        lengths = rng.integers(small, large, size=rng.integers(4))
+        lengths = [*lengths, rng.integers(large, self._size + 1)]
+        label = -1
+        for length in lengths:
+            scan = self._digits[int(rng.integers(len(self._digits)))]
+            paint(rng, image, scan["image"][..., 0], int(length))
+            label = scan["label"]  # of the last one, which is the largest
+        return {"image": np.rint(image).astype(np.uint8), "label": label}
+
+    def example_name(self, i: int) -> str:
+        return f"collage {i} of {self._split}, seed {self._seed}"
+
+
+def open_collages(
+    path: str, split: str, size: int = 24, count: int = 0, seed: int = 0
+) -> Collages:
+    """Open one split of the collages.
+
+    Args:
+      size: pixels of a side.
+      count: of images; 0 for 100,000 of "train" and 2,000 of "test".
+      seed: of the sequence: other seeds have other images.
+
+    Raises:
+      ValueError: a path is given, or a number is too small.
+    """
+    if path:
+        raise ValueError(
+            f"'collages://' takes no path, and {path!r} was given; write 'collages://'."
+        )
+    if size < LEAST or count < 0 or seed < 0:
+        raise ValueError(
+            f"collages:// needs a size of {LEAST} or more, and a count and a seed of 0 or more; "
+            f"size={size}, count={count}, seed={seed} are given."
+        )
+    return Collages(split, count or (100_000 if split == "train" else NUM_TEST), size, seed)
