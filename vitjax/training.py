@@ -26,7 +26,12 @@ from vitjax.task import Task
 from vitjax.tasks import task_config, task_from_config
 from vitjax.train import config as configs
 from vitjax.train import loop, processes, sharding, signals
-from vitjax.train.checkpoint import Checkpoints, without_late_failures
+from vitjax.train.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    SavedSteps,
+    without_late_failures,
+)
 from vitjax.train.compiler import keep_compiled
 from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import History
@@ -38,7 +43,7 @@ from vitjax.train.profile import Profile
 from vitjax.train.program import Program, compile_program, with_frozen
 from vitjax.train.report import NOT_MEASURED, Report, plot_curves, read_metrics, write_by_class
 from vitjax.train.state import sha256, with_variables
-from vitjax.train.workdir import TEACHER, claim_workdir, read_extensions
+from vitjax.train.workdir import TEACHER, check_branch, claim_workdir, read_extensions
 
 
 def load_config(path: str, overrides: Mapping[str, str]) -> RunConfig:
@@ -46,7 +51,12 @@ def load_config(path: str, overrides: Mapping[str, str]) -> RunConfig:
 
     If `data.mean` and `data.std` are empty, they become those of the initial weights.
     """
-    config = configs.load_config(path, overrides, model_options, task_config)
+    return resolve(configs.call_file(path, "get_config"), path, overrides)
+
+
+def resolve(fields: Mapping[str, Any], path: str, overrides: Mapping[str, str]) -> RunConfig:
+    """Resolve a run's config from the fields that a file gives; see `load_config`."""
+    config = configs.resolve(fields, path, overrides, model_options, task_config)
     d = config.data
     if d.mean and d.std:
         return config
@@ -86,6 +96,8 @@ def run(
     evals = {name: task.add_eval_fields(source) for name, source in data.evals.items()}
     data = Data(task.add_fields(data.train), evals)
     steps = configs.count_steps(config, len(data.train))
+    if config.init_step:
+        check_branch(config, steps)
     trace = Profile(profile, workdir / "profile", steps)
     program = compile_program(config, task, mesh, steps)
     checkpoints = claim(config, workdir, data, task, stack, extend)
@@ -97,9 +109,13 @@ def run(
             return with_frozen(checkpoints.restore_step(step, program.state), program, task)
         return initial_state(config, program, task, key)
 
+    origin: SavedSteps = checkpoints
     found = checkpoints.restore(program.state)
+    if found is None and config.init_step:
+        origin = SavedSteps(pathlib.Path(config.init) / "checkpoints", checkpoints.frozen)
+        found = config.init_step, branch_point(origin, config.init_step, program.state)
     start, state = (found[0], with_frozen(found[1], program, task)) if found else (0, state_of(0))
-    history = History(checkpoints.history(start) if start else None)
+    history = History(origin.history(start) if start else None)
     progress(
         summary(config, data, task, program, mesh, steps, f"{workdir}", start, kept), last=True
     )
@@ -246,6 +262,20 @@ def initial_state(config: RunConfig, program: Program, task: Task, key: Any) -> 
             f"The task {config.task!r} cannot start from pretrained weights; remove config.init."
         )
     return with_variables(state, task.load(config.init))
+
+
+def branch_point(saved: SavedSteps, step: int, template: Any) -> Any:
+    """Restore the state of another run at a step.
+
+    Raises:
+      CheckpointError: there is no intact checkpoint of that step, or it is of another model.
+    """
+    try:
+        return saved.restore_step(step, template)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"This run cannot go on from step {step} in {saved.folder}: {error}"
+        ) from error
 
 
 def summary(

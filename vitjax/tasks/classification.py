@@ -293,7 +293,7 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
             f"config.token_labels.class_target={tokens.class_target!r} needs token labels; set "
             f"config.token_labels.weight to 0.5, or class_target to 'label'."
         )
-    if config.init and config.loss.head_bias:
+    if config.init and not config.init_step and config.loss.head_bias:
         raise ValueError(
             f"config.loss.head_bias={config.loss.head_bias:g} and config.init={config.init!r} both "
             f"initialise the head; set only one of them."

@@ -46,10 +46,15 @@ def without_late_failures(hook: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 class SavedSteps:
-    """Read-only view of the checkpoints in a run's folder: it creates and changes nothing."""
+    """Read-only view of the checkpoints in a run's folder: it creates and changes nothing.
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder.absolute()
+    Args:
+      frozen: SHA-256 of the frozen arrays of the state, which are not saved and must be the same
+        when a state is restored; empty for none.
+    """
+
+    def __init__(self, folder: pathlib.Path, frozen: str = "") -> None:
+        self.folder, self.frozen = folder.absolute(), frozen
         self._fingerprint = jax.jit(fingerprint)
 
     def steps(self) -> list[int]:
@@ -122,6 +127,30 @@ class SavedSteps:
         averages = found.pop("ema_collections", {})
         return {**found, "collections": {**found["collections"], **averages}}
 
+    def restore_step(self, step: int, template: Any) -> TrainState:
+        """Restore the state of a step, without `frozen`; any exception means it is unusable."""
+        template = dataclasses.replace(template, frozen=None)
+        if (there := self.manifest(step)["frozen"]) != self.frozen:
+            raise CheckpointError(
+                f"its teacher had the SHA-256 {there[:16] or '(none)'}, and the teacher now has "
+                f"{self.frozen[:16] or '(none)'}"
+            )
+        arrays, complaints = self.manifest(step)["arrays"], []
+        want = named_leaves(template)
+        for path in sorted(arrays.keys() | want.keys()):
+            there = arrays.get(path, ["nothing", []])[:2]
+            here = (
+                [str(want[path].dtype), list(want[path].shape)] if path in want else ["nothing", []]
+            )
+            if there != here:
+                complaints.append(f"{path} is {_kind(there)} there and {_kind(here)} here")
+        if complaints:
+            raise CheckpointError(f"it is of another model: {'; '.join(complaints[:5])}")
+        with ocp.StandardCheckpointer() as reader:
+            restored = reader.restore(self.folder / str(step) / "state", template)
+        self._verify(step, restored)
+        return restored
+
     def manifest(self, step: int) -> dict[str, Any]:
         """Read the manifest of a step, which is stored beside its arrays."""
         path = self.folder / str(step) / "manifest" / "metadata"
@@ -144,8 +173,7 @@ class Checkpoints(SavedSteps):
     Args:
       keep: how many of the latest to keep; the best by `monitor` is kept too.
       monitor: name of the metric that chooses the best; larger is better.
-      frozen: SHA-256 of the frozen arrays of the state, which are not saved and must be the same
-        when a run is resumed; empty for none.
+      frozen: see `SavedSteps`.
       regular: whether every run saves at a step, and not only a run that is stopped there; the
         latest regular checkpoint is kept too.
     """
@@ -159,9 +187,9 @@ class Checkpoints(SavedSteps):
         frozen: str = "",
         regular: Callable[[int], bool] = bool,
     ) -> None:
-        super().__init__(folder)
+        super().__init__(folder, frozen)
         self.steps()  # refuses another format before anything is made
-        self.monitor, self.frozen = monitor, frozen
+        self.monitor = monitor
         policy = managers.AnyPreservationPolicy(
             [
                 managers.LatestN(keep),
@@ -283,31 +311,6 @@ class Checkpoints(SavedSteps):
     def close(self) -> None:
         """Wait for writes and free the manager's threads."""
         self._manager.close()
-
-    def restore_step(self, step: int, template: Any) -> TrainState:
-        """Restore the state of a step, without `frozen`; any exception means it is unusable."""
-        template = dataclasses.replace(template, frozen=None)
-        if (there := self.manifest(step)["frozen"]) != self.frozen:
-            raise CheckpointError(
-                f"its teacher had the SHA-256 {there[:16] or '(none)'}, and the teacher now has "
-                f"{self.frozen[:16] or '(none)'}"
-            )
-        arrays, complaints = self.manifest(step)["arrays"], []
-        want = named_leaves(template)
-        for path in sorted(arrays.keys() | want.keys()):
-            there = arrays.get(path, ["nothing", []])[:2]
-            here = (
-                [str(want[path].dtype), list(want[path].shape)] if path in want else ["nothing", []]
-            )
-            if there != here:
-                complaints.append(f"{path} is {_kind(there)} there and {_kind(here)} here")
-        if complaints:
-            raise CheckpointError(f"it is of another model: {'; '.join(complaints[:5])}")
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
-        )["state"]
-        self._verify(step, restored)
-        return restored
 
     def _set_aside(self, step: int) -> None:
         if processes.is_lead():

@@ -56,7 +56,23 @@ def load_config(
       ConfigError: the file is missing, a field is unknown (the nearest is named), or a value has
         the wrong type.
     """
-    file = _run_file(path)
+    return resolve(call_file(path, "get_config"), path, overrides, model_options, task_config)
+
+
+def resolve(
+    fields: Mapping[str, Any],
+    path: str,
+    overrides: Mapping[str, str],
+    model_options: Options,
+    task_config: Callable[[str], type[RunConfig]] = lambda name: RunConfig,
+) -> RunConfig:
+    """Resolve a config from the fields that a file gives; see `load_config`.
+
+    Args:
+      fields: nested dicts of fields, as `get_config()` returns them.
+      path: name of the file in messages.
+    """
+    file = fields.to_dict() if isinstance(fields, ConfigDict) else dict(fields)
     own = file.get("task", RunConfig.task)
     task = overrides.get("task", own)
     kind = task_config(task)
@@ -156,7 +172,16 @@ def _find_file(name: str) -> str:
     return next((str(path) for path in found if path.is_file()), name)
 
 
-def _run_file(path: str) -> dict[str, Any]:
+def call_file(path: str, function: str) -> Any:
+    """Return what a function of a config file returns.
+
+    Args:
+      path: a Python file, or the name of a config that is part of the library; text after a colon
+        is passed to the function.
+
+    Raises:
+      ConfigError: there is no such file, or it has no such function.
+    """
     file, _, argument = path.partition(":")
     file = _find_file(file)
     if not pathlib.Path(file).is_file():
@@ -171,10 +196,10 @@ def _run_file(path: str) -> dict[str, Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"{file} has no function get_config(); it must return the run's fields.")
-    result = module.get_config(argument) if argument else module.get_config()
-    return result.to_dict() if isinstance(result, ConfigDict) else dict(result)
+    if not hasattr(module, function):
+        what = "return the run's fields" if function == "get_config" else "yield fields of runs"
+        raise ConfigError(f"{file} has no function {function}(); it must {what}.")
+    return getattr(module, function)(*([argument] if argument else []))
 
 
 def _flatten(

@@ -27,6 +27,9 @@ class RunConfig:
     steps: int = 0  # … or in optimizer steps
     task: str = "classification"  # a name of vitjax.tasks.TASKS; its sections are fields too
     init: str = ""  # weights to begin with: a file, an Orbax folder, another run's, hf://owner/repo
+    # A step of the run in `init`, from whose whole state this run goes on, with a schedule of its
+    # own: a cooldown branch. 0: from the weights alone, at step 0.
+    init_step: int = 0
     model: Mapping[str, Any] = dataclasses.field(  # any hyperparameter of the model besides
         default_factory=lambda: {"name": "vit_ti16", "dtype": "float32"}
     )

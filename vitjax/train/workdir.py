@@ -82,6 +82,50 @@ def check_same_run(
         )  # fmt: skip
 
 
+def check_branch(config: RunConfig, steps: int) -> None:
+    """Check a run that goes on from `init_step` of another one.
+
+    The two may differ in their schedules, lengths, evaluations, and the fields FREE.
+
+    Args:
+      steps: of the run, those of the other one up to `init_step` included.
+
+    Raises:
+      ConfigError: there is no such run, or it is not the same up to that step.
+    """
+    folder = pathlib.Path(config.init)
+    path, at = folder / "config.json", config.init_step
+    if not (config.init and path.is_file()):
+        raise ConfigError(
+            f"config.init_step={at} is a step of the run in config.init, and {config.init!r} is no "
+            f"run's folder: it has no config.json. Give the folder, or leave init_step at 0."
+        )
+    if not 0 < at < steps:
+        raise ConfigError(
+            f"config.init_step={at} must be above 0, and below the run's {steps:,} steps, which "
+            f"count from the beginning of the run in config.init."
+        )
+    if config.on_divergence.action == "rollback":
+        raise ConfigError(
+            f"config.init_step={at} does not go with config.on_divergence.action='rollback': the "
+            f"steps to go back to may be those of another run. Leave it at 'stop'."
+        )
+    here, there = flat_config(config), flat_config(read_run_config(path))
+    there = {**flat_config(type(config)()), **there}
+    other = [
+        f"{key} (there {there.get(key, 'unset')!r}, here {here.get(key, 'unset')!r})"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+        and key not in {*FREE, *LENGTH, "init", "init_step"}
+        and not key.startswith(("schedule.", "evals."))
+    ]
+    if other:
+        raise ConfigError(
+            f"This run goes on from step {at} of {folder}, and differs from it in more than "
+            f"schedule and length: {'; '.join(other)}. Give the same values."
+        )
+
+
 def _steps(config: RunConfig, data: Facts | None) -> int:
     """Count the steps of a run; 0 if the number of images is unknown."""
     images = (data or {}).get("training", {}).get("images", 0)

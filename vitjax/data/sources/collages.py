@@ -1,8 +1,8 @@
 """Digits composed to images without end: `collages://`, for experiments that need more data.
 
-A collage is a part of a photograph on which up to three small scans and one large one are painted,
-each at a random place, in a random colour and size; the large one is on top, and its digit is the
-image's class. Photographs and scans are those of `scenes://`, split in the same way. Collage i is a
+A collage is a part of a darkened photograph on which up to three small scans and one large one are
+painted, each at a random place, in a random bright colour and size; the large one is on top, and its
+digit is the image's class. Photographs and scans are those of `scenes://`, split in the same way. Collage i is a
 function of (seed, i), for any i: the first thousand images of a larger set are those of a smaller.
 """
 
@@ -39,14 +39,14 @@ class Collages:
 
     def __getitem__(self, i: int) -> Sample:
         rng = np.random.Generator(np.random.PCG64([self._seed, self._split == "train", i]))
-        image = background(rng, self._split, self._size)
+        image = background(rng, self._split, self._size) / 2
         small, large = self._size // 4, self._size // 2
         lengths = rng.integers(small, large, size=rng.integers(4))
         lengths = [*lengths, rng.integers(large, self._size + 1)]
         label = -1
         for length in lengths:
             scan = self._digits[int(rng.integers(len(self._digits)))]
-            paint(rng, image, scan["image"][..., 0], int(length))
+            paint(rng, image, scan["image"][..., 0], int(length), darkest=128)
             label = scan["label"]  # of the last one, which is the largest
         return {"image": np.rint(image).astype(np.uint8), "label": label}
 

@@ -84,13 +84,17 @@ def background(rng: np.random.Generator, split: str, size: int) -> Float32[np.nd
 
 
 def paint(
-    rng: np.random.Generator, image: Float32[np.ndarray, "S S 3"], scan: UInt8[np.ndarray, "8 8"],
+    rng: np.random.Generator,
+    image: Float32[np.ndarray, "S S 3"],
+    scan: UInt8[np.ndarray, "8 8"],
     length: int,
+    darkest: int = 0,
 ) -> tuple[tuple[slice, slice], UInt8[np.ndarray, "L L"]]:
     """Paint a scan into the image, at a random place and in a random colour.
 
     Args:
       length: side of the painted square, in pixels.
+      darkest: least value of a channel of the colour.
 
     Returns:
       The place, and the scan's ink there, 255 where it covers the image.
@@ -98,7 +102,7 @@ def paint(
     size = len(image)
     ink = np.asarray(cv2.resize(scan, (length, length), interpolation=cv2.INTER_CUBIC))
     row, column = (int(at) for at in rng.integers(size - length + 1, size=2))
-    colour = rng.integers(0, 256, 3).astype(np.float32)
+    colour = rng.integers(darkest, 256, 3).astype(np.float32)
     place = np.s_[row : row + length, column : column + length]
     share = (ink.astype(np.float32) / 255)[..., None]
     image[place] = (1 - share) * image[place] + share * colour
