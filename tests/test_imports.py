@@ -40,7 +40,10 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "training": {
         *("train", "runs", "task", "tasks", "models", "analysis", "data", "console", "weights"),
     },
+    "scaling": set(),
+    "sweep": {"training", "train", "scaling", "plan", "data", "console"},
     "cli": {
+        "sweep",
         *("accelerators", "training", "train", "plan", "tools", "runs", "models", "attention"),
         *("data", "console"),
     },

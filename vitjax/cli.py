@@ -10,6 +10,7 @@
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
   vitjax exits runs/ranet --data digits:// --held-out 'train[80%:]'   accuracy against computation
   vitjax export runs/digits --to onnx DIR       a model for programs without vitjax
+  vitjax sweep run scaling --next               a grid of runs, on any number of workers
   vitjax data prepare imagenet2012 --to DIR     as ArrayRecord, once: TFRecord, or --archives=DIR
   vitjax token-labels runs/teacher --data URI --to DIR   label maps by a teacher
   vitjax launch slurm --config=digits --workdir=/scratch/digits --dry-run   a job's script
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 
 from vitjax.accelerators import leave_out_absent_tpu
 from vitjax.names import check_choice, parse_size
+from vitjax.sweep.command import sweep, sweep_arguments
 from vitjax.tools import commands
 from vitjax.tools.cluster_commands import (
     doctor,
@@ -325,6 +327,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "probe": (commands.probe, commands.probe_arguments),
     "exits": (commands.exits, commands.exits_arguments),
     "export": (commands.export, commands.export_arguments),
+    "sweep": (sweep, sweep_arguments),
     "data": (data, _data_arguments),
     "token-labels": (commands.token_labels, commands.token_labels_arguments),
     "launch": (launch, launch_arguments),

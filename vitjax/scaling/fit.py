@@ -91,22 +91,26 @@ def fit(law: Law, x: Float[np.ndarray, "M k"], loss: Float[np.ndarray, "M"]) -> 
     with jax.enable_x64(True):
         points, target = jnp.asarray(np.log(x) - centre), jnp.asarray(y)
         starts = jnp.asarray(law.grid(float(y.min())))
-        once = jnp.ones((len(starts), len(y)))
-        thetas, values = _gauss_newton(law.log_loss, starts, points, target, once)
+        targets = jnp.broadcast_to(target, (len(starts), len(y)))
+        once = jnp.ones_like(targets)
+        thetas, values = _gauss_newton(law.log_loss, starts, points, targets, once)
         values = np.where(np.isfinite(values), values, np.inf)
         theta, value = _lbfgs(law.log_loss, thetas[int(np.argmin(values))], points, target)
         return Fit(law, np.asarray(theta), centre, float(value), values)
 
 
 def refit(
-    found: Fit, x: Float[np.ndarray, "M k"], loss: Float[np.ndarray, "M"],
+    found: Fit,
+    x: Float[np.ndarray, "M k"],
+    loss: Float[np.ndarray, "R M"],
     weights: Float[np.ndarray, "R M"],
 ) -> Float64[np.ndarray, "R p"]:
-    """Fit the law again to resampled points, from the parameters found.
+    """Fit the law again to each of R resamples, from the parameters found.
 
     Args:
+      loss: of each resample.
       weights: what each point counts in each resample.
-    """  # fmt: skip
+    """
     with jax.enable_x64(True):
         points, y = jnp.asarray(np.log(x) - found.centre), jnp.asarray(np.log(loss))
         starts = jnp.broadcast_to(jnp.asarray(found.theta), (len(weights), len(found.theta)))
@@ -134,14 +138,17 @@ def _objective(log_loss: Any, theta: Array, x: Array, y: Array) -> Array:
 def _gauss_newton(
     log_loss: Any, starts: Array, x: Array, y: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """Minimise weighted sums from a start each, and return the parameters and objectives.
+    """Minimise weighted sums, with a start, targets and weights each.
 
     A Huber loss is at most the parabola through its value and slope whose curvature is
     min(1, δ / |r|), so that reweighted least squares descend; steps that do not are refused, and
     the damping grows.
+
+    Returns:
+      Parameters and objectives.
     """
 
-    def one(theta: Array, weight: Array) -> tuple[Array, Array]:
+    def one(theta: Array, y: Array, weight: Array) -> tuple[Array, Array]:
         def loss(theta: Array) -> tuple[Array, Array]:
             r = log_loss(theta, x) - y
             return jnp.sum(weight * optax.losses.huber_loss(r, delta=DELTA)) / DELTA, r
@@ -163,7 +170,7 @@ def _gauss_newton(
         theta = jax.lax.fori_loop(0, STEPS, body, (theta, jnp.asarray(1e-3)))[0]
         return theta, loss(theta)[0]
 
-    return jax.vmap(one)(starts, weights)
+    return jax.vmap(one)(starts, y, weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,7 +3,3 @@
 A sweep is a Python file whose `get_sweep()` yields the fields of runs, each as `get_config()` of a
 run's config returns them; docs/scaling.md shows one.
 """
-
-from vitjax.sweep.cells import Cell, branch, read_cells
-
-__all__ = ["Cell", "branch", "read_cells"]

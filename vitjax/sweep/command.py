@@ -1,6 +1,7 @@
 """Command `vitjax sweep`: parses its arguments, and prints what `vitjax.sweep` found."""
 
 import argparse
+import json
 import pathlib
 import shlex
 from typing import Any
@@ -141,3 +142,30 @@ def _status(
     del file
     found = status(cells, rows, folder, o.lease_seconds)
     return found, report(found, rows)
+
+
+def _fit(
+    o: argparse.Namespace, file: str, folder: pathlib.Path, cells: list[Any], rows: list[Any]
+) -> tuple[Any, str]:
+    from vitjax.sweep import fits
+    from vitjax.sweep.cells import write_whole
+    from vitjax.sweep.points import gather
+
+    del file
+    found = fits.fit_points(gather(cells, rows, folder, o.metric, o.axis), o.resamples)
+    predicted = fits.predictions(found, o.predict, o.extrapolate)
+    result = fits.to_json(found, o.metric, o.axis, predicted)
+    write_whole(folder / "fit.json", json.dumps(result, indent=2) + "\n")
+    return result, fits.report(result)
+
+
+def _plot(
+    o: argparse.Namespace, file: str, folder: pathlib.Path, cells: list[Any], rows: list[Any]
+) -> tuple[Any, str]:
+    from vitjax.sweep.pictures import draw
+    from vitjax.sweep.points import gather
+
+    points = gather(cells, rows, folder, o.metric, o.axis)
+    paths = draw(points, folder, pathlib.Path(file.partition(":")[0]).stem, o.metric, o.axis,
+                 o.resamples)  # fmt: skip
+    return [str(path) for path in paths], "\n".join(map(str, paths))

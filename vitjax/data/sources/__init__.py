@@ -56,7 +56,10 @@ def open_source(uri: str, split: str) -> Source:
         "synthetic": (arrays.open_synthetic, sizes),
         "photos": (photos.open_photos, {"count": int}),
         "scenes": (scenes.open_scenes, {"size": int, "count": int}),
-        "collages": (collages.open_collages, {"size": int, "count": int, "seed": int}),
+        "collages": (
+            collages.open_collages,
+            dict.fromkeys(("size", "count", "clutter", "seed"), int),
+        ),
         "maps": (map_folder.open_maps, {"classes": str, "reduce_zero": int}),
         "pairs": (map_folder.open_pairs, {}),
     }

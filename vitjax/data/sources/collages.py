@@ -1,6 +1,6 @@
 """Digits composed to images without end: `collages://`, for experiments that need more data.
 
-A collage is a part of a darkened photograph on which up to three small scans and one large one are
+A collage is a part of a darkened photograph on which up to two small scans and one large one are
 painted, each at a random place, in a random bright colour and size; the large one is on top, and its
 digit is the image's class. Photographs and scans are those of `scenes://`, split in the same way. Collage i is a
 function of (seed, i), for any i: the first thousand images of a larger set are those of a smaller.
@@ -25,13 +25,14 @@ class Collages:
       split: "train" or "test", which have other scans and other parts of the photographs.
       count: length that the source tells; any index from 0 on can be asked for.
       size: pixels of a side.
+      clutter: small scans at most.
       seed: of the sequence.
     """
 
-    def __init__(self, split: str, count: int, size: int, seed: int):
+    def __init__(self, split: str, count: int, size: int, clutter: int, seed: int):
         self._split, self._count, self._size, self._seed = split, count, size, seed
-        self._digits = open_digits("", split)
-        text = f"collages {split} {count} {size} {seed} {self._digits.info.fingerprint}"
+        self._clutter, self._digits = clutter, open_digits("", split)
+        text = f"collages {split} {count} {size} {clutter} {seed} {self._digits.info.fingerprint}"
         self.info = DataInfo(self._digits.info.classes, short_sha256((text.encode(),)))
 
     def __len__(self) -> int:
@@ -39,10 +40,10 @@ class Collages:
 
     def __getitem__(self, i: int) -> Sample:
         rng = np.random.Generator(np.random.PCG64([self._seed, self._split == "train", i]))
-        image = background(rng, self._split, self._size) / 2
-        small, large = self._size // 4, self._size // 2
-        lengths = rng.integers(small, large, size=rng.integers(4))
-        lengths = [*lengths, rng.integers(large, self._size + 1)]
+        image = background(rng, self._split, self._size) / 3
+        size = self._size
+        lengths = rng.integers(size // 4, size // 2, size=rng.integers(self._clutter + 1))
+        lengths = [*lengths, rng.integers(2 * size // 3, size + 1)]
         label = -1
         for length in lengths:
             scan = self._digits[int(rng.integers(len(self._digits)))]
@@ -55,13 +56,14 @@ class Collages:
 
 
 def open_collages(
-    path: str, split: str, size: int = 24, count: int = 0, seed: int = 0
+    path: str, split: str, size: int = 24, count: int = 0, clutter: int = 2, seed: int = 0
 ) -> Collages:
     """Open one split of the collages.
 
     Args:
       size: pixels of a side.
       count: of images; 0 for 100,000 of "train" and 2,000 of "test".
+      clutter: small scans at most.
       seed: of the sequence: other seeds have other images.
 
     Raises:
@@ -71,9 +73,10 @@ def open_collages(
         raise ValueError(
             f"'collages://' takes no path, and {path!r} was given; write 'collages://'."
         )
-    if size < LEAST or count < 0 or seed < 0:
+    if size < LEAST or min(count, clutter, seed) < 0:
         raise ValueError(
-            f"collages:// needs a size of {LEAST} or more, and a count and a seed of 0 or more; "
-            f"size={size}, count={count}, seed={seed} are given."
+            f"collages:// needs a size of {LEAST} or more, and a count, clutter and seed of 0 or "
+            f"more; size={size}, count={count}, clutter={clutter}, seed={seed} are given."
         )
-    return Collages(split, count or (100_000 if split == "train" else NUM_TEST), size, seed)
+    count = count or (100_000 if split == "train" else NUM_TEST)
+    return Collages(split, count, size, clutter, seed)
