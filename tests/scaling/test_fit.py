@@ -1,0 +1,119 @@
+"""Fits recover the law that points were made of; intervals cover it; parabolas do not find it."""
+
+import numpy as np
+import pytest
+
+from vitjax.scaling.fit import fit, refit
+from vitjax.scaling.intervals import held_out, intervals, quantiles, resample
+from vitjax.scaling.isoflop import exponent, frontier, optimal_size, parabolas
+from vitjax.scaling.laws import COMPUTE, SIZE_AND_DATA
+
+PUBLISHED = {"E": 1.817, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
+"""The fit of Hoffmann et al.'s runs as corrected by Besiroglu et al., arXiv:2404.10102."""
+
+
+def chinchilla(x: np.ndarray) -> np.ndarray:
+    p = PUBLISHED
+    return p["E"] + p["A"] / x[:, 0] ** p["alpha"] + p["B"] / x[:, 1] ** p["beta"]
+
+
+def grid(n: int, d: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, D) of n sizes and d numbers of samples, and the number of each point's cell."""
+    sizes, data = np.geomspace(4e7, 1.6e10, n), np.geomspace(4e8, 2e11, d)
+    x = np.stack([a.ravel() for a in np.meshgrid(sizes, data, indexing="ij")], axis=1)
+    return np.repeat(x, seeds, axis=0), np.repeat(np.arange(n * d), seeds)
+
+
+@pytest.fixture(scope="module")
+def runs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, group = grid(4, 4, 3)
+    noise = np.random.default_rng(0).normal(size=len(x))
+    return x, chinchilla(x) * np.exp(0.005 * noise), group
+
+
+def test_the_published_law_is_recovered() -> None:
+    x, _ = grid(7, 7, 1)
+    found = fit(SIZE_AND_DATA, x, chinchilla(x))
+    assert len(found.objectives) == 2500 and found.converged > 0.5
+    for name, value in PUBLISHED.items():
+        assert found.parameters[name] == pytest.approx(value, rel=1e-4)
+    np.testing.assert_allclose(found.predict(x[:5]), chinchilla(x[:5]), rtol=1e-6)
+
+
+def test_an_outlier_hardly_moves_the_fit() -> None:
+    x, _ = grid(7, 7, 1)
+    loss = chinchilla(x)
+    loss[24] *= 1.5
+    found = fit(SIZE_AND_DATA, x, loss).parameters
+    for name, value in PUBLISHED.items():
+        assert found[name] == pytest.approx(value, rel=0.01)
+
+
+def test_the_saturating_law_is_recovered() -> None:
+    c = np.geomspace(1e9, 1e14, 12)
+    truth = {"c": 0.3, "a": 120.0, "b": 0.25, "d": 2e9}
+    loss = truth["a"] * (c + truth["d"]) ** -truth["b"] + truth["c"]
+    found = fit(COMPUTE, c[:, None], loss)
+    for name, value in truth.items():
+        assert found.parameters[name] == pytest.approx(value, rel=0.01)
+
+
+def test_a_resample_of_all_points_is_the_fit(runs) -> None:
+    x, loss, group = runs
+    found = fit(SIZE_AND_DATA, x, loss)
+    again = refit(found, x, loss[None], np.ones((1, len(x))))
+    np.testing.assert_allclose(again[0], found.theta, rtol=1e-5)
+    # A point of weight 2 is a point that is there twice.
+    weights = np.ones((1, len(x)))
+    weights[0, 7] = 2
+    twice = np.append(np.arange(len(x)), 7)
+    doubled = refit(found, x[twice], loss[None, twice], np.ones((1, len(twice))))
+    single = refit(found, x, loss[None], weights)
+    np.testing.assert_allclose(doubled, single, rtol=1e-4)
+
+
+def test_the_largest_cells_are_held_out(runs) -> None:
+    x, loss, group = runs
+    flops = 6 * x[:, 0] * x[:, 1]
+    out = held_out(SIZE_AND_DATA, x, loss, group, flops)
+    assert out is not None
+    assert set(out.points) == set(np.argsort(flops)[-6:])  # a tenth of 16 cells is 2, of 3 seeds
+    assert out.error < 0.02
+    few = group < 6
+    assert held_out(SIZE_AND_DATA, x[few], loss[few], group[few], flops[few]) is None
+
+
+def test_parabolas_are_biased_and_the_law_is_not() -> None:
+    sizes = np.geomspace(1e8, 1e11, 9)
+    n, flops, loss = [], [], []
+    for c in (1e19, 1e20, 1e21, 1e22):  # sizes that are not centred on the best
+        tried = sizes * (c / 1e19) ** 0.5
+        points = np.stack([tried, c / (6 * tried)], axis=1)
+        n, flops, loss = [*n, *tried], [*flops, *([c] * 9)], [*loss, *chinchilla(points)]
+    found = parabolas(*map(np.array, (n, flops, loss)))
+    best, _ = optimal_size(PUBLISHED, np.array([p.flops for p in found]), 6.0)
+    assert len(found) == 4 and all(p.inside for p in found)
+    assert max(abs(np.log([p.size for p in found] / best))) > 0.1
+    assert exponent(found) is not None and exponent(found[:1]) is None
+
+
+def test_the_optimal_size_is_the_least_loss() -> None:
+    n, d = optimal_size(PUBLISHED, np.array([1e21]), 6.0)
+    assert 6 * n[0] * d[0] == pytest.approx(1e21)
+    around = n[0] * np.exp(np.linspace(-0.1, 0.1, 5))
+    loss = chinchilla(np.stack([around, 1e21 / (6 * around)], axis=1))
+    assert loss.argmin() == 2
+
+
+def test_the_frontier_has_what_nothing_cheaper_reaches() -> None:
+    flops = np.array([3.0, 1.0, 2.0, 4.0, 4.0])
+    loss = np.array([2.0, 3.0, 3.0, 1.5, 1.4])
+    assert frontier(flops, loss).tolist() == [1, 0, 4]
+
+
+def test_too_few_or_wrong_points_are_told() -> None:
+    x, _ = grid(2, 2, 5)
+    with pytest.raises(ValueError, match="5 parameters, and there are 4 different points"):
+        fit(SIZE_AND_DATA, x, chinchilla(x))
+    with pytest.raises(ValueError, match="positive"):
+        fit(SIZE_AND_DATA, x, chinchilla(x) - 100)
