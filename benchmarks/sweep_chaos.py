@@ -1,7 +1,7 @@
 """Kill random workers of a sweep, and compare its results with those of a sweep left alone.
 
-`python benchmarks/sweep_chaos.py FOLDER --kills=40` runs a grid of 48 small cells (two sizes of a ViT
-on the digits, two lengths, twelve seeds) with one worker that is left alone, and again with two
+`python benchmarks/sweep_chaos.py FOLDER --kills=40` runs a grid of 48 small cells (two sizes of a
+ViT on the digits, two lengths, twelve seeds) with one worker that is left alone, and again with two
 workers, one of which is killed by SIGKILL at a random moment, again and again, and replaced: while
 it starts, trains, saves, writes a result or holds a lease. The files `result.json` of both, which
 hold the last metrics and the SHA-256 of the parameters, must have the same bytes.

@@ -1,11 +1,11 @@
 """The default sweep: four sizes of a ViT on four numbers of images, with three seeds each.
 
-Data: `collages://`, images composed of scanned digits without end (vitjax/data/sources/collages.py);
-each image is seen once, so that the number of images is the number of samples seen. "test" has other
-scans and photographs; "fresh" has the training scans in images that no run has seen, whose loss is
-the one that a law of one-pass training is of.
-Command: `vitjax sweep run scaling --next`, by as many workers as there are cores or machines; then
-`vitjax sweep fit scaling --metric fresh/loss` and `vitjax sweep plot scaling --metric fresh/loss`.
+Data: `collages://`, images composed of scanned digits without end
+(vitjax/data/sources/collages.py); each image is seen once, so that the number of images is the
+number of samples seen. "test" has other scans and photographs; "fresh" has the training scans in
+images that no run has seen, whose loss is the one that a law of one-pass training is of. Command:
+`vitjax sweep run scaling --next`, by as many workers as there are cores or machines; then `vitjax
+sweep fit scaling --metric fresh/loss` and `vitjax sweep plot scaling --metric fresh/loss`.
 `scaling:branches` has the long data axis of one run a size: cooldown branches from its checkpoints.
 Results: docs/scaling.md.
 """
@@ -28,7 +28,9 @@ def fields(width: int, images: int, seed: int) -> dict[str, Any]:
     return dict(
         seed=seed,
         steps=steps,
-        model=dict(name="vit_ti4", width=width, depth=SIZES[width], num_heads=width // 8, pool="gap"),
+        model=dict(
+            name="vit_ti4", width=width, depth=SIZES[width], num_heads=width // 8, pool="gap"
+        ),
         data=dict(
             train=f"{COLLAGES}&count={images}",
             test=COLLAGES,
@@ -45,6 +47,11 @@ def fields(width: int, images: int, seed: int) -> dict[str, Any]:
         checkpoint_every=500,
         keep=1,
     )  # fmt: skip
+
+
+def get_config() -> dict[str, Any]:
+    """Largest cell of the grid, for `vitjax train --config=scaling`."""
+    return fields(64, IMAGES[-1], 0)
 
 
 def get_sweep(kind: str = "grid") -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vitjax.scaling.fit import fit, refit
-from vitjax.scaling.intervals import held_out, intervals, quantiles, resample
+from vitjax.scaling.intervals import held_out
 from vitjax.scaling.isoflop import exponent, frontier, optimal_size, parabolas
 from vitjax.scaling.laws import COMPUTE, SIZE_AND_DATA
 
@@ -59,7 +59,7 @@ def test_the_saturating_law_is_recovered() -> None:
 
 
 def test_a_resample_of_all_points_is_the_fit(runs) -> None:
-    x, loss, group = runs
+    x, loss, _ = runs
     found = fit(SIZE_AND_DATA, x, loss)
     again = refit(found, x, loss[None], np.ones((1, len(x))))
     np.testing.assert_allclose(again[0], found.theta, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Worker of a sweep whose cells are no runs: each writes a few lines, slowly, and can be resumed."""
+"""Worker of a sweep whose cells are no runs: each extends a chain of hashes, slowly."""
 
 import hashlib
 import json

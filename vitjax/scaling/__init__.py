@@ -1,1 +1,1 @@
-"""Scaling laws: their forms, fits, intervals, IsoFLOP parabolas and plots; arrays in, arrays out."""
+"""Scaling laws: forms, fits, intervals, IsoFLOP parabolas and plots; arrays in, arrays out."""

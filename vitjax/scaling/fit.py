@@ -1,9 +1,9 @@
 """Fits of scaling laws by the Huber loss of log losses, from many starts.
 
-The estimator of Hoffmann et al. (arXiv:2203.15556, section D.2): the sum of the Huber losses, with a
-δ of 1e-3, of the differences of predicted and measured log loss; with so small a δ it is nearly the
-sum of absolute differences, which outliers hardly move. Its sum, and not its mean, is minimised to
-convergence in float64: with a mean, an optimizer's usual tolerance stops early, which is how the
+The estimator of Hoffmann et al. (arXiv:2203.15556, section D.2): the sum of the Huber losses, with
+a δ of 1e-3, of the differences of predicted and measured log loss; with so small a δ it is nearly
+the sum of absolute differences, which outliers hardly move. Its sum, and not its mean, is minimised
+to convergence in float64: with a mean, an optimizer's usual tolerance stops early, which is how the
 published parameters came to be wrong (Besiroglu et al., arXiv:2404.10102).
 
 All starts descend by damped Gauss-Newton steps, and the best of them goes on by L-BFGS, which no
@@ -114,13 +114,15 @@ def refit(
     with jax.enable_x64(True):
         points, y = jnp.asarray(np.log(x) - found.centre), jnp.asarray(np.log(loss))
         starts = jnp.broadcast_to(jnp.asarray(found.theta), (len(weights), len(found.theta)))
-        weights = jnp.asarray(weights, float)
-        return np.asarray(_gauss_newton(found.law.log_loss, starts, points, y, weights)[0])
+        drawn = jnp.asarray(weights, float)
+        return np.asarray(_gauss_newton(found.law.log_loss, starts, points, y, drawn)[0])
 
 
 def check(law: Law, x: Any, loss: Any) -> None:
     """Raise ValueError unless a law can be fitted to the points."""
-    if not (np.isfinite(x).all() and np.isfinite(loss).all() and (x > 0).all() and (loss > 0).all()):
+    if not (
+        np.isfinite(x).all() and np.isfinite(loss).all() and (x > 0).all() and (loss > 0).all()
+    ):
         raise ValueError("A law is fitted to positive, finite numbers; leave the other cells out.")
     different, needed = len(np.unique(x, axis=0)), len(law.names)
     if different <= needed:

@@ -1,8 +1,9 @@
 """IsoFLOP parabolas: the best size for a compute, from runs of about that compute.
 
-The second approach of Hoffmann et al. (arXiv:2203.15556, section 3.2), for comparison. It is biased:
-the loss at fixed compute is no parabola in log N unless both exponents are equal, so that the minimum
-of a fitted one moves with the sizes that were tried, and its exponent with it, without any noise.
+The second approach of Hoffmann et al. (arXiv:2203.15556, section 3.2), for comparison. It is
+biased: the loss at fixed compute is no parabola in log N unless both exponents are equal, so that
+the minimum of a fitted one moves with the sizes that were tried, and its exponent with it, without
+any noise.
 """
 
 from typing import NamedTuple
@@ -32,14 +33,16 @@ class Parabola(NamedTuple):
 
 
 def parabolas(
-    n: Float[np.ndarray, "M"], flops: Float[np.ndarray, "M"], loss: Float[np.ndarray, "M"],
+    n: Float[np.ndarray, "M"],
+    flops: Float[np.ndarray, "M"],
+    loss: Float[np.ndarray, "M"],
     width: float = 0.5,
 ) -> list[Parabola]:
     """Fit log loss = p + q log N + r (log N)² to the runs in each bin of compute.
 
     Args:
-      width: of a bin, in powers of ten. Runs in a bin are moved to its mean compute along nothing:
-        narrow bins are better. Bins with fewer than three sizes, or without a minimum, are left out.
+      width: of a bin, in powers of ten. Bins with fewer than three sizes, or whose parabola has no
+        minimum, are left out.
     """  # fmt: skip
     bins = np.floor(np.log10(flops) / width)
     found = []
@@ -69,9 +72,7 @@ def exponent(found: list[Parabola]) -> float | None:
     return float(slope)
 
 
-def frontier(
-    flops: Float[np.ndarray, "M"], loss: Float[np.ndarray, "M"]
-) -> Int[np.ndarray, "F"]:
+def frontier(flops: Float[np.ndarray, "M"], loss: Float[np.ndarray, "M"]) -> Int[np.ndarray, "F"]:
     """Select the runs that no run of less or the same compute matches, by compute."""
     order = np.lexsort((loss, flops))
     best = np.minimum.accumulate(loss[order])

@@ -70,14 +70,15 @@ def _compute_natural(theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
 SIZE_AND_DATA = Law(
     "L(N, D) = E + A / N^alpha + B / D^beta", ("E", "A", "B", "alpha", "beta"),
     _size_and_data, _size_and_data_natural,
-    ((-4.0, -1.0, -0.3, 0.0), *((-4.0, -2.0, -1.0, 0.0, 1.0),) * 2, *((0.1, 0.3, 0.5, 1.0, 1.5),) * 2),
+    ((-4.0, -1.0, -0.3, 0.0), (-4.0, -2.0, -1.0, 0.0, 1.0), (-4.0, -2.0, -1.0, 0.0, 1.0),
+     (0.1, 0.3, 0.5, 1.0, 1.5), (0.1, 0.3, 0.5, 1.0, 1.5)),
     (0, 1, 2),
 )  # fmt: skip
 """Hoffmann et al., arXiv:2203.15556, eq. 2 and section D.2; N parameters, D samples."""
 COMPUTE = Law(
     "L(C) = a (C + d)^-b + c", ("c", "a", "b", "d"), _compute, _compute_natural,
-    ((-4.0, -2.0, -1.0, -0.3, 0.0), (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0), (0.1, 0.2, 0.35, 0.5, 1.0, 1.5),
-     (-12.0, -8.0, -5.0, -3.0, -1.0, 0.0)),
+    ((-4.0, -2.0, -1.0, -0.3, 0.0), (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0),
+     (0.1, 0.2, 0.35, 0.5, 1.0, 1.5), (-12.0, -8.0, -5.0, -3.0, -1.0, 0.0)),
     (0, 1),
 )  # fmt: skip
 """Zhai et al., Scaling Vision Transformers, arXiv:2106.04560, section 2.2: the loss saturates at c

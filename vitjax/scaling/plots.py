@@ -131,8 +131,8 @@ def plot_isoflop(
         own = bins == np.floor(np.log10(parabola.flops) / width)
         order = np.argsort(size[own])
         axes.plot(
-            size[own][order], loss.values[own][order], color=colour, marker=MARKERS[i % len(MARKERS)],
-            markersize=5, linewidth=1, label=f"{parabola.flops:.1e} FLOPs",
+            size[own][order], loss.values[own][order], color=colour, linewidth=1, markersize=5,
+            marker=MARKERS[i % len(MARKERS)], label=f"{parabola.flops:.1e} FLOPs",
         )  # fmt: skip
         if parabola.inside:
             axes.plot(parabola.size, parabola.loss, color=ORANGE, marker="x", markersize=9)

@@ -50,7 +50,7 @@ def branch(trunk: Mapping[str, Any], step: int, cooldown_steps: int) -> dict[str
     """Build the fields of a run that goes on from a step of another one, and cools down to 0.
 
     It equals a run of `step + cooldown_steps` steps from the beginning, and takes only the last of
-    them (Scaling Vision Transformers, arXiv:2106.04560, section 3.5: one long run for many lengths).
+    them (Scaling Vision Transformers, arXiv:2106.04560, section 3.5: one run for many lengths).
 
     Args:
       trunk: fields of the long run, whose schedule must not depend on its length ("rsqrt",

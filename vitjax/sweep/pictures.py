@@ -21,7 +21,7 @@ def draw(
     """Draw the pictures of a sweep into its folder.
 
     The first three are of the kind of figures 3 to 5 of the ViT paper; accuracies are shown as they
-    are, and fits as in `vitjax sweep fit`. Without enough cells for a fit there are no fitted lines.
+    are, and fits as in `vitjax sweep fit`. With too few cells for a fit there are no fitted lines.
     """
     share, scale = is_share(metric.partition("/")[2]), 1.0
     label, fitted = metric, f"{metric} (log)"

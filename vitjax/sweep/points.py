@@ -90,7 +90,8 @@ def gather(
     *columns, ids = zip(*found)
     numbers = np.array(columns, float)
     group = np.unique(numbers[:3], axis=1, return_inverse=True)[1].reshape(-1)
-    return Points(*numbers, group, list(ids), excluded)
+    n, d, flops, loss, value = numbers
+    return Points(n, d, flops, loss, value, group, list(ids), excluded)
 
 
 def _unfit(cell: Cell, trunks: set[str], metric: str, value: float | None) -> str:

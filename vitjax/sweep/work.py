@@ -231,7 +231,9 @@ def status(
                       "steps": row["steps"]})  # fmt: skip
     counts = {name: sum(state.name == name for state in states) for name in STATES}
     unfinished = counts[RUNNING] + counts[FREE] + counts[WAITING]
-    eta = left / max(counts[RUNNING], 1) if expect and unfinished else 0.0 if not unfinished else None
+    eta = (
+        left / max(counts[RUNNING], 1) if expect and unfinished else 0.0 if not unfinished else None
+    )
     return {**counts, "eta_seconds": eta, "cells": shown}
 
 

@@ -1,9 +1,10 @@
 """Digits composed to images without end: `collages://`, for experiments that need more data.
 
 A collage is a part of a darkened photograph on which up to two small scans and one large one are
-painted, each at a random place, in a random bright colour and size; the large one is on top, and its
-digit is the image's class. Photographs and scans are those of `scenes://`, split in the same way. Collage i is a
-function of (seed, i), for any i: the first thousand images of a larger set are those of a smaller.
+painted, each at a random place, in a random bright colour and size; the large one is on top, and
+its digit is the image's class. Photographs and scans are those of `scenes://`, split in the same
+way. Collage i is a function of (seed, i), for any i: the first thousand images of a larger set are
+those of a smaller.
 """
 
 import numpy as np
