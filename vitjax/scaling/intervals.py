@@ -1,8 +1,10 @@
 """Intervals of fitted laws by resampling cells, and errors on cells that a fit has not seen.
 
-Runs with the same inputs and other seeds are one cell. A resample draws cells with replacement, and
-of each drawn cell its seeds: two levels (Davison and Hinkley, Bootstrap Methods and their
-Application, 1997, section 3.8). Noise of seeds and misfit of the law both widen the intervals then.
+Runs with the same inputs and other seeds are one cell. A resample draws cells with replacement,
+each with all of its seeds: of nested levels the upper one is resampled, and the lower one kept
+(Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). So misfit of the
+law widens the intervals as noise of the seeds does. To draw seeds within cells too counts their
+noise twice: such intervals covered 99 to 100 % where 95 % were asked for.
 """
 
 from typing import NamedTuple
@@ -73,14 +75,12 @@ def intervals(
 def resample(
     group: Int[np.ndarray, "M"], count: int, rng: np.random.Generator
 ) -> Float64[np.ndarray, "R M"]:
-    """Draw how often each point is in each resample: cells, and seeds of each drawn cell."""
-    members = [np.flatnonzero(group == number) for number in np.unique(group)]
-    weights = np.zeros((count, len(group)))
-    for row in weights:
-        for drawn in rng.integers(len(members), size=len(members)):
-            own = members[drawn]
-            np.add.at(row, own[rng.integers(len(own), size=len(own))], 1)
-    return weights
+    """Draw how often each point is in each resample: whole cells, with replacement."""
+    number = np.unique(group, return_inverse=True)[1]
+    cells = number.max() + 1
+    drawn = rng.integers(cells, size=(count, cells))
+    times = np.array([np.bincount(row, minlength=cells) for row in drawn], float)
+    return times[:, number]
 
 
 class HeldOut(NamedTuple):

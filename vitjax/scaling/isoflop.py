@@ -36,7 +36,7 @@ def parabolas(
     n: Float[np.ndarray, "M"],
     flops: Float[np.ndarray, "M"],
     loss: Float[np.ndarray, "M"],
-    width: float = 0.5,
+    width: float = 0.3,
 ) -> list[Parabola]:
     """Fit log loss = p + q log N + r (log N)² to the runs in each bin of compute.
 

@@ -54,10 +54,12 @@ def plot_lines(
     ViT paper (arXiv:2010.11929): means of seeds, and their range as bars.
 
     Args:
-      law: (values of x, value of `by`) → predicted measure, drawn as dashed lines.
+      law: (values of x, value of `by`) → predicted measure, drawn instead of
+        lines between the means.
     """
     figure, axes = _axes(title, x.label, y.label)
     kinds = np.unique(by.values)
+    joined = "none" if law is not None else "-"
     for i, (kind, colour) in enumerate(zip(kinds, _colours(len(kinds)))):
         own = by.values == kind
         places = np.unique(x.values[own])
@@ -66,13 +68,13 @@ def plot_lines(
         ends = np.array([[group.min(), group.max()] for group in groups]).T
         axes.errorbar(
             places, middle, np.abs(ends - middle), color=colour, marker=MARKERS[i % len(MARKERS)],
-            markersize=5, linewidth=1.4, capsize=2, label=_short(kind),
+            markersize=5, linewidth=1.4, linestyle=joined, capsize=2, label=_short(kind),
         )  # fmt: skip
         if law is not None:
             dense = np.geomspace(x.values.min(), x.values.max(), 60)
-            axes.plot(dense, law(dense, float(kind)), color=colour, linestyle="--", linewidth=1)
-    dashed = "; dashed: fit" if law is not None else ""
-    axes.legend(title=f"{by.label}{dashed}", frameon=False, fontsize=9, title_fontsize=9)
+            axes.plot(dense, law(dense, float(kind)), color=colour, linewidth=1.2)
+    lines = "; lines: fit" if law is not None else ""
+    axes.legend(title=f"{by.label}{lines}", frameon=False, fontsize=9, title_fontsize=9)
     figure.savefig(path, dpi=120)
     return path
 
@@ -106,7 +108,8 @@ def plot_frontier(
         dense = np.geomspace(flops.min(), 3 * flops.max(), 80)
         bounds = found.predict(dense[:, None])
         values = found.found.parameters
-        text = f"{values['a']:.3g} (C + {values['d']:.2g})^-{values['b']:.2g} + {values['c']:.3g}"
+        shift = f"(C + {values['d']:.2g})" if values["d"] > 1e-6 * flops.min() else "C"
+        text = f"{values['a']:.3g} {shift}^-{values['b']:.2g} + {values['c']:.3g}"
         axes.plot(dense, found.found.predict(dense[:, None]), color=ORANGE, label=f"L(C) = {text}")
         axes.fill_between(dense, *bounds.T, color=ORANGE, alpha=0.2, linewidth=0, label="95 %")
     _plain_ticks(axes)
@@ -136,6 +139,8 @@ def plot_isoflop(
         )  # fmt: skip
         if parabola.inside:
             axes.plot(parabola.size, parabola.loss, color=ORANGE, marker="x", markersize=9)
+    axes.set(yscale="log")
+    _plain_ticks(axes)
     axes.legend(title="×: minimum (biased)", frameon=False, fontsize=9, title_fontsize=9)
     figure.savefig(path, dpi=120)
     return path

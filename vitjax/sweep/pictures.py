@@ -10,7 +10,7 @@ from vitjax.scaling.plots import Axis, plot_frontier, plot_isoflop, plot_lines
 from vitjax.sweep.fits import Fits, fit_points
 from vitjax.sweep.points import Points
 
-WIDTH = 0.5
+WIDTH = 0.3
 """Of a bin of compute in the IsoFLOP picture, in powers of ten."""
 SAMPLES = {"D": "D (samples seen)", "images": "different training images"}
 
