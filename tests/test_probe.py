@@ -12,7 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from vitjax.cli import main
 from vitjax.models import create_model
 from vitjax.runs import Trained
-from vitjax.tools import probe
+from vitjax.tools import probe as tool
+from vitjax.train import probes as probe
+from vitjax.train.report import read_metrics
 
 
 def blobs(count, seed=0, classes=4, width=6):
@@ -74,7 +76,7 @@ def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
     )
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     trained = Trained(model, variables, (0.5,) * 3, (0.5,) * 3, 8, interpolation="area")
-    monkeypatch.setattr(probe, "open_trained", lambda text: trained)
+    monkeypatch.setattr(tool, "open_trained", lambda text: trained)
     flags = ["--data=digits://", "--split=train[:400]", "--test-split=test[:100]", "--json"]
     assert main(["probe", "runs/one", *flags, "--draws=2"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -82,3 +84,31 @@ def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
     assert min(found["knn"], found["linear"], found["fewshot"]) > 0.4  # of weights not trained
     assert main(["probe", "runs/one", *flags[:3], "--protocol", "knn"]) == 0
     assert f"{found['knn']:.2%}" in (out := capsys.readouterr().out) and "linear" not in out
+
+
+@pytest.mark.slow
+def test_a_run_probes_its_evaluations(tmp_path, capsys):
+    flags = [
+        "train", "--config=digits", "--config.steps=2", "--config.epochs=0",
+        "--config.model.width=16", "--config.model.depth=1", "--config.model.num_heads=2",
+        "--config.evals.half=digits://?split=test[:50%]", "--config.schedule.warmup_steps=0",
+        "--config.probes.protocols=('fewshot', 'knn')", "--config.probes.images=300",
+    ]  # fmt: skip
+    refused = [*flags, f"--workdir={tmp_path / 'a'}"]
+    assert main(refused) == 2  # its split is named, so that labelled images are those asked about
+    assert "the labelled images for 'half' are those that are asked" in capsys.readouterr().err
+    named = [*flags, "--config.probes.evals=('test',)", f"--workdir={tmp_path / 'b'}"]
+    assert main(named) == 0
+    rows = read_metrics(tmp_path / "b" / "metrics.jsonl")
+    test, half = ([r for r in rows if r["split"] == name][-1] for name in ("test", "half"))
+    assert not any("fewshot" in key for key in half)
+    capsys.readouterr()
+    # The same numbers as the command's, of the same images.
+    command = ["--data=digits://", "--split=train[:300]", "--protocol", "knn", "fewshot", "--json"]
+    assert main(["probe", str(tmp_path / "b"), *command]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for name in ("knn", "fewshot"):
+        assert test[f"top1_{name}"] == pytest.approx(found[name], abs=0.01) and found[name] > 0.2
+    wrong = [*flags, "--config.probes.protocols=('kn',)", f"--workdir={tmp_path / 'c'}"]
+    assert main(wrong) == 2
+    assert "did you mean 'knn'" in capsys.readouterr().err

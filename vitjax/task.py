@@ -115,6 +115,8 @@ class Task(NamedTuple):
         `add_eval_fields`: the same for evaluations.
       predict_image: (variables, pixels `[H, W, 3]` of 8 bits) → prediction of one image of any
         size, for `vitjax predict` if images keep their size; None to predict as in evaluation.
+      features: (variables, batch) → what the head of a classifier sees `[B, C]`, for
+        `config.probes`; None if there is no such thing.
       columns: columns of a table of predictions; () for one column with each `Presentation.result`
         as JSON.
       load: path of weights, as in `config.init` → initial variables.
@@ -141,6 +143,7 @@ class Task(NamedTuple):
     add_fields: Callable[[Source], Source] = lambda source: source
     add_eval_fields: Callable[[Source], Source] = lambda source: source
     predict_image: Callable[[Any, Any], Any] | None = None
+    features: Callable[[Any, Batch], Any] | None = None
     columns: tuple[str, ...] = ()
     load: Callable[[str], Any] | None = None
     inspect: Callable[[Any, Batch], tuple[Sums, Any]] | None = None

@@ -16,8 +16,8 @@ import jax
 from vitjax.analysis import cost
 from vitjax.console import clock, progress, show, table
 from vitjax.data import pipeline
-from vitjax.data.sets import MAIN, Data, open_data
-from vitjax.data.source import class_labels
+from vitjax.data.sets import MAIN, Data, open_data, open_labelled
+from vitjax.data.source import Source, class_labels
 from vitjax.data.transforms.augment import check_channels, evaluation, parse_augmentation
 from vitjax.data.transforms.crops import height_and_width
 from vitjax.models import model_options
@@ -35,10 +35,11 @@ from vitjax.train.checkpoint import (
 from vitjax.train.compiler import keep_compiled
 from vitjax.train.defaults import RunConfig
 from vitjax.train.divergence import History
-from vitjax.train.evaluate import evaluate
+from vitjax.train.evaluate import add_up, evaluate
 from vitjax.train.goodput import describe, spent
 from vitjax.train.loggers import check_loggers, open_loggers
 from vitjax.train.optimizer import make_schedule
+from vitjax.train.probes import measure
 from vitjax.train.profile import Profile
 from vitjax.train.program import Program, compile_program, with_frozen
 from vitjax.train.report import NOT_MEASURED, Report, plot_curves, read_metrics, write_by_class
@@ -93,6 +94,7 @@ def run(
     if config.data.sampling == "balanced":
         class_labels(data.train)  # told what is missing before anything is begun
     task = task_from_config(config, data.info)
+    labelled = open_probes(config, data, task)
     evals = {name: task.add_eval_fields(source) for name, source in data.evals.items()}
     data = Data(task.add_fields(data.train), evals)
     steps = configs.count_steps(config, len(data.train))
@@ -136,7 +138,7 @@ def run(
     stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
     for part in (watchdog, report, trace):
         stack.callback(part.close)
-    feed = Feed(workdir, config, data, task, program)
+    feed = Feed(workdir, config, data, task, program, labelled)
     if start < steps:
         with stop.listening():
             state = loop.train(
@@ -169,13 +171,18 @@ def run(
 
 
 class Feed(NamedTuple):
-    """Batches of a run, on the devices."""
+    """Batches of a run, on the devices.
+
+    Attributes:
+      labelled: name of an evaluation → labelled images of its probes, see `config.probes`.
+    """
 
     workdir: pathlib.Path
     config: RunConfig
     data: Data
     task: Task
     program: Program
+    labelled: Mapping[str, Source]
 
     def train(self, start: int) -> Iterator[Any]:
         """Yield training batches from a step on."""
@@ -188,21 +195,40 @@ class Feed(NamedTuple):
         return sharding.to_devices(batches, self.program.batch_sharding, d.batch_size)
 
     def evaluate(self, state: Any, alive: Callable[[], None]) -> dict[str, dict[str, float]]:
-        """Compute the metrics of a state on every evaluation."""
-        return {name: self._evaluate(state, name, alive) for name in self.data.evals}
+        """Compute the metrics of a state on every evaluation, those of probes included."""
+        return {
+            name: self._evaluate(state, name, alive) | self._probe(state, name, alive)
+            for name in self.data.evals
+        }
 
     def _evaluate(self, state: Any, name: str, alive: Callable[[], None]) -> dict[str, float]:
-        d = self.config.data
-        batches = pipeline.eval_batches(
-            self.data.evals[name], kinds=self.task.eval_kinds, batch_size=d.eval_batch_size,
-            crop=d.eval_crop, interpolation=d.interpolation, **self._options(d.eval_batch_size),
-        )  # fmt: skip
-        placed = sharding.to_devices(batches, self.program.batch_sharding, d.eval_batch_size)
         step = int(jax.device_get(state.step))
         return evaluate(
-            lambda b: self.program.eval_step(state, b), placed, self.task, alive,
+            lambda b: self.program.eval_step(state, b),
+            self._eval_batches(self.data.evals[name]),
+            self.task,
+            alive,
             tell=lambda by_class: write_by_class(self.workdir, name, step, by_class),
+        )
+
+    def _probe(self, state: Any, name: str, alive: Callable[[], None]) -> dict[str, float]:
+        if name not in self.labelled:
+            return {}
+        step = lambda b: self.program.features_step(state, b)  # noqa: E731
+        known, asked = (
+            add_up(step, self._eval_batches(source), alive)[1]
+            for source in (self.labelled[name], self.data.evals[name])
+        )
+        found = measure(*known, *asked, len(self.data.info.classes), self.config.probes)
+        return {f"top1_{protocol}": value for protocol, value in found.items()}
+
+    def _eval_batches(self, source: Source) -> Iterator[Any]:
+        d = self.config.data
+        batches = pipeline.eval_batches(
+            source, kinds=self.task.eval_kinds, batch_size=d.eval_batch_size,
+            crop=d.eval_crop, interpolation=d.interpolation, **self._options(d.eval_batch_size),
         )  # fmt: skip
+        return sharding.to_devices(batches, self.program.batch_sharding, d.eval_batch_size)
 
     def _options(self, batch_size: int) -> dict[str, Any]:
         d = self.config.data
@@ -211,6 +237,23 @@ class Feed(NamedTuple):
             max_bad_images=d.max_bad_images,
             rows=sharding.own_rows(self.program.batch_sharding, batch_size),
         )  # fmt: skip
+
+
+def open_probes(config: RunConfig, data: Data, task: Task) -> dict[str, Source]:
+    """Open the labelled images of a run's probes: name of an evaluation → source.
+
+    Raises:
+      ValueError: the task or the data has nothing to probe; or as in `open_labelled`.
+    """
+    probes = config.probes
+    if not probes.protocols:
+        return {}
+    if task.features is None:
+        raise ValueError(
+            f"config.probes.protocols={probes.protocols} need features of an image with one class, "
+            f"which this run of the task {config.task!r} has not; leave them empty."
+        )
+    return open_labelled(config.evals, data, probes.evals, probes.images)
 
 
 def check(config: RunConfig) -> None:

@@ -1,7 +1,7 @@
 """Data of a run: the training source, and the evaluations, which have its classes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from vitjax.data.source import (
 from vitjax.data.sources import open_source
 from vitjax.data.sources.folders import validation_beside_test
 from vitjax.data.sources.mixture import parse_mixture
+from vitjax.data.sources.splits import Split, take
+from vitjax.names import check_choice
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +91,38 @@ def open_evals(config: DataConfig, evals: Mapping[str, str], info: DataInfo) -> 
     for name, (uri, split) in uris.items():
         field = "config.data.test" if name == MAIN else f"config.evals.{name}"
         opened[name] = with_classes(open_source(uri, split), info, field)
+    return opened
+
+
+def open_labelled(
+    evals: Mapping[str, str], data: Data, names: Sequence[str], images: int
+) -> dict[str, Source]:
+    """Open the labelled images from which probes classify those of evaluations: name → source.
+
+    Those of `MAIN` are the training images, those of others the training split of their data.
+
+    Args:
+      evals: section of the config; `data`: of the run.
+      names: evaluations; empty for all.
+      images: at most; of more, those of a slice, see `open_source`.
+
+    Raises:
+      ValueError: there is no such evaluation, or its labelled images are those asked about.
+    """
+    opened = {}
+    for name in names or data.evals:
+        check_choice("evaluation of config.probes", name, data.evals)
+        main = name == MAIN
+        source = data.train if main else open_source(evals[name], "train")
+        source = with_classes(source, data.info, f"config.evals.{name}")
+        if source.info.fingerprint == data.evals[name].info.fingerprint:
+            field = "config.data.test" if main else f"config.evals.{name}"
+            raise ValueError(
+                f"config.probes: the labelled images for {name!r} are those that are asked about. "
+                f"Leave split= out of {field}, or name other evaluations in config.probes.evals."
+            )
+        part = Split("train", None, str(min(images, len(source))))
+        opened[name] = take(source, part)
     return opened
 
 

@@ -184,6 +184,10 @@ def classification(
             return jnp.stack(logits, axis=1).astype(jnp.float32)
         return jnp.asarray(model.apply(variables, images), jnp.float32)
 
+    def features(variables: Any, batch: Batch) -> Float[Array, "B C"]:
+        images = normalize_pixels(batch["image"], mean, std)
+        return jnp.asarray(model.clone(num_classes=0).apply(variables, images), jnp.float32)
+
     def measure(logits: Float[Array, "B *E K"], batch: Batch) -> Sums:
         plain, mask = weights(batch["label"]), batch["mask"]
         if logits.ndim == 3:  # of all exits; the model's answer is the last one's
@@ -228,6 +232,7 @@ def classification(
         residual=RESIDUAL,
         frozen=distilled.teacher.variables if distilled else None,
         add_fields=add_fields,
+        features=None if multi_label or exits else features,
         columns=columns,
         load=load,
         inspect=inspect,

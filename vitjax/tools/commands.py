@@ -56,12 +56,16 @@ def predict_arguments(sub: argparse.ArgumentParser) -> None:
 def probe(options: argparse.Namespace) -> tuple[Any, str]:
     """Evaluate frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
     from vitjax.console import table
-    from vitjax.tools.probe import Settings, probe
+    from vitjax.tools.probe import probe
+    from vitjax.train.probes import ProbesConfig
 
     o = options
+    config = ProbesConfig(
+        protocols=tuple(o.protocol), k=o.k, temperature=o.temperature, shots=o.shots,
+        draws=o.draws, l2=o.l2,
+    )  # fmt: skip
     result = probe(
-        o.model, o.data, o.test_data or o.data, (o.split, o.test_split), tuple(o.protocol),
-        Settings(o.k, o.temperature, o.shots, o.draws, o.l2),
+        o.model, o.data, o.test_data or o.data, (o.split, o.test_split), config,
         batch_size=o.batch_size, num_threads=o.threads,
     )  # fmt: skip
     rows = ((k, f"{v:.2%}" if isinstance(v, float) else str(v)) for k, v in result.items())

@@ -1,14 +1,14 @@
-"""Quality of a model's frozen features: nearest neighbours, few shots, a linear classifier.
+"""Quality of a trained model's frozen features, see `vitjax.train.probes`.
 
 Features are the input of the head (`num_classes=0`), of images as evaluation sees them.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float32, Int
 
 from vitjax.data import open_source, pipeline
 from vitjax.data.kinds import image_and_label
@@ -16,73 +16,9 @@ from vitjax.data.sets import with_classes
 from vitjax.data.source import Source
 from vitjax.runs import Trained, forward, open_trained, replicate
 from vitjax.train import sharding
+from vitjax.train.probes import PROTOCOLS, ProbesConfig, measure
 
-PROTOCOLS = ("knn", "fewshot", "linear")
-
-
-class Settings(NamedTuple):
-    """Settings of the protocols.
-
-    Attributes:
-      k, temperature: of the neighbours.
-      shots, draws: images of a class, and how often they are drawn.
-      l2: of the linear classifier, on features of unit variance.
-    """
-
-    k: int = 20
-    temperature: float = 0.07
-    shots: int = 5
-    draws: int = 3
-    l2: float = 1.0
-
-
-DEFAULTS = Settings()
-
-
-def knn(
-    train: Float[np.ndarray, "N C"],
-    labels: Int[np.ndarray, "N"],
-    test: Float[np.ndarray, "M C"],
-    *,
-    k: int = 20,
-    temperature: float = 0.07,
-) -> Int[np.ndarray, "M"]:
-    """Classify by the votes of the k most similar images (DINO, arXiv:2104.14294, section 4).
-
-    Similarity s is the cosine, and a vote weighs exp(s / temperature) (Wu et al., arXiv:1805.01978,
-    section 3.4).
-    """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    weights: Any = lambda distance: np.exp(-distance / temperature)  # noqa: E731
-    vote = KNeighborsClassifier(min(k, len(train)), metric="cosine", weights=weights)
-    return np.asarray(vote.fit(train, labels).predict(test))
-
-
-def least_squares(
-    x: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"], classes: int
-) -> tuple[Float64[np.ndarray, "C K"], Float64[np.ndarray, "K"], float]:
-    """Fit a regression to targets ±1: weights, intercept and strength of the L2 term.
-
-    The few-shot evaluation of Dosovitskiy et al., arXiv:2010.11929, section 4.1. The
-    strength, which the paper does not give, is that of the least error when each image is predicted
-    from the others (of nine, relative to the largest eigenvalue).
-    """
-    from sklearn.linear_model import RidgeCV
-
-    targets, x = 2.0 * np.eye(classes)[labels] - 1, x.astype(np.float64)
-    largest = max(np.linalg.norm(x - x.mean(axis=0), 2), 1e-15)
-    fitted: Any = RidgeCV(largest**2 * 10.0 ** np.arange(-8, 1)).fit(x, targets)
-    return fitted.coef_.T, fitted.intercept_, float(fitted.alpha_)
-
-
-def few_shots(labels: Int[np.ndarray, "N"], shots: int, seed: int) -> Int[np.ndarray, "M"]:
-    """Draw the indices of `shots` images of each class, or of all where it has fewer."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    grouped = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels)
-    starts = np.cumsum(counts) - counts
-    return np.concatenate([grouped[i : i + min(shots, n)] for i, n in zip(starts, counts)])
+DEFAULTS = ProbesConfig(protocols=PROTOCOLS)
 
 
 def features(
@@ -112,15 +48,16 @@ def probe(
     train_uri: str,
     test_uri: str,
     splits: tuple[str, str],
-    protocols: tuple[str, ...] = PROTOCOLS,
-    settings: Settings = DEFAULTS,
+    config: ProbesConfig = DEFAULTS,
     **options: int,
 ) -> dict[str, Any]:
     """Measure the top-1 accuracy of a trained model's features under each protocol.
 
     Args:
       text: of a model, as in `open_trained`.
-      train_uri, test_uri, splits: labelled images, and those that are asked about.
+      train_uri, test_uri, splits: labelled images, all of which are used, and those that are asked
+        about.
+      config: protocols and their settings.
       **options: of `features`.
     """
     trained = open_trained(text)
@@ -128,25 +65,5 @@ def probe(
     sources[1] = with_classes(sources[1], sources[0].info, "--test-data")
     (x, labels), (asked, truth) = (features(trained, source, **options) for source in sources)
     found: dict[str, Any] = {"model": text, "images": len(x), "features": x.shape[1]}
-
-    def top1(predicted: np.ndarray) -> float:
-        return float(np.mean(predicted == truth))
-
-    if "knn" in protocols:
-        found["knn"] = top1(knn(x, labels, asked, k=settings.k, temperature=settings.temperature))
-    if "fewshot" in protocols:
-        draws = []
-        for seed in range(settings.draws):
-            few = few_shots(labels, settings.shots, seed)
-            weights, intercept, _ = least_squares(x[few], labels[few], len(sources[0].info.classes))
-            draws.append(top1(np.argmax(asked @ weights + intercept, axis=1)))
-        found["fewshot"], found["fewshot_std"] = float(np.mean(draws)), float(np.std(draws))
-    if "linear" in protocols:
-        from sklearn.linear_model import LogisticRegression
-
-        scale = np.maximum(x.std(axis=0), 1e-6)
-        classifier = LogisticRegression(C=1 / settings.l2, max_iter=1000)
-        classifier.fit((x - x.mean(axis=0)) / scale, labels)
-        predicted = classifier.predict((asked - x.mean(axis=0)) / scale)
-        found["linear"] = top1(np.asarray(predicted))
-    return found
+    classes = len(sources[0].info.classes)
+    return found | measure(x, labels, asked, truth, classes, config)

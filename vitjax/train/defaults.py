@@ -7,6 +7,7 @@ from typing import Any
 from vitjax.data.config import DataConfig
 from vitjax.train.divergence import DivergenceConfig
 from vitjax.train.optimizer import OptimizerConfig, ScheduleConfig
+from vitjax.train.probes import ProbesConfig
 from vitjax.train.sharding import MeshConfig
 
 
@@ -36,6 +37,7 @@ class RunConfig:
     data: DataConfig = DataConfig()
     # name → more data to measure on: --config.evals.v2='folder:///v2?split=test'
     evals: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    probes: ProbesConfig = ProbesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     mesh: MeshConfig = MeshConfig()

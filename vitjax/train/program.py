@@ -14,7 +14,7 @@ from vitjax.train.compiler import compiler_options, init_options
 from vitjax.train.defaults import RunConfig
 from vitjax.train.partition import gather_params, partition_state
 from vitjax.train.state import create_state
-from vitjax.train.step import make_eval_step, make_train_step
+from vitjax.train.step import make_eval_step, make_features_step, make_train_step
 
 
 class Program(NamedTuple):
@@ -24,6 +24,7 @@ class Program(NamedTuple):
       init: jitted, key → TrainState without `frozen`.
       train_step: jitted, (state, batch, key) → (state, metrics); the state is donated.
       eval_step: jitted, (state, batch) → (sums, rows).
+      features_step: jitted, (state, batch) → (no sums, features and labels of each sample).
       state: the state's shapes, dtypes and shardings.
       batch_spec: shapes, dtypes and shardings of a training batch.
       key: shape, dtype and sharding of the run's key.
@@ -33,6 +34,7 @@ class Program(NamedTuple):
     init: Callable[..., Any]
     train_step: Any
     eval_step: Any
+    features_step: Any
     state: Any
     batch_spec: dict[str, jax.ShapeDtypeStruct]
     key: jax.ShapeDtypeStruct
@@ -85,6 +87,10 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
         sharding.constrain_activations(make_eval_step(task, gather), mesh, task.residual),
         out_shardings=(everywhere, split),
     )
+    features_step = jax.jit(
+        sharding.constrain_activations(make_features_step(task, gather), mesh, task.residual),
+        out_shardings=(everywhere, split),
+    )
     batch = {
         name: jax.ShapeDtypeStruct((d.batch_size, *spec.shape), spec.dtype, sharding=split)
         for name, spec in batch_spec(task.kinds).items()
@@ -97,7 +103,7 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     )
     key = jax.eval_shape(jax.random.key, 0)
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
-    return Program(init, train_step, eval_step, state, batch, key, schedule)
+    return Program(init, train_step, eval_step, features_step, state, batch, key, schedule)
 
 
 def with_frozen(state: Any, program: Program, task: Task) -> Any:

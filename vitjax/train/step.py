@@ -133,3 +133,17 @@ def make_eval_step(
         return task.measure(prediction, batch), rows
 
     return eval_step
+
+
+def make_features_step(
+    task: Task, gather: Callable[[Any], Any] = lambda params: params
+) -> Callable[[TrainState, Batch], tuple[Any, Any]]:
+    """Build `(state, batch) → (no sums, rows)`, with `Task.features` and labels as rows."""
+
+    def features_step(state: TrainState, batch: Batch) -> tuple[Any, Any]:
+        assert task.features is not None  # checked when the run begins
+        variables = state.variables()
+        variables["params"] = gather(variables["params"])
+        return {}, (task.features(variables, batch), batch["label"])
+
+    return features_step
