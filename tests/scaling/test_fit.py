@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from vitjax.scaling.fit import fit, refit
-from vitjax.scaling.intervals import held_out
+from vitjax.scaling.intervals import held_out, intervals, resample
 from vitjax.scaling.isoflop import exponent, frontier, optimal_size, parabolas
 from vitjax.scaling.laws import COMPUTE, SIZE_AND_DATA
 
+pytestmark = pytest.mark.usefixtures("optimized")  # thousands of fits, and a few programs
 PUBLISHED = {"E": 1.817, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
 """The fit of Hoffmann et al.'s runs as corrected by Besiroglu et al., arXiv:2404.10102."""
 
@@ -31,8 +32,8 @@ def runs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, chinchilla(x) * np.exp(0.005 * noise), group
 
 
-def test_the_published_law_is_recovered() -> None:
-    x, _ = grid(7, 7, 1)
+def test_the_published_law_is_recovered(runs) -> None:
+    x = runs[0]
     found = fit(SIZE_AND_DATA, x, chinchilla(x))
     assert len(found.objectives) == 2500 and found.converged > 0.5
     for name, value in PUBLISHED.items():
@@ -40,8 +41,8 @@ def test_the_published_law_is_recovered() -> None:
     np.testing.assert_allclose(found.predict(x[:5]), chinchilla(x[:5]), rtol=1e-6)
 
 
-def test_an_outlier_hardly_moves_the_fit() -> None:
-    x, _ = grid(7, 7, 1)
+def test_an_outlier_hardly_moves_the_fit(runs) -> None:
+    x = runs[0]
     loss = chinchilla(x)
     loss[24] *= 1.5
     found = fit(SIZE_AND_DATA, x, loss).parameters
@@ -63,13 +64,43 @@ def test_a_resample_of_all_points_is_the_fit(runs) -> None:
     found = fit(SIZE_AND_DATA, x, loss)
     again = refit(found, x, loss[None], np.ones((1, len(x))))
     np.testing.assert_allclose(again[0], found.theta, rtol=1e-5)
-    # A point of weight 2 is a point that is there twice.
-    weights = np.ones((1, len(x)))
-    weights[0, 7] = 2
-    twice = np.append(np.arange(len(x)), 7)
-    doubled = refit(found, x[twice], loss[None, twice], np.ones((1, len(twice))))
-    single = refit(found, x, loss[None], weights)
-    np.testing.assert_allclose(doubled, single, rtol=1e-4)
+    # A point of weight 0 might have any loss, and one of weight 2 counts as two that agree.
+    weights = np.ones((2, len(x)))
+    weights[0, 7], weights[1, :3] = 0, (2, 1, 0)
+    other = np.tile(loss, (2, 1))
+    other[0, 7] = 100.0
+    left_out, doubled = refit(found, x, other, weights)
+    other[1, 2], other[0, 7] = loss[0], loss[7]
+    again = refit(found, x, other, np.where([[True], [False]], weights, 1.0))
+    np.testing.assert_allclose(again, [left_out, doubled], rtol=1e-4)
+
+
+def test_cells_are_resampled_with_all_their_seeds() -> None:
+    group = np.array([4, 4, 1, 2, 2, 2])
+    drawn = resample(group, 200, np.random.default_rng(0))
+    assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 3] == drawn[:, 5]).all()
+    times = drawn[:, [0, 2, 3]]
+    assert (times.sum(axis=1) == 3).all() and {0, 1, 2, 3} <= set(times.ravel())
+    np.testing.assert_allclose(times.mean(axis=0), 1, atol=0.2)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth(runs) -> None:
+    # benchmarks/scaling_coverage.py has 500 draws; 60 tell 95 % from 88 % and from all of them.
+    x, loss, group = runs
+    first, held = fit(SIZE_AND_DATA, x, loss), np.zeros(5)
+    rng, truth = np.random.default_rng(1), np.array(list(PUBLISHED.values()))
+    for draw in range(60):
+        loss = chinchilla(x) * np.exp(0.005 * rng.normal(size=len(x)))
+        theta = refit(first, x, loss[None], np.ones((1, len(x))))[0]
+        found = intervals(first._replace(theta=theta), x, loss, group, 100, seed=draw)
+        bounds = found.bounds()
+        held += (bounds[:, 0] <= truth) & (truth <= bounds[:, 1])
+    assert 0.91 < held.mean() / 60 < 0.985
+    covariance = found.covariance()
+    np.testing.assert_allclose(np.diag(covariance), found.draws.var(axis=0, ddof=1))
+    low, high = found.predict(x[:1])[0]
+    assert low < chinchilla(x[:1])[0] < high
 
 
 def test_the_largest_cells_are_held_out(runs) -> None:
