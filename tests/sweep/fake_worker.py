@@ -3,7 +3,6 @@
 import hashlib
 import json
 import pathlib
-import sys
 import time
 
 from vitjax.sweep.cells import Cell, read_cells, write_whole
@@ -30,7 +29,3 @@ def main(file: str, folder: pathlib.Path) -> int:
     cells = read_cells(file)
     rows = [{"id": cell.id, "own_flops": 1.0} for cell in cells]
     return work(cells, rows, folder, run=run, seconds=1.0, wait=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], pathlib.Path(sys.argv[2])))

@@ -1,12 +1,12 @@
 """Workers share a grid: killed ones leave no trace in the results; failures and states are told."""
 
 import json
+import multiprocessing
 import os
 import pathlib
 import random
-import subprocess
-import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -38,19 +38,22 @@ def test_killed_workers_change_no_result(file: str, tmp_path: pathlib.Path) -> N
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
     assert work_alone(file, whole) == 0
-    rng, kills, root = random.Random(0), 0, pathlib.Path(__file__).parents[2]
-    workers: list[subprocess.Popen] = []
-    command = [sys.executable, "-m", "tests.sweep.fake_worker", file, str(killed)]
+    rng, kills = random.Random(0), 0
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.sweep.fake_worker"])  # once for all workers
+    workers: list[Any] = []
     while len(results(killed)) < 9:
-        workers = [w for w in workers if w.poll() is None]
+        workers = [w for w in workers if w.is_alive()]
         while len(workers) < 2:
-            workers.append(subprocess.Popen(command, cwd=root))
+            workers.append(processes.Process(target=work_alone, args=(file, killed)))
+            workers[-1].start()
         if kills < 3 and len(results(killed)) > 2 * kills:
             time.sleep(0.1 * rng.random())
             rng.choice(workers).kill()
             kills += 1
         time.sleep(0.05)
-    assert [w.wait(30) for w in workers if w.poll() is None].count(0) >= 1
+    for worker in workers:
+        worker.join(30)
     assert kills == 3 and results(killed) == results(whole)
     assert any(len(list(p.iterdir())) > 1 for p in killed.glob("*/leases"))  # taken over
 
