@@ -215,11 +215,12 @@ class Feed(NamedTuple):
         if name not in self.labelled:
             return {}
         step = lambda b: self.program.features_step(state, b)  # noqa: E731
-        known, asked = (
+        (x, labels), (asked, truth) = (
             add_up(step, self._eval_batches(source), alive)[1]
             for source in (self.labelled[name], self.data.evals[name])
         )
-        found = measure(*known, *asked, len(self.data.info.classes), self.config.probes)
+        classes = len(self.data.info.classes)
+        found = measure(x, labels, asked, truth, classes, self.config.probes)
         return {f"top1_{protocol}": value for protocol, value in found.items()}
 
     def _eval_batches(self, source: Source) -> Iterator[Any]:
