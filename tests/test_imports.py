@@ -41,7 +41,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
         *("train", "runs", "task", "tasks", "models", "analysis", "data", "console", "weights"),
     },
     "scaling": set(),
-    "sweep": {"training", "train", "scaling", "plan", "data", "console"},
+    "sweep": {"training", "train", "scaling", "plan", "tools", "data", "console"},
     "cli": {
         "sweep",
         *("accelerators", "training", "train", "plan", "tools", "runs", "models", "attention"),

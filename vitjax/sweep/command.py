@@ -9,6 +9,8 @@ from typing import Any
 from vitjax.names import check_choice
 
 ACTIONS = ("run", "commands", "status", "fit", "plot")
+LEAST = 40
+"""Resamples, so that one lies beyond each bound of 95 %."""
 
 
 def sweep(options: argparse.Namespace) -> tuple[Any, str]:
@@ -37,6 +39,11 @@ def sweep(options: argparse.Namespace) -> tuple[Any, str]:
     if running != (action == ["run"]) or (o.next and o.index is not None):
         raise ValueError(
             "vitjax sweep run FILE takes one of --index=N and --next, and other actions none."
+        )
+    if o.lease_seconds <= 0 or o.limit < 0 or o.resamples < LEAST:
+        raise ValueError(
+            f"--lease-seconds must be above 0, --limit 0 or more, and --resamples {LEAST} or more; "
+            f"{o.lease_seconds:g}, {o.limit} and {o.resamples} are given."
         )
     stem, _, argument = file.partition(":")
     name = "-".join(part for part in (pathlib.Path(stem).stem, argument.replace("/", "-")) if part)
@@ -162,10 +169,17 @@ def _fit(
 def _plot(
     o: argparse.Namespace, file: str, folder: pathlib.Path, cells: list[Any], rows: list[Any]
 ) -> tuple[Any, str]:
+    from vitjax.sweep.fits import fit_points
     from vitjax.sweep.pictures import draw
     from vitjax.sweep.points import gather
+    from vitjax.tools.commands import say
 
     points = gather(cells, rows, folder, o.metric, o.axis)
-    paths = draw(points, folder, pathlib.Path(file.partition(":")[0]).stem, o.metric, o.axis,
-                 o.resamples)  # fmt: skip
+    try:
+        fits = fit_points(points, o.resamples)
+    except ValueError as error:  # too few cells
+        say(f"Without fitted lines: {error}")
+        fits = None
+    title = pathlib.Path(file.partition(":")[0]).stem
+    paths = draw(points, fits, folder, title, o.metric, o.axis)
     return [str(path) for path in paths], "\n".join(map(str, paths))

@@ -7,7 +7,7 @@ import numpy as np
 from vitjax.console import is_share
 from vitjax.scaling.isoflop import parabolas
 from vitjax.scaling.plots import Axis, plot_frontier, plot_isoflop, plot_lines
-from vitjax.sweep.fits import Fits, fit_points
+from vitjax.sweep.fits import Fits
 from vitjax.sweep.points import Points
 
 WIDTH = 0.3
@@ -16,18 +16,20 @@ SAMPLES = {"D": "D (samples seen)", "images": "different training images"}
 
 
 def draw(
-    points: Points, folder: pathlib.Path, title: str, metric: str, axis: str, resamples: int
+    points: Points, fits: Fits | None, folder: pathlib.Path, title: str, metric: str, axis: str
 ) -> list[pathlib.Path]:
     """Draw the pictures of a sweep into its folder.
 
     The first three are of the kind of figures 3 to 5 of the ViT paper; accuracies are shown as they
-    are, and fits as in `vitjax sweep fit`. With too few cells for a fit there are no fitted lines.
+    are, and fits as in `vitjax sweep fit`.
+
+    Args:
+      fits: of the points; None for no fitted lines.
     """
     share, scale = is_share(metric.partition("/")[2]), 1.0
     label, fitted = metric, f"{metric} (log)"
     if share:
         scale, label, fitted = 100.0, f"{metric} (%)", f"odds of an error in {metric} (log)"
-    fits = _fits(points, resamples)
     value = Axis(label, scale * points.value)
     size, data = Axis("N (parameters)", points.n), Axis(SAMPLES[axis], points.d)
     compute = Axis("compute C (FLOPs, counted)", points.flops)
@@ -57,10 +59,3 @@ def draw(
             plot_isoflop(folder / "isoflop.png", title, means.n, loss, means.flops, iso, WIDTH)
         )
     return paths
-
-
-def _fits(points: Points, resamples: int) -> Fits | None:
-    try:
-        return fit_points(points, resamples)
-    except ValueError:  # too few cells
-        return None
