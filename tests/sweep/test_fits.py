@@ -78,7 +78,6 @@ def test_seeds_are_averaged(sweep) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
 def test_a_sweep_is_fitted_and_drawn(sweep) -> None:
     points = gather(*sweep)
     found = fits.fit_points(points, 60)
