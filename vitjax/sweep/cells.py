@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vitjax.data.sources import open_source
 from vitjax.plan.count import Count, count
 from vitjax.train.config import ConfigError, call_file, count_steps, flat_config
-from vitjax.train.defaults import FREE, RunConfig
+from vitjax.train.defaults import FREE, RunConfig, free_fields
 from vitjax.training import check, resolve
 
 TRUNK = "cell:"
@@ -21,7 +21,6 @@ TRUNK = "cell:"
 ID = 12
 """Hexadecimal digits of an id: of 10,000 cells two are the same by chance once in 5 million sweeps.
 """
-
 UNCOUNTED = ("seed", "steps", "epochs", "init", "data.t", "evals.", "schedule.", "optimizer.b")
 """Beginnings of fields that change neither the operations of a sample nor the parameters."""
 
@@ -69,11 +68,12 @@ def branch(trunk: Mapping[str, Any], step: int, cooldown_steps: int) -> dict[str
 
 
 def cell_id(config: RunConfig) -> str:
-    """Compute the id of a config: a SHA-256 of its fields without FREE, on which no result depends.
+    """Compute the id of a config: the first digits of the SHA-256 of its fields.
 
-    The first digits name the cell.
+    Fields on which no result depends are left out, as when a run is resumed.
     """
-    fields = {key: value for key, value in flat_config(config).items() if key not in FREE}
+    free = free_fields(config)
+    fields = {key: value for key, value in flat_config(config).items() if key not in free}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:ID]
 
 

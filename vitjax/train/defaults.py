@@ -69,3 +69,9 @@ FREE = (
 only in the order of sums)."""
 CADENCE = ("eval_every", "checkpoint_every")
 """Of these, what a run that goes back to checkpoints does depend on."""
+
+
+def free_fields(config: RunConfig) -> set[str]:
+    """Return the fields on which the parameters of a run do not depend."""
+    rollback = config.on_divergence.action == "rollback"
+    return set(FREE) - set(CADENCE if rollback else ())

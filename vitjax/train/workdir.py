@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from vitjax.train.config import ConfigError, count_steps, flat_config, read, read_run_config
-from vitjax.train.defaults import CADENCE, FREE, RunConfig
+from vitjax.train.defaults import FREE, RunConfig, free_fields
 
 LOCATIONS = (
     *("data.train", "data.train_split", "data.test", "data.test_split"),
@@ -51,7 +51,7 @@ def check_same_run(
         **flat_config(type(config)()),
         **flat_config(found),
     }  # newer fields have their defaults
-    free = set(FREE) - set(CADENCE if config.on_divergence.action == "rollback" else ())
+    free = free_fields(config)
     differing = [
         key
         for key in sorted(here.keys() | there.keys())
@@ -85,7 +85,7 @@ def check_same_run(
 def check_branch(config: RunConfig, steps: int) -> None:
     """Check a run that goes on from `init_step` of another one.
 
-    The two may differ in their schedules, lengths, evaluations, and the fields FREE.
+    The two may differ in their schedules, lengths, evaluations, probes, and the fields FREE.
 
     Args:
       steps: of the run, those of the other one up to `init_step` included.
@@ -117,7 +117,7 @@ def check_branch(config: RunConfig, steps: int) -> None:
         for key in sorted(here.keys() | there.keys())
         if here.get(key) != there.get(key)
         and key not in {*FREE, *LENGTH, "init", "init_step"}
-        and not key.startswith(("schedule.", "evals."))
+        and not key.startswith(("schedule.", "evals.", "probes."))
     ]
     if other:
         raise ConfigError(
