@@ -28,8 +28,8 @@ def main() -> None:
     """Print the coverage of each parameter."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--draws", type=int, default=500)
-    parser.add_argument("--resamples", type=int, default=400)
-    parser.add_argument("--sizes", type=int, default=4, help="and as many numbers of samples")
+    parser.add_argument("--resamples", type=int, default=200)
+    parser.add_argument("--sizes", type=int, default=6, help="and as many numbers of samples")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--noise", type=float, default=0.005, help="of log loss")
     parser.add_argument("--all", action="store_true", help="fit each draw from 2,500 starts, and "

@@ -45,6 +45,11 @@ class Law(NamedTuple):
         return grid
 
 
+def _exp(x: np.ndarray) -> np.ndarray:
+    """Compute exp(x), kept finite with its square: data may leave a parameter undetermined."""
+    return np.exp(np.clip(x, -300.0, 300.0))
+
+
 def _size_and_data(theta: Float[Array, "p"], x: Float[Array, "M k"]) -> Float[Array, "M"]:
     e, a, b, alpha, beta = theta
     terms = jnp.stack([jnp.full(len(x), e), a - alpha * x[:, 0], b - beta * x[:, 1]])
@@ -54,7 +59,7 @@ def _size_and_data(theta: Float[Array, "p"], x: Float[Array, "M k"]) -> Float[Ar
 def _size_and_data_natural(theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
     e, a, b, alpha, beta = np.moveaxis(theta, -1, 0)
     a, b = a + alpha * centre[0], b + beta * centre[1]
-    return np.stack([np.exp(e), np.exp(a), np.exp(b), alpha, beta], axis=-1)
+    return np.stack([_exp(e), _exp(a), _exp(b), alpha, beta], axis=-1)
 
 
 def _compute(theta: Float[Array, "p"], x: Float[Array, "M k"]) -> Float[Array, "M"]:
@@ -64,7 +69,7 @@ def _compute(theta: Float[Array, "p"], x: Float[Array, "M k"]) -> Float[Array, "
 
 def _compute_natural(theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
     c, a, b, d = np.moveaxis(theta, -1, 0)
-    return np.stack([np.exp(c), np.exp(a + b * centre[0]), b, np.exp(d + centre[0])], axis=-1)
+    return np.stack([_exp(c), _exp(a + b * centre[0]), b, _exp(d + centre[0])], axis=-1)
 
 
 SIZE_AND_DATA = Law(
