@@ -6,7 +6,7 @@ conditioned; `natural` converts them to those of the published form.
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class Law(NamedTuple):
         return grid
 
 
-def _exp(x: np.ndarray) -> np.ndarray:
+def _exp(x: Any) -> Any:
     """Compute exp(x), kept finite with its square: data may leave a parameter undetermined."""
     return np.exp(np.clip(x, -300.0, 300.0))
 
