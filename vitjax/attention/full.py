@@ -2,6 +2,7 @@
 eq. 2, 5-8).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.attention.windows import relative_bias_of_map
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
@@ -67,6 +69,10 @@ class FullAttention(nn.Module):
             out += lepe.reshape(out.shape)
         out = merge_heads(self, out, train, width=self.width)
         return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: all positions are keys."""
+        return rows_of_cells(sown_weights(sown), place, place)
 
     @staticmethod
     def takes_sequences(

@@ -2,6 +2,7 @@
 arXiv:2204.07143, eq. 1-3), the local companion of deformable attention in DAT++ (arXiv:2309.01430).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_map, sown_weights
 from vitjax.attention.windows import window_merge, window_partition
 from vitjax.kernels.scopes import lookup, share_of
 from vitjax.layers.init import NORMAL, Init
@@ -107,6 +109,30 @@ def neighborhood_attention_gather(
     return dot_product_attention(q[:, :, :, None], k, v, bias=bias)[:, :, :, 0]
 
 
+def neighborhood_rows(weights: Float[Array, "B T h n M"], place: Place, size: int) -> Rows:
+    """Make rows of the weights of `neighborhood_attention`: K² keys for each query."""
+    axes = [neighborhood_tiles(max(side, size), size) for side in place[1:]]
+    # Of the keys of a tile a query sees K that follow each other.
+    begin = [np.argmax(index >= 0, axis=-1) for _, index in axes]  # [t, q]
+    tiles = [len(first) for first, _ in axes]
+    keys = [index.shape[2] for _, index in axes]
+    batch, _, heads, *_ = weights.shape
+    weights = weights.reshape(batch, *tiles, heads, size, size, *keys)
+    (y, x) = (b[..., None] + np.arange(size) for b in begin)  # [t, q, K]
+    weights = jnp.take_along_axis(weights, y[None, :, None, None, :, None, :, None], axis=6)
+    weights = jnp.take_along_axis(weights, x[None, None, :, None, None, :, None, :], axis=7)
+    weights = weights.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    weights = weights.reshape(batch, tiles[0] * size, tiles[1] * size, heads, size**2)
+    y, x = (
+        (first[:, None, None] + seen).reshape(-1, size)[:side]
+        for (first, _), seen, side in zip(axes, (y, x), place[1:])
+    )
+    corner = np.stack(np.broadcast_arrays(y[:, None, :, None], x[None, :, None, :]), axis=-1)
+    boxes = np.concatenate([corner, corner + 1], axis=-1, dtype=np.float32)
+    boxes = jnp.asarray(boxes.reshape(1, *boxes.shape[:2], size**2, 4))
+    return rows_of_map(weights[:, : place.height, : place.width], boxes, place)
+
+
 class NeighborhoodAttention(nn.Module):
     """`neighborhood_attention` with a learned relative position bias.
 
@@ -143,3 +169,7 @@ class NeighborhoodAttention(nn.Module):
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = neighborhood_attention(q, k, v, size=size, table=table.astype(q.dtype), attend=attend)
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `neighborhood_rows`."""
+        return neighborhood_rows(sown_weights(sown), place, self.neighborhood_size)

@@ -5,6 +5,7 @@ Equation 1 there: yᵢ = 1/C(x) Σⱼ f(xᵢ, xⱼ) g(xⱼ). The paper has four 
 which the embedded Gaussian is self-attention with one head and no factor of the logits.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention, weighted_sum
+from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_cells, shared_boxes, sown_weights
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import batch_norm, normalize
 from vitjax.names import check_choice
@@ -132,6 +134,13 @@ class NonLocal(nn.Module):
         self.sow("intermediates", "weights", weights[:, None])
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
         return weighted_sum(weights[:, None], g[:, :, None])[:, :, 0]
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: a key is of one pixel, or of 2×2 whose maximum it is."""
+        weights = sown["weights"][0] if "weights" in sown else sown_weights(sown)
+        if not self.sub_sample:
+            return rows_of_cells(weights, place, place)
+        return Rows(weights, shared_boxes(cell_boxes(*place[1:], 2)), place, place)
 
     @staticmethod
     def takes_sequences(sub_sample: bool = True, **others: Any) -> bool:

@@ -1,6 +1,6 @@
 """Talking-heads attention (Shazeer et al., arXiv:2003.02436; CaiT, arXiv:2103.17239, appendix)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells
 from vitjax.layers.init import NORMAL, Init
 
 Heads = Callable[[Float[Array, "*B h"]], Float[Array, "*B h"]]
@@ -67,6 +68,10 @@ class TalkingHeadsAttention(nn.Module):
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
         out = jnp.einsum("bnmh,bmhe->bnhe", weights.astype(v.dtype), v)
         return merge_heads(self, out, train).reshape(x.shape)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the mixed weights, which may be negative: all positions are keys."""
+        return rows_of_cells(sown["weights"][0], place, place)
 
     @staticmethod
     def takes_sequences(**options: Any) -> bool:

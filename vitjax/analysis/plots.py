@@ -1,0 +1,210 @@
+"""Pictures of what a model has learnt. Each function draws one figure of arrays, and returns it.
+
+Colours tell apart for colour-blind readers (viridis, cividis; Okabe and Ito's). Scales are shown:
+panels of one figure share one, which a colour bar gives.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vitjax.analysis.attention import Capture, Layer, Query, check_head
+from vitjax.analysis.distance import Distances
+from vitjax.analysis.filters import Components
+
+HEAT = "viridis"
+ORANGE, BLUE, BLACK = "#D55E00", "#56B4E9", "#000000"
+WIDTH = 7.0
+"""Inches: as wide as a notebook shows a figure without shrinking it."""
+
+
+def plot_heat(
+    image: Float[np.ndarray, "H W c"],
+    maps: Sequence[Float[np.ndarray, "H W"]],
+    titles: Sequence[str],
+    *,
+    query: Query | None = None,
+    label: str = "attention weight",
+) -> Any:
+    """Draw the image and maps over it, all of one scale.
+
+    Args:
+      image: pixels from 0 to 1.
+      query: a pixel to mark.
+      label: what the maps are, for the colour bar.
+    """
+    columns = min(4, len(maps) + 1)
+    figure, axes = _grid(len(maps) + 1, columns, image.shape[0] / image.shape[1])
+    shown = _show(axes[0], image, "image")
+    high = max(float(np.max(m)) for m in maps)
+    low = min(0.0, min(float(np.min(m)) for m in maps))
+    for axis, heat, title in zip(axes[1:], maps, titles):
+        _show(axis, image, title, faded=True)
+        shown = axis.imshow(heat, cmap=HEAT, vmin=low, vmax=high, alpha=0.75)
+    for axis in axes[: len(maps) + 1]:
+        _mark(axis, query)
+    figure.colorbar(shown, ax=list(axes), shrink=0.8, label=label)
+    return figure
+
+
+def plot_heads(
+    image: Float[np.ndarray, "H W c"], layer: Layer, query: Query, *, number: int = 0
+) -> Any:
+    """Draw where each head of a layer looks from a query.
+
+    Args:
+      number: of the image in the batch that was captured.
+    """
+    maps = layer.on_image(query)[number]
+    titles = [f"head {i}" for i in range(len(maps))]
+    figure = plot_heat(image, list(maps), titles, query=query)
+    figure.suptitle(f"{layer.name}: attention of {_name(query)}", fontsize=10)
+    return figure
+
+
+def plot_rollout(
+    image: Float[np.ndarray, "H W c"], heat: Float[np.ndarray, "H W"], title: str = "rollout"
+) -> Any:
+    """Draw an attention rollout beside its image (ViT, figure 6)."""
+    return plot_heat(image, [heat], [title], label="share of the output")
+
+
+def plot_distances(distances: Distances) -> Any:
+    """Draw the mean attention distance of each head over depth (ViT, figure 7, right)."""
+    figure = _figure(WIDTH, 3.6)
+    axes = figure.subplots()
+    for i, values in enumerate(distances.pixels):
+        axes.scatter(np.full(len(values), i), np.sort(values), s=18, color=BLUE, edgecolor=BLACK,
+                     linewidth=0.4, label="a head" if i == 0 else None)  # fmt: skip
+    means = [float(np.mean(values)) for values in distances.pixels]
+    axes.plot(range(len(means)), means, color=ORANGE, label="mean of the layer")
+    axes.set(xlabel="layer", ylabel="mean attention distance (pixels)", ylim=(0, None))
+    step = -(-len(means) // 16)
+    names = distances.names[::step]
+    axes.set_xticks(range(0, len(means), step), names, rotation=60, ha="right", fontsize=7)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def plot_filters(components: Components) -> Any:
+    """Draw principal components of patch filters, each from its least to its largest value."""
+    filters = components.filters
+    figure, axes = _grid(len(filters), min(7, len(filters)), 1.15)
+    limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
+    pictures = 0.5 + filters / (2 * np.maximum(limit, np.finfo(np.float32).tiny))
+    if filters.shape[-1] != 3:
+        pictures = pictures.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    for axis, picture, share in zip(axes, pictures, components.variance):
+        _show(axis, picture, f"{share:.1%}")
+    figure.suptitle("Principal components of the patch filters, and their share of the variance. "
+                    "Each has its own scale; grey is 0.", fontsize=8)  # fmt: skip
+    return figure
+
+
+def plot_positions(similarity: Float[np.ndarray, "h w h w"], limit: int = 7) -> Any:
+    """Draw the similarity of position embeddings: one panel for each patch (ViT, figure 7, centre).
+
+    Args:
+      limit: panels along a side; of larger grids every second, third … patch has one.
+    """
+    rows, columns = similarity.shape[:2]
+    ys, xs = (np.unique(np.linspace(0, n - 1, min(n, limit)).round().astype(int))
+              for n in (rows, columns))  # fmt: skip
+    figure = _figure(WIDTH, 0.9 * WIDTH * len(ys) / len(xs))
+    axes = figure.subplots(len(ys), len(xs), squeeze=False)
+    for i, y in enumerate(ys):
+        for j, x in enumerate(xs):
+            shown = axes[i, j].imshow(similarity[y, x], cmap=HEAT, vmin=-1, vmax=1)
+            axes[i, j].set(xticks=[], yticks=[])
+            if j == 0:
+                axes[i, j].set_ylabel(str(y), fontsize=8)
+            if i == len(ys) - 1:
+                axes[i, j].set_xlabel(str(x), fontsize=8)
+    figure.supxlabel("column of the patch", fontsize=9)
+    figure.supylabel("row of the patch", fontsize=9)
+    figure.colorbar(shown, ax=list(axes.flat), shrink=0.8, label="cosine similarity")
+    return figure
+
+
+def plot_points(
+    image: Float[np.ndarray, "H W c"],
+    layer: Layer,
+    query: Query,
+    *,
+    head: int | None = None,
+    number: int = 0,
+) -> Any:
+    """Draw a query's keys as circles whose area is their attention (DAT, figures 1 and 5).
+
+    Args:
+      head: one head; None for all, a panel each.
+      number: of the image in the batch that was captured.
+    """
+    heads = range(layer.heads) if head is None else [head]
+    for i in heads:
+        check_head(layer, i)
+    points = layer.points(query)[number]
+    largest = float(max(points[i, :, 2].max() for i in heads))
+    figure, axes = _grid(len(heads), min(3, len(heads)), image.shape[0] / image.shape[1])
+    for axis, i in zip(axes, heads):
+        _show(axis, image, f"head {i}", faded=True)
+        y, x, weight = points[i].T
+        axis.scatter(x - 0.5, y - 0.5, s=260 * np.maximum(weight, 0) / largest, color=ORANGE,
+                     alpha=0.7, edgecolor=BLACK, linewidth=0.4, clip_on=False)  # fmt: skip
+        _mark(axis, query)
+    figure.suptitle(f"{layer.name}: keys of {_name(query)}. A circle's area is its weight; the "
+                    f"largest is {largest:.3g}.", fontsize=9)  # fmt: skip
+    return figure
+
+
+def plot_depth(image: Float[np.ndarray, "H W c"], capture: Capture, query: Query,
+               *, number: int = 0) -> Any:  # fmt: skip
+    """Draw the mean attention of a pixel's query in every layer."""
+    layers = [layer for layer in capture.layers if layer.rows.queries.height]
+    maps = [layer.on_image(query)[number].mean(axis=0) for layer in layers]
+    # Coarser maps have fewer pixels for the same sum: a weight for each pixel of the image.
+    maps = [m / layer.stride**2 for m, layer in zip(maps, layers)]
+    figure = plot_heat(image, maps, [layer.name for layer in layers], query=query,
+                       label="attention of an image's pixel")  # fmt: skip
+    figure.suptitle(f"Mean of the heads: attention of {_name(query)}", fontsize=10)
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _grid(count: int, columns: int, ratio: float) -> tuple[Any, np.ndarray]:
+    """Return a figure with panels in rows; `ratio` is a panel's height over its width."""
+    rows = -(-count // columns)
+    side = min(WIDTH / columns, 2.6)
+    figure = _figure(WIDTH, rows * (side * ratio + 0.3) + 0.4)
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _show(axis: Any, image: np.ndarray, title: str, *, faded: bool = False) -> Any:
+    if faded:  # grey, so that colours are those of the map
+        image = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    axis.set_title(title, fontsize=8)
+    return axis.imshow(np.clip(image, 0, 1))
+
+
+def _mark(axis: Any, query: Query | None) -> None:
+    if isinstance(query, tuple):
+        axis.plot(query[1], query[0], marker="P", markersize=9, color="white",
+                  markeredgecolor=BLACK)  # fmt: skip
+
+
+def _name(query: Query) -> str:
+    return f"token {query}" if isinstance(query, int) else f"pixel ({query[0]}, {query[1]})"

@@ -1,0 +1,115 @@
+"""Attention rollout: how much each place of the image reaches the output by way of attention alone
+(Abnar and Zuidema, arXiv:2005.00928, section 3; figure 6 of ViT, arXiv:2010.11929).
+
+A layer mixes its positions by (A + I) / 2, A the mean of its heads and I the residual; rollout
+is the product over layers. It is the Jacobian of the model with its attention frozen and its MLPs,
+norms and values replaced by the identity, divided by 2 for each layer. Between stages a pixel of
+the coarser map is the mean of those that it covers, four at most. What attention spends outside
+of the image (padding, points beyond the border) is lost, and so are learned tokens: the sum over
+the image is at most 1.
+
+Convolutions between and beside attention do not appear in it; nor does the sign of what is mixed.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vitjax.analysis.attention import Capture, Layer, Query, paint
+from vitjax.attention.rows import Place
+
+
+def rollout(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "B y x"]:
+    """Compute the rollout from the last layer to the pixels of the first layer's map.
+
+    Args:
+      query: of the last layer, whose rollout it is; None for what the head reads: the class token,
+        or the mean of the map.
+
+    Raises:
+      ValueError: the model is no chain of self-attention on maps that do not grow.
+    """
+    layers = capture.layers
+    place, state = _start(capture, query)
+    for i, layer in reversed(list(enumerate(layers))):
+        if i < len(layers) - 1:
+            state = _between(state, place, layer, layers[i + 1])
+        state = _through(state, layer, last=i == len(layers) - 1)
+        place = layer.rows.keys
+    return np.asarray(state[:, place.tokens :].reshape(-1, *layers[0].map_size))
+
+
+def rollout_on_image(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "B H W"]:
+    """Compute `rollout`, where each pixel of the image has the value of its map's pixel."""
+    first = capture.layers[0]
+    return paint(rollout(capture, query), first.stride, first.image_size)
+
+
+def _start(capture: Capture, query: Query | None) -> tuple[Place, Float[Array, "B Q"]]:
+    """Return the weights of the last layer's results in what is rolled out."""
+    layer = capture.layers[-1]
+    place, weights = layer.rows.queries, np.zeros(layer.rows.queries.length, np.float32)
+    if query is not None:
+        weights[layer.index(query)] = 1
+    elif capture.reads_token:
+        weights[0] = 1
+    else:
+        weights[place.tokens :] = 1 / (place.height * place.width)
+    batch = layer.rows.weights.shape[0]
+    return place, jnp.broadcast_to(jnp.asarray(weights), (batch, weights.size))
+
+
+def _through(state: Array, layer: Layer, *, last: bool) -> Float[Array, "B M"]:
+    """Compute stateᵀ (A + I) / 2 for one layer, from its results to its inputs."""
+    rows = layer.rows.normalized()
+    queries, keys = rows.queries, rows.keys
+    if queries == keys:
+        mixed = rows.pull(state)
+        if rows.agents is not None:
+            # Agents keep what they are sampled from beside what they gather: their residual.
+            mixed = (mixed + rows.replace(agents=None).pull(state)) / 2
+        return (state + mixed) / 2
+    if not queries.height and last and not keys.tokens:  # a learned query pools the map
+        return rows.pull(state)
+    if queries == Place(1) and keys.tokens == 1:  # class attention: only the token changes
+        if state.shape[1] == 1:
+            state = jnp.pad(state, ((0, 0), (0, keys.length - 1)))
+        token = state[:, :1]
+        return state.at[:, :1].multiply(0.5) + rows.pull(token) / 2
+    raise ValueError(
+        f"Layer {layer.name!r} attends from {queries.tokens} tokens to a map that goes on beside "
+        f"them, and rollout follows self-attention alone; look at its rows instead."
+    )
+
+
+def _between(state: Array, place: Place, layer: Layer, after: Layer) -> Float[Array, "B M"]:
+    """Carry the state from the inputs of a layer to the results of the one before it."""
+    before = layer.rows.keys
+    factor = after.stride // layer.stride
+    if factor < 1 or not place.height:
+        raise ValueError(
+            f"The map grows between the layers {layer.name!r} and {after.name!r}, and rollout "
+            f"follows classifiers, whose maps do not; look at the layers one by one."
+        )
+    tokens, state = jnp.split(state, [place.tokens], axis=1)
+    if factor > 1:
+        y, x = (
+            _means(*sides, factor) for sides in zip(before[1:], place[1:], strict=True)
+        )  # fmt: skip
+        state = state.reshape(-1, place.height, place.width)
+        state = jnp.einsum("byx,yi,xj->bij", state, y, x).reshape(state.shape[0], -1)
+    if before.tokens:
+        missing = max(0, before.tokens - place.tokens)
+        tokens = jnp.pad(tokens[:, : before.tokens], ((0, 0), (0, missing)))
+        return jnp.concatenate([tokens, state], axis=1)
+    return state
+
+
+def _means(fine: int, coarse: int, factor: int) -> Float[np.ndarray, "c f"]:
+    """Compute the weights of the fine pixels of an axis in each coarse one, their mean.
+
+    Pixels that are left over, as by a convolution without padding, are in none.
+    """
+    owner = np.arange(fine) // factor
+    inside = (owner == np.arange(coarse)[:, None]).astype(np.float32)
+    return inside / inside.sum(axis=1, keepdims=True)
