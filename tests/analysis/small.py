@@ -36,12 +36,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "volo_d1": dict(dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2),
                     image_size=(40, 56)),
     "coatnet_0": dict(dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), stem_width=(4, 4), head_dim=4),
-    "efficientformer_l1": dict(),
-    "mobile_former_26m": dict(),
-    "container": dict(),
+    "efficientformer_l1": dict(
+        dims=(8, 8, 8, 16), depths=(1, 1, 1, 2), num_heads=(1, 1, 1, 2), num_attention=1,
+        image_size=ODD,
+    ),
+    "mobile_former_26m": dict(
+        blocks=((2, 24, 8), (1, 24, 8), (2, 32, 16)), stem_width=4, lite=(8, 4, 1), num_tokens=3,
+        token_dim=8, hidden_width=24, groups=2,
+    ),
+    "container": TWO,
     "resnet50_nonlocal": dict(depths=(1, 1, 1, 1)),
     "uformer_t": dict(width=4, depths=(1,) * 9, window_size=4),
-    "segformer_b0": dict(),
+    "segformer_b0": dict(backbone="mit_b0(dims=(8, 16), depths=(1, 1), num_heads=(2, 2))", width=8),
     "setr_naive": dict(backbone="vit_ti16(depth=1)"),
 }  # fmt: skip
 """Name → hyperparameters."""

@@ -1,5 +1,6 @@
 """Attention rollout is the Jacobian of the model with all but its attention made the identity."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,9 @@ from vitjax.analysis.attention import Capture, Layer, capture
 from vitjax.analysis.distance import attention_distances, distance
 from vitjax.analysis.rollout import rollout, rollout_on_image
 from vitjax.attention.core import DotProductAttention, weighted_sum
+from vitjax.attention.offsets import OffsetNetwork
 from vitjax.attention.projections import Projections
+from vitjax.attention.routing import Router, Routing
 from vitjax.attention.rows import Place, Rows, rows_of_cells
 
 SIZE = (36, 44)  # maps of 9×11 and 5×6, or 4×5
@@ -30,30 +33,33 @@ MODELS: dict[str, dict[str, Any]] = {
                           mixer="bra(topk=2) ; bra(topk=None)"),
     # One head: a mean over heads is no product of means, and agents attend twice.
     "debiformer_tiny": dict(
-        dims=(16, 16), depths=(2, 1), head_dim=16, n_win=2, image_size=SIZE,
+        dims=(16, 16), depths=(2, 1), head_dim=16, n_win=2, image_size=SIZE, offset_groups=(1, 1),
         mixer="bra(topk=2) | dbra(topk=2, stride=2, kernel_size=3)"
         " ; dbra(topk=None, stride=1, kernel_size=3)",
     ),
 }  # fmt: skip
 
 
-def frozen(weights: dict[Any, jax.Array], first: jax.Array) -> Any:
-    """Interceptor that leaves attention with its weights, and the identity of everything else.
+def frozen(sown: Any, first: jax.Array) -> Any:
+    """Interceptor that leaves attention as it was, and the identity of everything else.
 
     A residual sum is halved, by an MLP of -x / 2 after it.
 
     Args:
-      weights: of each attention, by its path.
+      sown: weights, offsets of points and routes of each attention.
       first: the map that the stem gives.
     """
 
+    def was(path: Any, name: str) -> jax.Array:
+        return functools.reduce(lambda tree, key: tree[key], (*path, name), sown)[0]
+
     def step(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module, name = context.module, context.module.name
+        module, name = context.module, context.module.name or ""
         if context.method_name != "__call__":
             return call(*args, **kwargs)
         if name in ("stem", "patch_embed"):
             return first
-        if name.startswith("downsample"):
+        if name.startswith("downsample") or name == "reduce":
             return mean_of_four(args[0], call(*args, **kwargs).shape)
         if isinstance(module, nn.LayerNorm | nn.BatchNorm) or name in (
             "proj",
@@ -65,12 +71,16 @@ def frozen(weights: dict[Any, jax.Array], first: jax.Array) -> Any:
         if name == "mlp":
             return -args[0] / 2
         if name in ("cpe", "lepe", "agent_lepe"):
-            return jnp.zeros_like(args[0][:, : call(*args).shape[1], : call(*args).shape[2]])
+            return jnp.zeros_like(call(*args, **kwargs))
         if isinstance(module, Projections) and name.endswith("v"):
             *qk, v = call(*args, **kwargs)
             return (*qk, args[0].reshape(v.shape))
+        if isinstance(module, OffsetNetwork):
+            return was(module.path, "__call__")
+        if isinstance(module, Router):
+            return Routing(was(module.path, "routes"), was(module.path, "scores"))
         if isinstance(module, DotProductAttention):
-            own = weights[module.path]
+            own = was(module.path, "weights")
             mean = jnp.broadcast_to(own.mean(axis=-3, keepdims=True), own.shape)
             return weighted_sum(mean, args[2])
         return call(*args, **kwargs)
@@ -101,20 +111,18 @@ def test_rollout_is_the_jacobian_of_the_frozen_model(name: str) -> None:
     images = jax.random.normal(jax.random.key(0), (2, height, width, 3))
     variables = variables_of(model, images)
     seen = capture(model, variables, images)
-    _, sown = jax.jit(lambda v, x: model.apply(v, x, mutable=["intermediates"]))(variables, images)
-    flat = jax.tree_util.tree_flatten_with_path(sown["intermediates"])[0]
-    weights = {
-        tuple(key.key for key in path[:-2]): leaf
-        for path, leaf in flat
-        if path[-2].key == "weights"
-    }
+    seeing = functools.partial(
+        model.apply, mutable=["intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, OffsetNetwork),
+    )  # fmt: skip
+    sown = jax.jit(seeing)(variables, images)[1]["intermediates"]
     size = seen[0].map_size
     channels = options.get("width") or options["dims"][0]
 
     @jax.jit
     @jax.grad
     def jacobian(first: jax.Array) -> jax.Array:
-        with nn.intercept_methods(frozen(weights, first)):
+        with nn.intercept_methods(frozen(sown, first)):
             return model.apply(variables, images)[:, 3].sum()
 
     found = jacobian(jnp.zeros((2, *size, channels)))

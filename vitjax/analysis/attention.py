@@ -181,13 +181,13 @@ def paint(
     return maps[..., pixels[0][:, None], pixels[1]]
 
 
-def capture(model: nn.Module, variables: Any, images: Float[Array, "B H W c"]) -> Capture:
+def capture(model: nn.Module, variables: Any, images: Array | np.ndarray) -> Capture:
     """Run a model and capture the attention of all its layers.
 
     The output is that of the model as it is. Memory is that of all weights together.
 
     Args:
-      images: as the model reads them, normalised.
+      images: `[B, H, W, c]` as the model reads them, normalised.
 
     Raises:
       ValueError: no layer of the model attends, or its images are no `[B, H, W, c]`.
@@ -197,7 +197,7 @@ def capture(model: nn.Module, variables: Any, images: Float[Array, "B H W c"]) -
             f"Images [B, H, W, c] are needed, and these are of shape {images.shape}; add the axes "
             f"that are missing."
         )
-    return _capture(*unrolled(model, variables), images)
+    return _capture(*unrolled(model, variables), jnp.asarray(images))
 
 
 def unrolled(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
@@ -212,7 +212,18 @@ def unrolled(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _capture(model: nn.Module, variables: Any, images: Array) -> Capture:
-    calls: dict[tuple[str, ...], tuple[Any, list[tuple[int, ...]]]] = {}
+    calls: Calls = {}
+    with nn.intercept_methods(note_calls(calls)):
+        output, sown = model.apply(variables, images, mutable=["intermediates"])
+    return make_layers(model, variables, images, output, calls, sown["intermediates"])
+
+
+Calls = dict[tuple[str, ...], tuple[Any, list[tuple[int, ...]]]]
+"""Modules that attend, by their paths in the order of calls, and the shapes that each was given."""
+
+
+def note_calls(calls: Calls) -> Any:
+    """Build an interceptor that notes the modules that attend."""
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
@@ -221,8 +232,13 @@ def _capture(model: nn.Module, variables: Any, images: Array) -> Capture:
             calls[module.path] = module.clone(parent=None), shapes
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(note):
-        output, sown = model.apply(variables, images, mutable=["intermediates"])
+    return note
+
+
+def make_layers(
+    model: nn.Module, variables: Any, images: Array, output: Array, calls: Calls, sown: Any
+) -> Capture:
+    """Make a capture of what the modules have sown."""
     place = Places(model, variables, images)
     # Tokens that are called beside maps do not stand before the patches of one: Mobile-Former's.
     free = any({len(shape) for shape in shapes} == {3, 4} for _, shapes in calls.values())
@@ -230,7 +246,7 @@ def _capture(model: nn.Module, variables: Any, images: Array) -> Capture:
     for path, (module, shapes) in calls.items():
         places = [place.of(shape, free) for shape in shapes]
         if places[-1].height:
-            rows = module.attention_rows(_inside(sown["intermediates"], path), *places)
+            rows = module.attention_rows(_inside(sown, path), *places)
             name = "/".join(path[:-1] if path[-1] == "mixer" else path)
             layers.append(Layer(rows, name, place.stride(places[-1]), place.image_size))
     if not layers:

@@ -11,12 +11,14 @@ the image is at most 1.
 Convolutions between and beside attention do not appear in it; nor does the sign of what is mixed.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.analysis.attention import Capture, Layer, Query, paint
-from vitjax.attention.rows import Place
+from vitjax.attention.rows import Place, Rows
 
 
 def rollout(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "B y x"]:
@@ -29,12 +31,24 @@ def rollout(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "
     Raises:
       ValueError: the model is no chain of self-attention on maps that do not grow.
     """
+    return pull_back(capture, query, lambda layer: layer.rows.normalized())
+
+
+def pull_back(
+    capture: Capture, query: Query | None, rows_of: Callable[[Layer], Rows], *, halved: bool = True
+) -> Float[np.ndarray, "B y x"]:
+    """Carry the weights of a query's result from the last layer to the first one's map.
+
+    Args:
+      rows_of: the rows by which a layer mixes.
+      halved: a layer mixes by (A + I) / 2, and not by A + I.
+    """
     layers = capture.layers
     place, state = _start(capture, query)
     for i, layer in reversed(list(enumerate(layers))):
         if i < len(layers) - 1:
             state = _between(state, place, layer, layers[i + 1])
-        state = _through(state, layer, last=i == len(layers) - 1)
+        state = _through(state, rows_of(layer), layer.name, i == len(layers) - 1, halved)
         place = layer.rows.keys
     return np.asarray(state[:, place.tokens :].reshape(-1, *layers[0].map_size))
 
@@ -59,25 +73,24 @@ def _start(capture: Capture, query: Query | None) -> tuple[Place, Float[Array, "
     return place, jnp.broadcast_to(jnp.asarray(weights), (batch, weights.size))
 
 
-def _through(state: Array, layer: Layer, *, last: bool) -> Float[Array, "B M"]:
+def _through(state: Array, rows: Rows, name: str, last: bool, halved: bool) -> Float[Array, "B M"]:
     """Compute stateᵀ (A + I) / 2 for one layer, from its results to its inputs."""
-    rows = layer.rows.normalized()
-    queries, keys = rows.queries, rows.keys
+    queries, keys, part = rows.queries, rows.keys, 0.5 if halved else 1.0
     if queries == keys:
         mixed = rows.pull(state)
         if rows.agents is not None:
             # Agents keep what they are sampled from beside what they gather: their residual.
-            mixed = (mixed + rows.replace(agents=None).pull(state)) / 2
-        return (state + mixed) / 2
+            mixed = part * (mixed + rows.replace(agents=None).pull(state))
+        return part * (state + mixed)
     if not queries.height and last and not keys.tokens:  # a learned query pools the map
         return rows.pull(state)
     if queries == Place(1) and keys.tokens == 1:  # class attention: only the token changes
         if state.shape[1] == 1:
             state = jnp.pad(state, ((0, 0), (0, keys.length - 1)))
         token = state[:, :1]
-        return state.at[:, :1].multiply(0.5) + rows.pull(token) / 2
+        return state.at[:, :1].multiply(part) + part * rows.pull(token)
     raise ValueError(
-        f"Layer {layer.name!r} attends from {queries.tokens} tokens to a map that goes on beside "
+        f"Layer {name!r} attends from {queries.tokens} tokens to a map that goes on beside "
         f"them, and rollout follows self-attention alone; look at its rows instead."
     )
 

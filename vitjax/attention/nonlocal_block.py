@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention.core import DotProductAttention, weighted_sum
+from vitjax.attention.core import DotProductAttention, expose, weighted_sum
 from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_cells, shared_boxes, sown_weights
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import batch_norm, normalize
@@ -131,9 +131,9 @@ class NonLocal(nn.Module):
             of_query = w(jnp.concatenate([theta, jnp.zeros_like(theta)], axis=-1))
             of_key = w(jnp.concatenate([jnp.zeros_like(phi), phi], axis=-1))
             weights = concatenation_weights(of_query[..., 0], of_key[..., 0])
-        self.sow("intermediates", "weights", weights[:, None])
+        weights = expose(self, weights[:, None])
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
-        return weighted_sum(weights[:, None], g[:, :, None])[:, :, 0]
+        return weighted_sum(weights, g[:, :, None])[:, :, 0]
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights: a key is of one pixel, or of 2×2 whose maximum it is."""

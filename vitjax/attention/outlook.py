@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vitjax.attention.core import expose
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.rows import Place, Rows, rows_of_map
 from vitjax.layers.init import NORMAL, Init
@@ -180,8 +181,7 @@ class OutlookAttention(nn.Module):
         scale = v.shape[-1] ** -0.5 if self.scale is None else self.scale
         logits = predict(centres)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) * scale
-        weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-        self.sow("intermediates", "weights", weights)
+        weights = expose(self, jax.nn.softmax(logits, axis=-1).astype(v.dtype))
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
         out = outlook_attention(weights, v, **self.window())
         return merge_heads(self, out, train)

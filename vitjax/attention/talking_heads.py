@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.attention.core import expose
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.rows import Place, Rows, rows_of_cells
 from vitjax.layers.init import NORMAL, Init
@@ -64,7 +65,7 @@ class TalkingHeadsAttention(nn.Module):
         across = jnp.promote_types(q.dtype, jnp.float32)
         mix = [nn.Dense(self.num_heads, **init, dtype=across, name=f"proj_{n}") for n in "lw"]
         weights = talking_heads_weights(q, k, *mix, scale=self.scale)
-        self.sow("intermediates", "weights", jnp.moveaxis(weights, -1, 1))
+        weights = jnp.moveaxis(expose(self, jnp.moveaxis(weights, -1, 1)), 1, -1)
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
         out = jnp.einsum("bnmh,bmhe->bnhe", weights.astype(v.dtype), v)
         return merge_heads(self, out, train).reshape(x.shape)
