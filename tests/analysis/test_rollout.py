@@ -137,8 +137,8 @@ def test_rollout_of_uniform_attention_and_of_the_identity() -> None:
 
     def layers(weights: jax.Array) -> Capture:
         rows = rows_of_cells(jnp.broadcast_to(weights, (1, 2, 7, 7)), place, place)
-        return Capture(jnp.zeros((1, 5)), (Layer(rows, "a", 4, (8, 12)), Layer(rows, "b", 4, (8, 12))),
-                       True)  # fmt: skip
+        pair = tuple(Layer(rows, name, 4, (8, 12)) for name in "ab")
+        return Capture(jnp.zeros((1, 5)), pair, True)
 
     uniform = rollout(layers(jnp.full((7, 7), 1 / 7)))
     np.testing.assert_allclose(uniform, np.full((1, 2, 3), (0.25 + 0.25 + 0.25) / 7), rtol=1e-6)

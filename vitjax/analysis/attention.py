@@ -20,7 +20,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vitjax.attention.rows import GivesRows, Place, Rows
 from vitjax.models.encoder import unstack_layers
@@ -110,6 +110,11 @@ class Layer:
             total = total @ row.agents.weights.sum(axis=-1, keepdims=True)
         return np.asarray((total.sum(axis=-1) - row.dense().sum(axis=-1))[:, :, 0])
 
+    def reach(self, query: Query) -> Bool[np.ndarray, "B y x"]:
+        """Return which pixels of the map a query has keys in: its window, its routed regions."""
+        found = self.rows.of(self.index(query)).reach()[:, :, 0, self.rows.keys.tokens :]
+        return np.asarray(found.any(axis=1).reshape(-1, *self.map_size))
+
     def points(self, query: Query) -> Float[np.ndarray, "B h k 3"]:
         """List a query's keys on the map as (y, x, weight), in pixels of the image.
 
@@ -143,6 +148,18 @@ class Capture:
     def names(self) -> list[str]:
         """Names of the layers."""
         return [layer.name for layer in self.layers]
+
+    def last_of(self, stage: str) -> Layer:
+        """Return the last layer of a stage, "stage_2" say.
+
+        Raises:
+          ValueError: no layer of such a stage attends.
+        """
+        found = [layer for layer in self.layers if layer.name.startswith(f"{stage}/")]
+        if not found:
+            stages = dict.fromkeys(n.rpartition("/")[0] for n in self.names if "/" in n)
+            raise ValueError(unknown("stage", stage, stages))
+        return found[-1]
 
     def __getitem__(self, name: str | int) -> Layer:
         """Return a layer by its name, or by its number (-1 is the last).

@@ -171,7 +171,13 @@ def find_target(
         place = places.of(inputs[attends[-1]], False)
         if place.tokens and getattr(model, "pool", "") != "gap":
             return Target(attends[-1], True)
-    return Target([p for p, shape in results.items() if is_map(shape)][-1], False)
+    last = [p for p, x in results.items() if is_map(x) and places.of(x, False)[1:] == places.last]
+    if not last:
+        raise ValueError(
+            f"No module of this {type(model).__name__} gives the last map of `features`; name the "
+            f"layer to read."
+        )
+    return Target(last[-1], False)
 
 
 def _prepared(model: nn.Module, variables: Any, images: Any) -> tuple[nn.Module, Any, Array]:

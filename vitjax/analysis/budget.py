@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitjax.analysis.cost import multiply_adds
+from vitjax.analysis.plots import new_figure
 from vitjax.models.protocols import GivesExits
 
 P = tuple(k / 20 for k in range(1, 40))
@@ -162,11 +163,7 @@ def draw(
       fixed, budgets: points of `anytime` and `budgeted`.
       chosen: one to mark.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
 
     def line(points: list[Point], **style: Any) -> None:

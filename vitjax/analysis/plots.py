@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vitjax.analysis.attention import Capture, Layer, Query, check_head
+from vitjax.analysis.attention import Capture, Layer, Query, check_head, paint
+from vitjax.analysis.check import RANDOM, Worth
 from vitjax.analysis.distance import Distances
 from vitjax.analysis.filters import Components
+from vitjax.analysis.layers import Similarity
 
 HEAT = "viridis"
-ORANGE, BLUE, BLACK = "#D55E00", "#56B4E9", "#000000"
+ORANGE, BLUE, GREEN, BLACK = "#D55E00", "#56B4E9", "#009E73", "#000000"
 WIDTH = 7.0
 """Inches: as wide as a notebook shows a figure without shrinking it."""
 
@@ -73,7 +75,7 @@ def plot_rollout(
 
 def plot_distances(distances: Distances) -> Any:
     """Draw the mean attention distance of each head over depth (ViT, figure 7, right)."""
-    figure = _figure(WIDTH, 3.6)
+    figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
     for i, values in enumerate(distances.pixels):
         axes.scatter(np.full(len(values), i), np.sort(values), s=18, color=BLUE, edgecolor=BLACK,
@@ -113,7 +115,7 @@ def plot_positions(similarity: Float[np.ndarray, "h w h w"], limit: int = 7) -> 
     rows, columns = similarity.shape[:2]
     ys, xs = (np.unique(np.linspace(0, n - 1, min(n, limit)).round().astype(int))
               for n in (rows, columns))  # fmt: skip
-    figure = _figure(WIDTH, 0.9 * WIDTH * len(ys) / len(xs))
+    figure = new_figure(WIDTH, 0.9 * WIDTH * len(ys) / len(xs))
     axes = figure.subplots(len(ys), len(xs), squeeze=False)
     for i, y in enumerate(ys):
         for j, x in enumerate(xs):
@@ -151,9 +153,7 @@ def plot_points(
     figure, axes = _grid(len(heads), min(3, len(heads)), image.shape[0] / image.shape[1])
     for axis, i in zip(axes, heads):
         _show(axis, image, f"head {i}", faded=True)
-        y, x, weight = points[i].T
-        axis.scatter(x - 0.5, y - 0.5, s=260 * np.maximum(weight, 0) / largest, color=ORANGE,
-                     alpha=0.7, edgecolor=BLACK, linewidth=0.4, clip_on=False)  # fmt: skip
+        _circles(axis, points[i], largest)
         _mark(axis, query)
     figure.suptitle(f"{layer.name}: keys of {_name(query)}. A circle's area is its weight; the "
                     f"largest is {largest:.3g}.", fontsize=9)  # fmt: skip
@@ -173,7 +173,154 @@ def plot_depth(image: Float[np.ndarray, "H W c"], capture: Capture, query: Query
     return figure
 
 
-def _figure(width: float, height: float) -> Any:
+def plot_routes(
+    image: Float[np.ndarray, "H W c"], layer: Layer, query: Query, *, number: int = 0
+) -> Any:
+    """Draw a query, the regions it is routed to, and its attention (BiFormer, figure 4).
+
+    The paper shows the last block of stage 3: `capture.last_of("stage_2")`. It serves windows and
+    neighbourhoods too.
+
+    Args:
+      number: of the image in the batch that was captured.
+    """
+    heat = layer.on_image(query)[number].mean(axis=0)
+    seen = paint(layer.reach(query)[number], layer.stride, layer.image_size)
+    figure, axes = _grid(3, 3, image.shape[0] / image.shape[1])
+    _show(axes[0], image, "query")
+    _show(axes[1], np.where(seen[..., None], image, 0.75 + 0.25 * image), "keys: the regions seen")
+    _show(axes[2], image, "attention, mean of heads", faded=True)
+    drawn = axes[2].imshow(heat, cmap=HEAT, vmin=0, alpha=0.75)
+    for axis in axes:
+        _mark(axis, query)
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="attention weight")
+    figure.suptitle(f"{layer.name}: {_name(query)}", fontsize=10)
+    return figure
+
+
+def plot_agents(
+    image: Float[np.ndarray, "H W c"], layer: Layer, query: Query, *, number: int = 0
+) -> Any:
+    """Draw a query's agents, the regions that its first agent is routed to, and where both lead.
+
+    See DeBiFormer, arXiv:2410.08582, section 3.3.
+
+    Args:
+      number: of the image in the batch that was captured.
+
+    Raises:
+      ValueError: the layer has no agents.
+    """
+    if layer.rows.agents is None:
+        raise ValueError(
+            f"Layer {layer.name!r} attends without agents; choose one of a DeBiFormer's deformable "
+            f"blocks, or draw its rows."
+        )
+    points = layer.points(query)[number].mean(axis=0)  # heads of a group share points
+    first = int(np.argmax(points[:, 2]))
+    routed = np.asarray(layer.rows.agents.of(first).reach())[number].any(axis=0)
+    routed = paint(routed.reshape(layer.map_size), layer.stride, layer.image_size)
+    heat = layer.on_image(query)[number].mean(axis=0)
+    figure, axes = _grid(3, 3, image.shape[0] / image.shape[1])
+    _show(axes[0], image, "agents, by attention", faded=True)
+    _circles(axes[0], points, float(points[:, 2].max()))
+    shown = np.where(routed[..., None], image, 0.75 + 0.25 * image)
+    _show(axes[1], shown, "regions of the first agent")
+    _circles(axes[1], points[first : first + 1], float(points[first, 2]))
+    _show(axes[2], image, "attention by way of agents", faded=True)
+    drawn = axes[2].imshow(heat, cmap=HEAT, vmin=0, alpha=0.75)
+    for axis in axes:
+        _mark(axis, query)
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="attention weight, mean of heads")
+    figure.suptitle(f"{layer.name}: {_name(query)}", fontsize=10)
+    return figure
+
+
+def plot_near(layer: Layer, query: Query, *, radius: int = 3, number: int = 0) -> Any:
+    """Draw a query's weights of the map's pixels around it, for each head: outlook weights (VOLO).
+
+    Args:
+      radius: pixels of the map on each side of the query; what lies outside of the map is white.
+      number: of the image in the batch that was captured.
+
+    Raises:
+      ValueError: the query is a token.
+    """
+    if isinstance(query, int):
+        raise ValueError(f"Token {query} has no place on the image; give a pixel (y, x).")
+    place = layer.rows.queries
+    y, x = divmod(layer.index(query) - place.tokens, place.width)
+    maps = np.pad(layer.on_map(query)[number], ((0, 0), (radius,) * 2, (radius,) * 2),
+                  constant_values=np.nan)  # fmt: skip
+    maps = maps[:, y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+    figure, axes = _grid(len(maps), min(6, len(maps)), 1.0)
+    reach = radius + 0.5
+    for i, (axis, near) in enumerate(zip(axes, maps)):
+        axis.set_title(f"head {i}", fontsize=8)
+        drawn = axis.imshow(near, cmap=HEAT, vmin=min(0, np.nanmin(maps)), vmax=np.nanmax(maps),
+                            extent=(-reach, reach, reach, -reach))  # fmt: skip
+        axis.set_axis_on()
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("columns from the query (pixels of the map)", fontsize=8)
+    figure.supylabel("rows from the query", fontsize=8)
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="weight")
+    figure.suptitle(f"{layer.name}: {_name(query)}", fontsize=10)
+    return figure
+
+
+def plot_field(field: Float[np.ndarray, "H W"], title: str = "effective receptive field") -> Any:
+    """Draw an effective receptive field, in logarithmic colours."""
+    import matplotlib.colors
+
+    figure = new_figure(4.6, 3.8)
+    axes = figure.subplots()
+    high = float(field.max())
+    norm = matplotlib.colors.LogNorm(vmin=1e-4 * high, vmax=high, clip=True)
+    drawn = axes.imshow(field, cmap=HEAT, norm=norm)
+    axes.set(xlabel="column (pixels)", ylabel="row (pixels)", title=title)
+    figure.colorbar(drawn, ax=axes, label="share of the gradient (least shown: 1/10,000 of most)")
+    return figure
+
+
+def plot_similarity(similarity: Similarity) -> Any:
+    """Draw the CKA of the layers of two models."""
+    figure = new_figure(5.4, 4.6)
+    axes = figure.subplots()
+    drawn = axes.imshow(similarity.cka, cmap=HEAT, vmin=0, vmax=1, origin="lower")
+    for set_ticks, names in ((axes.set_yticks, similarity.first), (axes.set_xticks,
+                                                                   similarity.second)):  # fmt: skip
+        step = -(-len(names) // 24)
+        set_ticks(range(0, len(names), step), names[::step], fontsize=7)
+    axes.tick_params(axis="x", rotation=90)
+    axes.set(xlabel="layer of the second model", ylabel="layer of the first model")
+    figure.colorbar(drawn, ax=axes, label="linear CKA")
+    return figure
+
+
+def plot_check(found: Sequence[Worth]) -> Any:
+    """Draw the curves of deletion and insertion of each method, and the areas below them."""
+    figure = new_figure(WIDTH, 3.4)
+    sides = figure.subplots(1, 2, sharey=True)
+    styles = [(c, s) for s in ("-", "--", ":") for c in (ORANGE, BLUE, GREEN, BLACK)]
+    for worth, (colour, line) in zip(found, styles):
+        for axis, curve, area in zip(
+            sides, (worth.deletion_curve, worth.insertion_curve), (worth.deletion, worth.insertion)
+        ):
+            share = np.linspace(0, 100, len(curve))
+            label = f"{worth.name}: {area.mean:.2f} [{area.low:.2f}, {area.high:.2f}]"
+            label += "" if worth.beats_random or worth.name == RANDOM else " (no better)"
+            axis.plot(share, curve, color=colour, linestyle=line, label=label)
+    for axis, title in zip(sides, ("deletion: lower is better", "insertion: higher is better")):
+        axis.set(xlabel="pixels removed (%)" if axis is sides[0] else "pixels brought back (%)",
+                 title=title, ylim=(0, 1))  # fmt: skip
+        axis.legend(fontsize=6, frameon=False, title="area [95 % interval]", title_fontsize=6)
+        axis.grid(alpha=0.25)
+    sides[0].set_ylabel("probability of the class")
+    return figure
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of this size in inches, apart from pyplot's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -186,7 +333,7 @@ def _grid(count: int, columns: int, ratio: float) -> tuple[Any, np.ndarray]:
     """Return a figure with panels in rows; `ratio` is a panel's height over its width."""
     rows = -(-count // columns)
     side = min(WIDTH / columns, 2.6)
-    figure = _figure(WIDTH, rows * (side * ratio + 0.3) + 0.4)
+    figure = new_figure(WIDTH, rows * (side * ratio + 0.3) + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis in axes:
         axis.set_axis_off()
@@ -204,6 +351,13 @@ def _mark(axis: Any, query: Query | None) -> None:
     if isinstance(query, tuple):
         axis.plot(query[1], query[0], marker="P", markersize=9, color="white",
                   markeredgecolor=BLACK)  # fmt: skip
+
+
+def _circles(axis: Any, points: np.ndarray, largest: float) -> None:
+    """Draw (y, x, weight) as circles; that of the largest weight has 260 square points."""
+    y, x, weight = points.T
+    axis.scatter(x - 0.5, y - 0.5, s=260 * np.maximum(weight, 0) / largest, color=ORANGE, alpha=0.7,
+                 edgecolor=BLACK, linewidth=0.4, clip_on=False)  # fmt: skip
 
 
 def _name(query: Query) -> str:

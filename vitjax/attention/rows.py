@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class Place(NamedTuple):
@@ -111,6 +111,15 @@ class Rows:
         else:
             found = jnp.swapaxes(rest[..., None] * y[:, :, None], -1, -2) @ x[:, :, None]
         return jnp.concatenate([tokens, found.reshape(*tokens.shape[:-1], -1)], axis=-1)
+
+    def reach(self) -> Bool[Array, "B g Q M"]:
+        """Return which positions have a key of each query, for each group of heads.
+
+        Of routed regions these are their pixels. Keys that a mask hides are among them.
+        """
+        own = self.replace(weights=jnp.ones_like(self.weights), agents=None)
+        groups = self.where.shape[1]
+        return own.dense()[:, :: self.weights.shape[1] // groups] > 0
 
     def pull(self, start: Float[Array, "B Q"]) -> Float[Array, "B M"]:
         """Compute the sum of the rows, weighted by `start`, as a mean over heads: startᵀ A.
