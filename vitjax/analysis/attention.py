@@ -20,7 +20,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from vitjax.attention.rows import GivesRows, Place, Rows
 from vitjax.models.encoder import unstack_layers
@@ -189,8 +189,8 @@ def check_head(layer: Layer, head: int) -> None:
 
 
 def paint(
-    maps: Float[np.ndarray, "*B y x"], stride: int, image_size: tuple[int, int]
-) -> Float[np.ndarray, "*B H W"]:
+    maps: Shaped[np.ndarray, "*B y x"], stride: int, image_size: tuple[int, int]
+) -> Shaped[np.ndarray, "*B H W"]:
     """Enlarge maps to the image: every pixel takes the value of its map's pixel."""
     pixels = [
         np.minimum(np.arange(n) // stride, m - 1) for n, m in zip(image_size, maps.shape[-2:])
