@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.drawn import variables_of
-from vitjax.attention import MIXERS
+from vitjax.attention import MIXERS, parse_mixers
 from vitjax.attention.bi_level_routing import BiLevelRoutingAttention, bilevel_routing_attention
 from vitjax.attention.core import weighted_sum
 from vitjax.attention.deformable import DeformableAttention
@@ -18,6 +19,7 @@ from vitjax.attention.full import FullAttention
 from vitjax.attention.neighborhood import NeighborhoodAttention, neighborhood_attention
 from vitjax.attention.nonlocal_block import NonLocal
 from vitjax.attention.outlook import OutlookAttention, outlook_attention
+from vitjax.attention.projections import Projections
 from vitjax.attention.routing import sown_routing
 from vitjax.attention.rows import GivesRows, Place, Rows, sown_weights
 from vitjax.attention.sampling import sample_groups
@@ -34,10 +36,17 @@ LOOSE = {"outlook", "talking_heads"}  # whose weights are no softmax's
 def see(mixer: Any, height: int, width: int) -> tuple[Rows, Any]:
     """Rows of a mixer on a random map, and what it has sown."""
     x = jax.random.normal(jax.random.key(0), (2, height, width, WIDTH))
-    variables = variables_of(mixer, x)
-    _, sown = jax.jit(lambda v, x: mixer.apply(v, x, mutable=["intermediates"]))(variables, x)
-    sown = sown["intermediates"]
-    return mixer.attention_rows(sown, Place(0, height, width)), sown
+
+    @jax.jit
+    def run(variables: Any, x: jax.Array) -> tuple[Rows, Any]:
+        _, sown = mixer.apply(variables, x, mutable=["intermediates"])
+        sown = sown["intermediates"]
+        return mixer.attention_rows(sown, Place(0, height, width)), sown
+
+    return run(variables_of(mixer, x), x)
+
+
+dense = jax.jit(Rows.dense)
 
 
 def replay(weights: jax.Array) -> Callable[..., jax.Array]:
@@ -74,13 +83,13 @@ def test_windows_are_unrolled_and_unshifted(height: int, width: int, shift: int 
         zeros(padded), zeros(padded), positions(height, width, padded), window_size=3,
         shift=moved, attend=replay(sown_weights(sown)),
     )  # fmt: skip
-    np.testing.assert_allclose(rows.dense(), as_rows(out, height, width), atol=1e-6)
+    np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
     np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
 
 
 def test_a_window_as_large_as_the_map_is_full_attention() -> None:
     rows, sown = see(WindowAttention(num_heads=HEADS, window_size=4, shift=2), 4, 4)
-    np.testing.assert_allclose(rows.dense(), sown_weights(sown)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(dense(rows), sown_weights(sown)[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [
@@ -100,7 +109,7 @@ def test_routed_regions_lie_where_they_were_taken_from(options: dict[str, Any]) 
         zeros(padded), zeros(padded), positions(height, width, padded), n_win=2,
         route=lambda *_, **__: routing, attend=replay(sown_weights(sown)), **options,
     )  # fmt: skip
-    np.testing.assert_allclose(rows.dense(), as_rows(out, height, width), atol=1e-6)
+    np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 8), (3, 7), (2, 4)])
@@ -111,7 +120,7 @@ def test_neighbours_are_found_at_borders_too(height: int, width: int) -> None:
         zeros(padded), zeros(padded), positions(height, width, padded), size=3,
         attend=replay(sown_weights(sown)),
     )  # fmt: skip
-    np.testing.assert_allclose(rows.dense(), as_rows(out, height, width), atol=1e-6)
+    np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
     np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
 
 
@@ -124,10 +133,8 @@ def test_outlook_sums_the_windows_over_a_query(kernel: int, stride: int, padding
     out = outlook_attention(
         sown["weights"][0], positions(height, width, (height, width)), **mixer.window()
     )
-    np.testing.assert_allclose(rows.dense(), as_rows(out, height, width), atol=1e-6)
-    ones = jnp.ones((2, height + 20, width + 20, HEADS, 1))
+    np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
     if kernel == stride and not padding:  # windows that tile the map
-        assert ones.shape[0] == 2
         np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
     if stride == 1:  # one window for each of the K² positions of the query in it, fewer at borders
         total = np.asarray(rows.weights.sum(axis=-1)).reshape(2, HEADS, height, width)
@@ -153,8 +160,8 @@ def test_reduced_keys_are_spread_over_their_pixels(kind: str, height: int, width
         mixer = DeformableAttention(HEADS, stride=2, offsets=False)
     rows, _ = see(mixer, height, width)
     found = rows.weights @ means.reshape(2, 1, -1, 1)
-    np.testing.assert_allclose(rows.dense() @ x.reshape(2, 1, -1, 1), found, atol=1e-5)
-    np.testing.assert_allclose(rows.dense().sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(dense(rows) @ x.reshape(2, 1, -1, 1), found, atol=1e-5)
+    np.testing.assert_allclose(dense(rows).sum(axis=-1), 1, atol=1e-5)
 
 
 def test_points_between_pixels_are_bilinear_samples() -> None:
@@ -167,7 +174,7 @@ def test_points_between_pixels_are_bilinear_samples() -> None:
     sampled = sample_groups(x, points).reshape(2, -1, 4, 1)  # a channel for each head
     found = jnp.einsum("bhqk,bkhe->bhqe", rows.weights, sampled)
     pixels = jnp.moveaxis(x.reshape(2, -1, 4), 2, 1)[..., None]
-    np.testing.assert_allclose(rows.dense() @ pixels, found, atol=1e-5)
+    np.testing.assert_allclose(dense(rows) @ pixels, found, atol=1e-5)
 
 
 def test_zero_offsets_put_the_points_on_the_grid() -> None:
@@ -204,7 +211,7 @@ def test_agents_are_composed(topk: int | None) -> None:
     )  # fmt: skip
     out = weighted_sum(sown_weights(sown), gathered.reshape(2, 16, HEADS, -1))
     expected = as_rows(out.reshape(2, *padded, HEADS, -1), height, width)
-    np.testing.assert_allclose(rows.dense(), expected, atol=1e-6)
+    np.testing.assert_allclose(dense(rows), expected, atol=1e-6)
     # Where agents were sampled: padded ones nowhere.
     x = jax.random.normal(jax.random.key(3), (2, height, width, 1))
     points = sown["points"][0].reshape(2, 1, -1, 2)
@@ -212,7 +219,7 @@ def test_agents_are_composed(topk: int | None) -> None:
     agents = jnp.pad(agents, ((0, 0), (0, 1), (0, 1), (0, 0))).reshape(2, 1, 16, 1)
     direct = rows.replace(agents=None)
     np.testing.assert_allclose(
-        direct.dense() @ x.reshape(2, 1, -1, 1), rows.weights @ agents, atol=1e-5
+        dense(direct) @ x.reshape(2, 1, -1, 1), rows.weights @ agents, atol=1e-5
     )
 
 
@@ -226,17 +233,51 @@ def test_every_mixer_has_rows(name: str) -> None:
         mixer = mixer.clone(n_win=2, topk=2, stride=2, kernel_size=3)
     assert isinstance(mixer, GivesRows)
     rows, _ = see(mixer, 7, 5)
-    dense = np.asarray(rows.dense())
-    assert dense.shape == (2, rows.weights.shape[1], 35, 35)
+    full = np.asarray(dense(rows))
+    assert full.shape == (2, rows.weights.shape[1], 35, 35)
     if name not in LOOSE:
         np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
-        assert dense.sum(axis=-1).max() < 1 + 1e-5
-    np.testing.assert_allclose(rows.of(17).dense()[:, :, 0], dense[:, :, 17], atol=1e-6)
+        assert full.sum(axis=-1).max() < 1 + 1e-5
+    np.testing.assert_allclose(dense(rows.of(17))[:, :, 0], full[:, :, 17], atol=1e-6)
     start = jax.random.uniform(jax.random.key(5), (2, 35))
-    expected = np.einsum("bq,bhqm->bm", start, dense) / dense.shape[1]
-    np.testing.assert_allclose(rows.pull(start), expected, atol=1e-5)
+    expected = np.einsum("bq,bhqm->bm", start, full) / full.shape[1]
+    np.testing.assert_allclose(jax.jit(Rows.pull)(rows, start), expected, atol=1e-5)
     total = np.asarray(rows.normalized().weights)
     np.testing.assert_allclose(total.sum(axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [
+    "full", "talking_heads", "window(window_size=3, shift=1)", "window_cosine(window_size=3)",
+    "window_modulated(window_size=3, shift=1)", "bra(n_win=3, topk=2, lepe_kernel_size=0)",
+    "neighborhood(neighborhood_size=3)", "outlook", "container",
+])  # fmt: skip
+def test_weights_times_values_are_the_layers_own_output(text: str) -> None:
+    """Before the last projection, of values on a map that needs no padding."""
+    name, _, _ = text.partition("(")
+    (mixer,) = parse_mixers(text, 1)[0]
+    module = mixer.default(num_heads=HEADS).build()
+    x = jax.random.normal(jax.random.key(0), (2, 6, 9, WIDTH))
+    variables = variables_of(module, x)
+    if name == "container":
+        variables["params"]["gate"] = jnp.asarray(np.inf)  # the dynamic affinity alone
+    kept = {}
+
+    def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        found = call(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(context.module, Projections):
+            kept["values"] = found[-1]
+        if context.module.name in ("proj", "w_o"):
+            kept["output"] = args[0]
+        return found
+
+    with nn.intercept_methods(keep):
+        _, sown = module.apply(variables, x, mutable=["intermediates"])
+    rows = module.attention_rows(sown["intermediates"], Place(0, 6, 9))
+    values = kept["values"].reshape(2, 54, HEADS, -1)
+    if name == "window_cosine":  # its bias is added later
+        values += variables["params"]["v_bias"].reshape(HEADS, -1)
+    found = jnp.einsum("bhqm,bmhd->bqhd", dense(rows), values).reshape(2, 54, -1)
+    np.testing.assert_allclose(found, kept["output"].reshape(2, 54, -1), atol=1e-5)
 
 
 def test_mixers_without_attention_have_no_rows() -> None:
@@ -250,4 +291,4 @@ def test_full_attention_keeps_tokens_before_the_map() -> None:
     _, sown = mixer.apply(variables_of(mixer, x), x, mutable=["intermediates"])
     rows = mixer.attention_rows(sown["intermediates"], Place(2, 2, 3))
     assert rows.queries.length == rows.keys.length == 8
-    np.testing.assert_array_equal(rows.dense(), sown["intermediates"]["attend"]["weights"][0])
+    np.testing.assert_array_equal(dense(rows), sown["intermediates"]["attend"]["weights"][0])

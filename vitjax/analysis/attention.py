@@ -90,8 +90,8 @@ class Layer:
 
     def on_map(self, query: Query) -> Float[np.ndarray, "B h y x"]:
         """Compute a query's weights of each pixel of the map, for each head."""
-        dense = self.rows.of(self.index(query)).dense()[:, :, 0, self.rows.keys.tokens :]
-        return np.asarray(dense.reshape(*dense.shape[:2], *self.map_size))
+        row = np.asarray(_row(self.rows, self.index(query))[0])[:, :, self.rows.keys.tokens :]
+        return row.reshape(*row.shape[:2], *self.map_size)
 
     def on_image(self, query: Query) -> Float[np.ndarray, "B h H W"]:
         """Compute a query's weights for each head; each pixel has that of its map's pixel."""
@@ -99,16 +99,13 @@ class Layer:
 
     def on_tokens(self, query: Query) -> Float[np.ndarray, "B h t"]:
         """Compute a query's weights of the tokens that have no place."""
-        dense = self.rows.of(self.index(query)).dense()
-        return np.asarray(dense[:, :, 0, : self.rows.keys.tokens])
+        row, _ = _row(self.rows, self.index(query))
+        return np.asarray(row)[:, :, : self.rows.keys.tokens]
 
     def outside(self, query: Query) -> Float[np.ndarray, "B h"]:
         """Compute a query's weight of what is no part of the image: padding, points outside."""
-        row = self.rows.of(self.index(query))
-        total = row.weights
-        if row.agents is not None:
-            total = total @ row.agents.weights.sum(axis=-1, keepdims=True)
-        return np.asarray((total.sum(axis=-1) - row.dense().sum(axis=-1))[:, :, 0])
+        row, total = _row(self.rows, self.index(query))
+        return np.asarray(total - row.sum(axis=-1))
 
     def reach(self, query: Query) -> Bool[np.ndarray, "B y x"]:
         """Return which pixels of the map a query has keys in: its window, its routed regions."""
@@ -128,6 +125,16 @@ class Layer:
         centres = jnp.repeat(centres, self.heads // centres.shape[1], axis=1)
         centres = jnp.broadcast_to(centres, (*weights.shape, 2))
         return np.asarray(jnp.concatenate([centres, weights[..., None]], axis=-1))
+
+
+@jax.jit
+def _row(rows: Rows, query: Array | int) -> tuple[Float[Array, "B h M"], Float[Array, "B h"]]:
+    """Compute a query's weights of all positions, and the sum of its keys' weights."""
+    row = rows.of(query)
+    total = row.weights
+    if row.agents is not None:
+        total = total @ row.agents.weights.sum(axis=-1, keepdims=True)
+    return row.dense()[:, :, 0], total.sum(axis=(-1, -2))
 
 
 @flax.struct.dataclass
@@ -201,7 +208,8 @@ def paint(
 def capture(model: nn.Module, variables: Any, images: Array | np.ndarray) -> Capture:
     """Run a model and capture the attention of all its layers.
 
-    The output is that of the model as it is. Memory is that of all weights together.
+    The output is that of the model as it is; in 16 bits that of its plain form, which rounds
+    elsewhere. Memory is that of all weights together.
 
     Args:
       images: `[B, H, W, c]` as the model reads them, normalised.
@@ -264,6 +272,7 @@ def make_layers(
         places = [place.of(shape, free) for shape in shapes]
         if places[-1].height:
             rows = module.attention_rows(_inside(sown, path), *places)
+            rows = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), rows)
             name = "/".join(path[:-1] if path[-1] == "mixer" else path)
             layers.append(Layer(rows, name, place.stride(places[-1]), place.image_size))
     if not layers:

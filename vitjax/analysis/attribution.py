@@ -143,10 +143,12 @@ def find_target(
     results: dict[tuple[str, ...], tuple[int, ...]] = {}
     attends: list[tuple[str, ...]] = []
     inputs: dict[tuple[str, ...], tuple[int, ...]] = {}
+    ranks: list[set[int]] = []
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         found, path = call(*args, **kwargs), context.module.path
         if context.method_name == "__call__" and path:
+            ranks.append({x.ndim for x in args if isinstance(x, jax.Array)})
             if isinstance(found, jax.Array):
                 results[path] = found.shape
             if isinstance(context.module, GivesRows):
@@ -157,9 +159,10 @@ def find_target(
     with nn.intercept_methods(note):
         jax.eval_shape(model.apply, variables, images)
     places = Places(model, variables, images)
+    free = {3, 4} in ranks  # tokens beside a map, and not before its patches
 
     def is_map(shape: tuple[int, ...]) -> bool:
-        return len(shape) in (3, 4) and places.of(shape, False).height > 0
+        return len(shape) in (3, 4) and places.of(shape, free).height > 0
 
     if layer is not None:
         path = tuple(layer.split("/"))

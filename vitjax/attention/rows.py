@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Place(NamedTuple):
@@ -85,14 +85,17 @@ class Rows:
             return shared_boxes(cell_boxes(self.keys.height, self.keys.width))
         return self.boxes
 
-    def of(self, query: int) -> "Rows":
+    def of(self, query: int | Int[Array, ""]) -> "Rows":
         """Return the row of one query, counted from 0 with the tokens first."""
-        pick = slice(query, query + 1)
+
+        def pick(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, query, 1, axis=2)
+
         boxes = self.boxes
         if boxes is not None and boxes.shape[2] > 1:
             # Tokens have no boxes of their own: rows with boxes for each query are of maps alone.
-            boxes = boxes[:, :, pick]
-        return self.replace(weights=self.weights[:, :, pick], boxes=boxes)
+            boxes = pick(boxes)
+        return self.replace(weights=pick(self.weights), boxes=boxes)
 
     def dense(self) -> Float[Array, "B h Q M"]:
         """Compute the weight of every query and position: tokens first, then the map row by row.
