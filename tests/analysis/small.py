@@ -46,7 +46,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     ),
     "container": TWO,
     "resnet50_nonlocal": dict(depths=(1, 1, 1, 1)),
-    "uformer_t": dict(width=4, depths=(1,) * 9, window_size=4),
+    "uformer_t": dict(width=4, depths=(1,) * 9, window_size=2),
     "segformer_b0": dict(backbone="mit_b0(dims=(8, 16), depths=(1, 1), num_heads=(2, 2))", width=8),
     "setr_naive": dict(backbone="vit_ti16(depth=1)", image_size=(32, 48)),
 }  # fmt: skip

@@ -27,11 +27,14 @@ def fast_first(names):
 def test_every_family_gives_its_logits_and_rows(name: str) -> None:
     model, variables, images = small(name)
     seen = capture(model, variables, images)
-    np.testing.assert_array_equal(seen.output, jax.jit(model.apply)(variables, images))
+    np.testing.assert_allclose(seen.output, jax.jit(model.apply)(variables, images), atol=1e-5)
     assert len(set(seen.names)) == len(seen.layers)
     height, width = images.shape[1:3]
     for layer in seen.layers:
         rows, (h, w) = layer.rows, layer.map_size
+        if name == "uformer_t":  # which mirrors images to a multiple of 32 pixels
+            assert layer.stride * h == layer.stride * w == 64
+            continue
         # The map covers the image; what is left over is less than a pixel of it.
         assert all(
             abs(n - layer.stride * m) < 2 * layer.stride for n, m in ((height, h), (width, w))
@@ -125,12 +128,15 @@ variables = jax.eval_shape(model.init, jax.random.key(0), images)
 def text():
     loss = lambda v: model.apply(v, images, train=True, rngs={"dropout": jax.random.key(0)}).sum()
     return jax.jit(jax.grad(loss)).lower(variables).compile().as_text()
-before = text()
-assert not any(name.startswith("vitjax.analysis") for name in sys.modules)
-import vitjax.analysis.attention, vitjax.analysis.rollout
-jax.eval_shape(lambda v: vitjax.analysis.attention.capture(model, v, images), variables)
-jax.clear_caches()
-assert text() == before
+texts = []
+for analyse in (False, True):
+    if analyse:
+        assert not any(name.startswith("vitjax.analysis") for name in sys.modules)
+        import vitjax.analysis.attention, vitjax.analysis.attribution
+        jax.eval_shape(lambda v: vitjax.analysis.attention.capture(model, v, images), variables)
+        jax.clear_caches()
+    texts.append(text())
+assert texts[0] == texts[1] and len(texts[0]) > 10_000
 """
 
 

@@ -184,7 +184,7 @@ def test_zero_offsets_put_the_points_on_the_grid() -> None:
     offset = variables["params"]["offset"]
     zero = jax.tree.map(jnp.zeros_like, offset["offset"])
     variables["params"]["offset"] = {**offset, "offset": zero}
-    _, sown = mixer.apply(variables, x, mutable=["intermediates"])
+    _, sown = jax.jit(lambda v, x: mixer.apply(v, x, mutable=["intermediates"]))(variables, x)
     boxes = np.asarray(mixer.attention_rows(sown["intermediates"], Place(0, 4, 4)).boxes)
     # Cell centres of a 4-grid over [-1, 1], where ±1 are the first and the last pixel's centre.
     grid = np.array([0.375, 1.125, 1.875, 2.625])
@@ -260,24 +260,30 @@ def test_weights_times_values_are_the_layers_own_output(text: str) -> None:
     variables = variables_of(module, x)
     if name == "container":
         variables["params"]["gate"] = jnp.asarray(np.inf)  # the dynamic affinity alone
-    kept = {}
 
-    def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        found = call(*args, **kwargs)
-        if context.method_name == "__call__" and isinstance(context.module, Projections):
-            kept["values"] = found[-1]
-        if context.module.name in ("proj", "w_o"):
-            kept["output"] = args[0]
-        return found
+    @jax.jit
+    def run(variables: Any, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        kept = {}
 
-    with nn.intercept_methods(keep):
-        _, sown = module.apply(variables, x, mutable=["intermediates"])
-    rows = module.attention_rows(sown["intermediates"], Place(0, 6, 9))
-    values = kept["values"].reshape(2, 54, HEADS, -1)
+        def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            found = call(*args, **kwargs)
+            if context.method_name == "__call__" and isinstance(context.module, Projections):
+                kept["values"] = found[-1]
+            if context.module.name in ("proj", "w_o"):
+                kept["output"] = args[0]
+            return found
+
+        with nn.intercept_methods(keep):
+            _, sown = module.apply(variables, x, mutable=["intermediates"])
+        rows = module.attention_rows(sown["intermediates"], Place(0, 6, 9))
+        return rows.dense(), kept["values"], kept["output"]
+
+    weights, values, output = run(variables, x)
+    values = values.reshape(2, 54, HEADS, -1)
     if name == "window_cosine":  # its bias is added later
         values += variables["params"]["v_bias"].reshape(HEADS, -1)
-    found = jnp.einsum("bhqm,bmhd->bqhd", dense(rows), values).reshape(2, 54, -1)
-    np.testing.assert_allclose(found, kept["output"].reshape(2, 54, -1), atol=1e-5)
+    found = jnp.einsum("bhqm,bmhd->bqhd", weights, values).reshape(2, 54, -1)
+    np.testing.assert_allclose(found, output.reshape(2, 54, -1), atol=1e-5)
 
 
 def test_mixers_without_attention_have_no_rows() -> None:

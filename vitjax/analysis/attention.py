@@ -240,7 +240,7 @@ def _capture(model: nn.Module, variables: Any, images: Array) -> Capture:
     calls: Calls = {}
     with nn.intercept_methods(note_calls(calls)):
         output, sown = model.apply(variables, images, mutable=["intermediates"])
-    return make_layers(model, variables, images, output, calls, sown["intermediates"])
+    return make_layers(model, variables, images, output, calls, sown.get("intermediates", {}))
 
 
 Calls = dict[tuple[str, ...], tuple[Any, list[tuple[int, ...]]]]
@@ -293,6 +293,8 @@ class Places:
 
     def __init__(self, model: nn.Module, variables: Any, images: Array) -> None:
         self.image_size: tuple[int, int] = (images.shape[1], images.shape[2])
+        multiple = getattr(model, "multiple", 1)
+        self.padded = [-(-side // multiple) * multiple for side in self.image_size]
         backbone: Any = model
         features: Any = "features"
         if (encoder := getattr(model, "encoder", None)) is not None:
@@ -320,8 +322,8 @@ class Places:
         size = place[1:]
         if size in self.strides:
             return self.strides[size]
-        # Restoration models have no `features`; their maps halve, padded.
-        ratio = max(n / side for n, side in zip(self.image_size, size))
+        # Restoration models have no `features`: their maps halve images of a multiple of pixels.
+        ratio = max(n / side for n, side in zip(self.padded, size))
         return 2 ** max(0, round(np.log2(ratio)))
 
 

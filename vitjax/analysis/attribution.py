@@ -239,7 +239,7 @@ def _weighted_by_gradient(
             output, sown = model.apply(
                 {**variables, "offsets": offsets}, images, mutable=["intermediates"]
             )
-        return class_logits(output, classes).sum(), (output, sown["intermediates"])
+        return class_logits(output, classes).sum(), (output, sown.get("intermediates", {}))
 
     sown = jax.eval_shape(lambda: score({})[1][1])
     zeros = _map_weights(lambda w: jnp.zeros(w[0].shape, w[0].dtype), sown)

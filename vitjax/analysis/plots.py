@@ -82,7 +82,8 @@ def plot_distances(distances: Distances) -> Any:
                      linewidth=0.4, label="a head" if i == 0 else None)  # fmt: skip
     means = [float(np.mean(values)) for values in distances.pixels]
     axes.plot(range(len(means)), means, color=ORANGE, label="mean of the layer")
-    axes.set(xlabel="layer", ylabel="mean attention distance (pixels)", ylim=(0, None))
+    top = 1.08 * max(float(np.max(values)) for values in distances.pixels)
+    axes.set(xlabel="layer", ylabel="mean attention distance (pixels)", ylim=(0, top or 1))
     step = -(-len(means) // 16)
     names = distances.names[::step]
     axes.set_xticks(range(0, len(means), step), names, rotation=60, ha="right", fontsize=7)
@@ -94,7 +95,7 @@ def plot_distances(distances: Distances) -> Any:
 def plot_filters(components: Components) -> Any:
     """Draw principal components of patch filters, each from its least to its largest value."""
     filters = components.filters
-    figure, axes = _grid(len(filters), min(7, len(filters)), 1.15)
+    figure, axes = _grid(len(filters), min(7, len(filters)), 1.0)
     limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
     pictures = 0.5 + filters / (2 * np.maximum(limit, np.finfo(np.float32).tiny))
     if filters.shape[-1] != 3:
@@ -115,7 +116,8 @@ def plot_positions(similarity: Float[np.ndarray, "h w h w"], limit: int = 7) -> 
     rows, columns = similarity.shape[:2]
     ys, xs = (np.unique(np.linspace(0, n - 1, min(n, limit)).round().astype(int))
               for n in (rows, columns))  # fmt: skip
-    figure = new_figure(WIDTH, 0.9 * WIDTH * len(ys) / len(xs))
+    shape = (len(ys) * rows) / (len(xs) * columns)
+    figure = new_figure(WIDTH, 0.8 * WIDTH * shape + 0.5)
     axes = figure.subplots(len(ys), len(xs), squeeze=False)
     for i, y in enumerate(ys):
         for j, x in enumerate(xs):
@@ -150,11 +152,15 @@ def plot_points(
         check_head(layer, i)
     points = layer.points(query)[number]
     largest = float(max(points[i, :, 2].max() for i in heads))
+    sides = points[list(heads), :, 0], points[list(heads), :, 1]
     figure, axes = _grid(len(heads), min(3, len(heads)), image.shape[0] / image.shape[1])
     for axis, i in zip(axes, heads):
         _show(axis, image, f"head {i}", faded=True)
         _circles(axis, points[i], largest)
         _mark(axis, query)
+        # Points may lie outside of the image; all panels show as much of it.
+        reach = [(min(-1, p.min() - 4), max(n, p.max() + 3)) for n, p in zip(image.shape, sides)]
+        axis.set(xlim=reach[1], ylim=reach[0][::-1])
     figure.suptitle(f"{layer.name}: keys of {_name(query)}. A circle's area is its weight; the "
                     f"largest is {largest:.3g}.", fontsize=9)  # fmt: skip
     return figure
@@ -188,20 +194,24 @@ def plot_routes(
     seen = paint(layer.reach(query)[number], layer.stride, layer.image_size)
     figure, axes = _grid(3, 3, image.shape[0] / image.shape[1])
     _show(axes[0], image, "query")
-    _show(axes[1], np.where(seen[..., None], image, 0.75 + 0.25 * image), "keys: the regions seen")
-    _show(axes[2], image, "attention, mean of heads", faded=True)
-    drawn = axes[2].imshow(heat, cmap=HEAT, vmin=0, alpha=0.75)
+    _show(axes[1], _dimmed(image, seen), "keys: the regions seen")
+    lost = layer.outside(query)[number].mean()
+    _heat_panel(figure, axes, image, heat, f"mean of heads; {lost:.0%} is outside")
     for axis in axes:
         _mark(axis, query)
-    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="attention weight")
     figure.suptitle(f"{layer.name}: {_name(query)}", fontsize=10)
     return figure
 
 
 def plot_agents(
-    image: Float[np.ndarray, "H W c"], layer: Layer, query: Query, *, number: int = 0
+    image: Float[np.ndarray, "H W c"],
+    layer: Layer,
+    query: Query,
+    *,
+    head: int = 0,
+    number: int = 0,
 ) -> Any:
-    """Draw a query's agents, the regions that its first agent is routed to, and where both lead.
+    """Draw a query's agents, the regions that its first agent is routed to, and where all lead.
 
     See DeBiFormer, arXiv:2410.08582, section 3.3.
 
@@ -209,30 +219,31 @@ def plot_agents(
       number: of the image in the batch that was captured.
 
     Raises:
-      ValueError: the layer has no agents.
+      ValueError: the layer has no agents, or no such head.
     """
     if layer.rows.agents is None:
         raise ValueError(
             f"Layer {layer.name!r} attends without agents; choose one of a DeBiFormer's deformable "
             f"blocks, or draw its rows."
         )
-    points = layer.points(query)[number].mean(axis=0)  # heads of a group share points
+    check_head(layer, head)
+    points = layer.points(query)[number, head]
     first = int(np.argmax(points[:, 2]))
     routed = np.asarray(layer.rows.agents.of(first).reach())[number].any(axis=0)
     routed = paint(routed.reshape(layer.map_size), layer.stride, layer.image_size)
-    heat = layer.on_image(query)[number].mean(axis=0)
     figure, axes = _grid(3, 3, image.shape[0] / image.shape[1])
-    _show(axes[0], image, "agents, by attention", faded=True)
-    _circles(axes[0], points, float(points[:, 2].max()))
-    shown = np.where(routed[..., None], image, 0.75 + 0.25 * image)
-    _show(axes[1], shown, "regions of the first agent")
-    _circles(axes[1], points[first : first + 1], float(points[first, 2]))
-    _show(axes[2], image, "attention by way of agents", faded=True)
-    drawn = axes[2].imshow(heat, cmap=HEAT, vmin=0, alpha=0.75)
+    largest = float(points[first, 2])
+    _show(axes[0], image, "agents: area is attention", faded=True)
+    _circles(axes[0], points, largest)
+    _show(axes[1], _dimmed(image, routed), "regions of the first agent")
+    _circles(axes[1], points[first : first + 1], largest)
+    heat = layer.on_image(query)[number, head]
+    lost = layer.outside(query)[number, head]
+    _heat_panel(figure, axes, image, heat, f"by way of agents; {lost:.0%} is outside")
     for axis in axes:
         _mark(axis, query)
-    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="attention weight, mean of heads")
-    figure.suptitle(f"{layer.name}: {_name(query)}", fontsize=10)
+        axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+    figure.suptitle(f"{layer.name}, head {head}: {_name(query)}", fontsize=10)
     return figure
 
 
@@ -261,6 +272,7 @@ def plot_near(layer: Layer, query: Query, *, radius: int = 3, number: int = 0) -
                             extent=(-reach, reach, reach, -reach))  # fmt: skip
         axis.set_axis_on()
         axis.tick_params(labelsize=7)
+        axis.locator_params(integer=True)
     figure.supxlabel("columns from the query (pixels of the map)", fontsize=8)
     figure.supylabel("rows from the query", fontsize=8)
     figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="weight")
@@ -278,7 +290,7 @@ def plot_field(field: Float[np.ndarray, "H W"], title: str = "effective receptiv
     norm = matplotlib.colors.LogNorm(vmin=1e-4 * high, vmax=high, clip=True)
     drawn = axes.imshow(field, cmap=HEAT, norm=norm)
     axes.set(xlabel="column (pixels)", ylabel="row (pixels)", title=title)
-    figure.colorbar(drawn, ax=axes, label="share of the gradient (least shown: 1/10,000 of most)")
+    figure.colorbar(drawn, ax=axes, shrink=0.75, label="share of the gradient")
     return figure
 
 
@@ -333,7 +345,7 @@ def _grid(count: int, columns: int, ratio: float) -> tuple[Any, np.ndarray]:
     """Return a figure with panels in rows; `ratio` is a panel's height over its width."""
     rows = -(-count // columns)
     side = min(WIDTH / columns, 2.6)
-    figure = new_figure(WIDTH, rows * (side * ratio + 0.3) + 0.4)
+    figure = new_figure(WIDTH, rows * (0.88 * side * ratio + 0.25) + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis in axes:
         axis.set_axis_off()
@@ -347,6 +359,19 @@ def _show(axis: Any, image: np.ndarray, title: str, *, faded: bool = False) -> A
     return axis.imshow(np.clip(image, 0, 1))
 
 
+def _dimmed(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the image with what is not seen made pale."""
+    return np.where(seen[..., None], image, 0.75 + 0.25 * image)
+
+
+def _heat_panel(figure: Any, axes: np.ndarray, image: np.ndarray, heat: np.ndarray,
+                title: str) -> None:  # fmt: skip
+    """Draw a map on the last panel, and its scale beside all."""
+    _show(axes[-1], image, title, faded=True)
+    drawn = axes[-1].imshow(heat, cmap=HEAT, vmin=0, vmax=float(heat.max()) or 1, alpha=0.75)
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="attention weight")
+
+
 def _mark(axis: Any, query: Query | None) -> None:
     if isinstance(query, tuple):
         axis.plot(query[1], query[0], marker="P", markersize=9, color="white",
@@ -357,7 +382,7 @@ def _circles(axis: Any, points: np.ndarray, largest: float) -> None:
     """Draw (y, x, weight) as circles; that of the largest weight has 260 square points."""
     y, x, weight = points.T
     axis.scatter(x - 0.5, y - 0.5, s=260 * np.maximum(weight, 0) / largest, color=ORANGE, alpha=0.7,
-                 edgecolor=BLACK, linewidth=0.4, clip_on=False)  # fmt: skip
+                 edgecolor=BLACK, linewidth=0.4)  # fmt: skip
 
 
 def _name(query: Query) -> str:
