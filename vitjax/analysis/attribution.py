@@ -98,7 +98,7 @@ def gradient_rollout(
     model, variables, images = _prepared(model, variables, images)
     capture = _weighted_by_gradient(model, variables, images, _given(classes, images))
     first = capture.layers[0]
-    heat = pull_back(capture, None, lambda layer: layer.rows, halved=False)
+    heat = pull_back(capture, None, raw=True)
     return paint(heat, first.stride, first.image_size)
 
 

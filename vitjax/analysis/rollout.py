@@ -11,8 +11,9 @@ the image is at most 1.
 Convolutions between and beside attention do not appear in it; nor does the sign of what is mixed.
 """
 
-from collections.abc import Callable
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -31,26 +32,58 @@ def rollout(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "
     Raises:
       ValueError: the model is no chain of self-attention on maps that do not grow.
     """
-    return pull_back(capture, query, lambda layer: layer.rows.normalized())
+    return pull_back(capture, query)
 
 
 def pull_back(
-    capture: Capture, query: Query | None, rows_of: Callable[[Layer], Rows], *, halved: bool = True
+    capture: Capture, query: Query | None, *, raw: bool = False
 ) -> Float[np.ndarray, "B y x"]:
     """Carry the weights of a query's result from the last layer to the first one's map.
 
     Args:
-      rows_of: the rows by which a layer mixes.
-      halved: a layer mixes by (A + I) / 2, and not by A + I.
+      raw: a layer mixes by A + I with A as it is, and not by (A + I) / 2 with rows of sum 1.
     """
     layers = capture.layers
     place, state = _start(capture, query)
     for i, layer in reversed(list(enumerate(layers))):
         if i < len(layers) - 1:
             state = _between(state, place, layer, layers[i + 1])
-        state = _through(state, rows_of(layer), layer.name, i == len(layers) - 1, halved)
-        place = layer.rows.keys
+        rows, last = layer.rows, i == len(layers) - 1
+        place = rows.keys
+        if rows.queries == place:
+            state = _mix(state, rows, raw)
+        elif rows.queries == Place(1) and place.tokens == 1:
+            state = _mix_token(state, rows, raw)
+        elif not rows.queries.height and last and not place.tokens:  # a query pools the map
+            state = (rows if raw else rows.normalized()).pull(state)
+        else:
+            raise ValueError(
+                f"Layer {layer.name!r} attends from {rows.queries.tokens} tokens to a map that "
+                f"goes on beside them, and rollout follows self-attention alone; look at its rows."
+            )
     return np.asarray(state[:, place.tokens :].reshape(-1, *layers[0].map_size))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _mix(state: Float[Array, "B Q"], rows: Rows, raw: bool) -> Float[Array, "B Q"]:
+    """Compute stateᵀ (A + I) / 2 of a self-attention, from its results to its inputs."""
+    part = 1.0 if raw else 0.5
+    rows = rows if raw else rows.normalized()
+    mixed = rows.pull(state)
+    if rows.agents is not None:
+        # Agents keep what they are sampled from beside what they gather: their residual.
+        mixed = part * (mixed + rows.replace(agents=None).pull(state))
+    return part * (state + mixed)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _mix_token(state: Float[Array, "B N"], rows: Rows, raw: bool) -> Float[Array, "B M"]:
+    """Compute the same of a class attention, which changes the token alone."""
+    part = 1.0 if raw else 0.5
+    if state.shape[1] == 1:  # of the last layer, whose result is the token
+        state = jnp.pad(state, ((0, 0), (0, rows.keys.length - 1)))
+    mixed = (rows if raw else rows.normalized()).pull(state[:, :1])
+    return state.at[:, :1].multiply(part) + part * mixed
 
 
 def rollout_on_image(capture: Capture, query: Query | None = None) -> Float[np.ndarray, "B H W"]:
@@ -71,28 +104,6 @@ def _start(capture: Capture, query: Query | None) -> tuple[Place, Float[Array, "
         weights[place.tokens :] = 1 / (place.height * place.width)
     batch = layer.rows.weights.shape[0]
     return place, jnp.broadcast_to(jnp.asarray(weights), (batch, weights.size))
-
-
-def _through(state: Array, rows: Rows, name: str, last: bool, halved: bool) -> Float[Array, "B M"]:
-    """Compute stateᵀ (A + I) / 2 for one layer, from its results to its inputs."""
-    queries, keys, part = rows.queries, rows.keys, 0.5 if halved else 1.0
-    if queries == keys:
-        mixed = rows.pull(state)
-        if rows.agents is not None:
-            # Agents keep what they are sampled from beside what they gather: their residual.
-            mixed = part * (mixed + rows.replace(agents=None).pull(state))
-        return part * (state + mixed)
-    if not queries.height and last and not keys.tokens:  # a learned query pools the map
-        return rows.pull(state)
-    if queries == Place(1) and keys.tokens == 1:  # class attention: only the token changes
-        if state.shape[1] == 1:
-            state = jnp.pad(state, ((0, 0), (0, keys.length - 1)))
-        token = state[:, :1]
-        return state.at[:, :1].multiply(part) + part * rows.pull(token)
-    raise ValueError(
-        f"Layer {name!r} attends from {queries.tokens} tokens to a map that goes on beside "
-        f"them, and rollout follows self-attention alone; look at its rows instead."
-    )
 
 
 def _between(state: Array, place: Place, layer: Layer, after: Layer) -> Float[Array, "B M"]:

@@ -123,7 +123,7 @@ def routed_rows(
         weights = jnp.swapaxes(weights, 2, 3)
     weights = weights.reshape(weights.shape[0], n_win**2, *sides, *weights.shape[-2:])
     weights = region_merge(weights)[:, : queries.height, : queries.width]
-    return rows_of_map(weights, boxes, keys)
+    return rows_of_map(weights, boxes, keys, whole=kv_downsample == "identity")
 
 
 class BiLevelRoutingAttention(nn.Module):

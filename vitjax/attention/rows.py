@@ -70,6 +70,7 @@ class Rows:
       agents: rows of the keys' own attention, if what they stand for was itself attended to
         (DeBiFormer): queries attend to agents, agents to the map. `dense` then is the product of
         both, and `boxes` says where agents were sampled.
+      whole: each box is one pixel of the map, or lies outside of it: sums then need no products.
     """
 
     weights: Float[Array, "B h Q K"]
@@ -77,6 +78,7 @@ class Rows:
     queries: Place = flax.struct.field(pytree_node=False)
     keys: Place = flax.struct.field(pytree_node=False)
     agents: "Rows | None" = None
+    whole: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def where(self) -> Float[Array, "b g q k 4"]:
@@ -108,6 +110,9 @@ class Rows:
             return self.weights
         tokens, rest = jnp.split(self.weights, [self.keys.tokens], axis=-1)
         rest = self._grouped(rest)  # [B, g, e, Q, k]
+        if self.whole:
+            found = _sum_at(rest, self._cells()[:, :, None], self.keys)
+            return jnp.concatenate([tokens, found.reshape(*tokens.shape[:-1], -1)], axis=-1)
         y, x = self._coverage()
         if self.boxes.shape[2] == 1:
             found = rest @ (y[..., None] * x[..., None, :]).reshape(*y.shape[:-1], -1)
@@ -148,6 +153,10 @@ class Rows:
         if self.boxes.shape[2] == 1:
             rest = rest.sum(axis=2)
         rest = rest.reshape(*rest.shape[:2], -1, 1)
+        if self.whole:
+            cells = self._cells().reshape(*self.boxes.shape[:2], -1)
+            found = _sum_at(rest[..., 0], cells, self.keys).sum(axis=1)
+            return jnp.concatenate([tokens.sum(axis=(1, 2)), found], axis=-1)
         y, x = (t.reshape(*t.shape[:2], -1, t.shape[-1]) for t in self._coverage())
         found = (jnp.swapaxes(rest * y, -1, -2) @ x).sum(axis=1)
         found = found.reshape(found.shape[0], -1)
@@ -158,6 +167,14 @@ class Rows:
         batch, heads, *rest = weights.shape
         groups = self.boxes.shape[1]
         return weights.reshape(batch, groups, heads // groups, *rest)
+
+    def _cells(self) -> Int[Array, "b g q k"]:
+        """Return the number of the pixel that each box is; that of the pixels for those outside."""
+        assert self.boxes is not None
+        height, width = self.keys[1:]
+        y, x = (self.boxes[..., i].astype(jnp.int32) for i in (0, 1))
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        return jnp.where(inside, y * width + x, height * width)
 
     def _coverage(self) -> tuple[Float[Array, "b g q k H"], Float[Array, "b g q k W"]]:
         """Compute the share of each box in each row and in each column of the map."""
@@ -172,19 +189,34 @@ class Rows:
         return share(0, self.keys.height), share(1, self.keys.width)
 
 
+def _sum_at(
+    weights: Float[Array, "*S k"], cells: Int[Array, "..."], place: Place
+) -> Float[Array, "*S M"]:
+    """Sum weights by the pixels of a map that they belong to; those of one more are left out."""
+    count = place.height * place.width
+    cells = jnp.broadcast_to(cells, weights.shape).reshape(-1, weights.shape[-1])
+    row = jnp.arange(cells.shape[0])[:, None]
+    found = jnp.zeros((cells.shape[0], count + 1), weights.dtype)
+    found = found.at[row, cells].add(weights.reshape(cells.shape))
+    return found[:, :count].reshape(*weights.shape[:-1], count)
+
+
 def rows_of_cells(weights: Float[Array, "B h Q K"], queries: Place, keys: Place) -> Rows:
     """Make rows of weights whose keys are the positions of a sequence or map, in order."""
     return Rows(weights, None, queries, keys)
 
 
 def rows_of_map(
-    weights: Float[Array, "B H W h K"], boxes: Float[Array, "b y x K 4"], keys: Place
+    weights: Float[Array, "B H W h K"],
+    boxes: Float[Array, "b y x K 4"],
+    keys: Place,
+    whole: bool = True,
 ) -> Rows:
     """Make rows of weights laid out as the map of the queries; y = x = 1 if boxes are shared."""
     place = Place(0, *weights.shape[1:3])
     weights = weights.reshape(weights.shape[0], -1, *weights.shape[3:])
     boxes = boxes.reshape(boxes.shape[0], 1, -1, *boxes.shape[3:])
-    return Rows(jnp.moveaxis(weights, 2, 1), boxes, place, keys)
+    return Rows(jnp.moveaxis(weights, 2, 1), boxes, place, keys, whole=whole)
 
 
 def grid_boxes(
