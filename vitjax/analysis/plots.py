@@ -159,7 +159,7 @@ def plot_points(
         _circles(axis, points[i], largest)
         _mark(axis, query)
         # Points may lie outside of the image; all panels show as much of it.
-        reach = [(min(-1, p.min() - 4), max(n, p.max() + 3)) for n, p in zip(image.shape, sides)]
+        reach = [(min(-1, p.min() - 9), max(n, p.max() + 9)) for n, p in zip(image.shape, sides)]
         axis.set(xlim=reach[1], ylim=reach[0][::-1])
     figure.suptitle(f"{layer.name}: keys of {_name(query)}. A circle's area is its weight; the "
                     f"largest is {largest:.3g}.", fontsize=9)  # fmt: skip
