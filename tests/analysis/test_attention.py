@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,44 +10,49 @@ import numpy as np
 import pytest
 
 import vitjax
-from tests.analysis.small import FAMILIES, captured, small
+from tests.analysis.small import FAMILIES, captured, fast_first, small
 from tests.drawn import variables_of
 from vitjax.analysis.attention import Layer, capture, check_head, paint
 from vitjax.attention.rows import Place, rows_of_cells
 from vitjax.models.encoder import stack_layers
 
-FAST = {"vit_ti16", "swin_tiny"}
 LOOSE = ("cait", "volo")  # talking heads and outlook attention are no softmax
-
-
-def fast_first(names):
-    return [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @pytest.mark.parametrize("name", fast_first(FAMILIES))
 def test_every_family_gives_its_logits_and_rows(name: str) -> None:
     model, variables, images = small(name)
-    seen = capture(model, variables, images)
-    np.testing.assert_allclose(seen.output, jax.jit(model.apply)(variables, images), atol=1e-5)
+
+    @jax.jit
+    def run(variables: Any, images: jax.Array) -> Any:
+        seen = capture(model, variables, images)
+        return seen, model.apply(variables, images), [layer.rows.dense() for layer in seen.layers]
+
+    seen, output, dense = run(variables, images)
+    np.testing.assert_allclose(seen.output, output, atol=1e-5)
     assert len(set(seen.names)) == len(seen.layers)
-    height, width = images.shape[1:3]
-    for layer in seen.layers:
-        rows, (h, w) = layer.rows, layer.map_size
-        if name == "uformer_t":  # which mirrors images to a multiple of 32 pixels
-            assert layer.stride * h == layer.stride * w == 64
-            continue
+    # Uformer mirrors images to a multiple of 32 pixels.
+    size = images.shape[1:3] if name != "uformer_t" else (64, 64)
+    for layer, weights in zip(seen.layers, map(np.asarray, dense)):
         # The map covers the image; what is left over is less than a pixel of it.
-        assert all(
-            abs(n - layer.stride * m) < 2 * layer.stride for n, m in ((height, h), (width, w))
-        )
-        dense = np.asarray(rows.dense())
-        assert dense.shape == (2, layer.heads, rows.queries.length, rows.keys.length)
-        query = (height // 2, width // 3) if rows.queries.height else 0
-        parts = layer.on_map(query).sum(axis=(2, 3)), layer.on_tokens(query).sum(axis=-1)
+        for side, pixels in zip(size, layer.map_size, strict=True):
+            assert abs(side - layer.stride * pixels) < 2 * layer.stride
+        rows = layer.rows
+        assert weights.shape == (2, layer.heads, rows.queries.length, rows.keys.length)
         if not name.startswith(LOOSE):
             np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
-            np.testing.assert_allclose(sum(parts) + layer.outside(query), 1, atol=1e-5)
-        assert layer.on_image(query).shape == (2, layer.heads, height, width)
+            assert weights.sum(axis=-1).max() < 1 + 1e-5
+    query = (images.shape[1] // 2, images.shape[2] // 3) if rows.queries.height else 0
+    heat = layer.on_map(query)
+    np.testing.assert_allclose(
+        heat.reshape(*heat.shape[:2], -1),
+        weights[:, :, layer.index(query), rows.keys.tokens :], atol=1e-6,
+    )  # fmt: skip
+    total = heat.sum(axis=(2, 3)) + layer.on_tokens(query).sum(axis=-1) + layer.outside(query)
+    np.testing.assert_allclose(
+        total, rows.weights[:, :, layer.index(query)].sum(axis=-1), atol=1e-5
+    )
+    assert layer.on_image(query).shape == (2, layer.heads, *images.shape[1:3])
 
 
 def ramp() -> Layer:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vitjax
-from tests.analysis.small import PATCHES, captured
+from tests.analysis.small import PATCHES, captured, fast_first
 from tests.drawn import variables_of
 from vitjax.analysis.attention import Capture, Layer, capture
 from vitjax.analysis.distance import attention_distances, distance
@@ -100,22 +100,19 @@ def mean_of_four(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return sums(x) / sums(jnp.ones_like(x))
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in ("vit_ti16", "swin_tiny") else pytest.param(n, marks=pytest.mark.slow)
-             for n in MODELS],
-)  # fmt: skip
+@pytest.mark.parametrize("name", fast_first(MODELS))
 def test_rollout_is_the_jacobian_of_the_frozen_model(name: str) -> None:
     options = MODELS[name]
     height, width = options.get("image_size", SIZE)
     model = vitjax.create_model(name, 5, **options)
     images = jax.random.normal(jax.random.key(0), (2, height, width, 3))
     variables = variables_of(model, images)
-    seen = capture(model, variables, images)
     seeing = functools.partial(
         model.apply, mutable=["intermediates"],
         capture_intermediates=lambda module, _: isinstance(module, OffsetNetwork),
     )  # fmt: skip
-    sown = jax.jit(seeing)(variables, images)[1]["intermediates"]
+    seen, (_, sown) = jax.jit(lambda v, x: (capture(model, v, x), seeing(v, x)))(variables, images)
+    sown = sown["intermediates"]
     size = seen[0].map_size
     channels = options.get("width") or options["dims"][0]
 

@@ -142,7 +142,7 @@ def test_outlook_sums_the_windows_over_a_query(kernel: int, stride: int, padding
         np.testing.assert_allclose(total[:, :, 0, 0], 4, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(5, 7), (6, 4), (2, 5)])
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (2, 5)])
 @pytest.mark.parametrize("kind", ["strided", "pooled", "maxima", "means"])
 def test_reduced_keys_are_spread_over_their_pixels(kind: str, height: int, width: int) -> None:
     """Keys that are means of pixels: weights times these are the rows times the pixels."""
