@@ -231,7 +231,8 @@ def unrolled(model: nn.Module, variables: Any) -> tuple[nn.Module, Any]:
     if encoder is not None:
         kept = {k: v for k, v in encoder.kwargs if k not in ("scan", "remat")}
         model = model.clone(encoder=type(encoder)(encoder.factory, tuple(sorted(kept.items()))))
-    model = model.clone(**{k: False for k in ("scan", "remat") if getattr(model, k, False)})
+    looped: dict[str, Any] = {k: False for k in ("scan", "remat") if getattr(model, k, False)}
+    model = model.clone(**looped)
     return model, {**variables, "params": unstack_layers(variables["params"])}
 
 
@@ -251,8 +252,8 @@ def note_calls(calls: Calls) -> Any:
     """Build an interceptor that notes the modules that attend."""
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
-        if context.method_name == "__call__" and isinstance(module, GivesRows):
+        module: Any = context.module
+        if context.method_name == "__call__" and isinstance(context.module, GivesRows):
             shapes = [x.shape for x in args if isinstance(x, jax.Array)]
             calls[module.path] = module.clone(parent=None), shapes
         return call(*args, **kwargs)

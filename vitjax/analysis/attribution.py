@@ -219,7 +219,7 @@ def _features_and_slopes(
             return seen[-1] + offset
 
         with nn.intercept_methods(shift):
-            logits = model.apply(variables, images)
+            logits: Any = model.apply(variables, images)
         return class_logits(logits, _given(classes, images)).sum(), seen[-1]
 
     shape = jax.eval_shape(lambda: score(0.0)[1])
@@ -271,10 +271,12 @@ def _map_weights(change: Any, sown: Any, *others: Any) -> Any:
 def _path_integral(
     model: nn.Module, variables: Any, images: Array, classes: Array, baseline: Array, steps: int
 ) -> Float[Array, "B H W"]:
-    chosen = jnp.where(classes < 0, jnp.argmax(model.apply(variables, images), axis=-1), classes)
+    logits: Any = model.apply(variables, images)
+    chosen = jnp.where(classes < 0, jnp.argmax(logits, axis=-1), classes)
 
     def score(x: Array) -> Array:
-        return class_logits(model.apply(variables, x), chosen).sum()
+        found: Any = model.apply(variables, x)
+        return class_logits(found, chosen).sum()
 
     def step(total: Array, share: Array) -> tuple[Array, None]:
         return total + jax.grad(score)(baseline + share * (images - baseline)), None

@@ -102,11 +102,10 @@ def check_methods(
     for name, (deletion, insertion) in areas.items():
         gain = [areas[RANDOM][0] - deletion, insertion - areas[RANDOM][1]]
         same = None if name == RANDOM else _interval(rank_correlation(*pairs[name]), pick)
-        found.append(Worth(
-            name, _interval(deletion, pick), _interval(insertion, pick),
-            *(curve.mean(axis=0) for curve in curves[name]), same,
-            name != RANDOM and all(_interval(g, pick).low > 0 for g in gain),
-        ))  # fmt: skip
+        beats = name != RANDOM and all(_interval(g, pick).low > 0 for g in gain)
+        removed, back = (curve.mean(axis=0) for curve in curves[name])
+        areas_of = _interval(deletion, pick), _interval(insertion, pick)
+        found.append(Worth(name, *areas_of, removed, back, same, beats))
     return found
 
 
@@ -179,7 +178,7 @@ def _probabilities(
     def one(limit: Array) -> Array:
         first = (rank < limit)[..., None]
         x = jnp.where(first == back, images, baseline)
-        logits = model.apply(variables, x)
+        logits: Any = model.apply(variables, x)
         return jnp.take_along_axis(jax.nn.softmax(logits), classes[:, None], axis=1)[:, 0]
 
     return jax.lax.map(one, limits).T

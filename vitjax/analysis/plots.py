@@ -118,7 +118,7 @@ def plot_positions(similarity: Float[np.ndarray, "h w h w"], limit: int = 7) -> 
               for n in (rows, columns))  # fmt: skip
     shape = (len(ys) * rows) / (len(xs) * columns)
     figure = new_figure(WIDTH, 0.8 * WIDTH * shape + 0.5)
-    axes = figure.subplots(len(ys), len(xs), squeeze=False)
+    axes, shown = figure.subplots(len(ys), len(xs), squeeze=False), None
     for i, y in enumerate(ys):
         for j, x in enumerate(xs):
             shown = axes[i, j].imshow(similarity[y, x], cmap=HEAT, vmin=-1, vmax=1)
@@ -265,7 +265,7 @@ def plot_near(layer: Layer, query: Query, *, radius: int = 3, number: int = 0) -
                   constant_values=np.nan)  # fmt: skip
     maps = maps[:, y : y + 2 * radius + 1, x : x + 2 * radius + 1]
     figure, axes = _grid(len(maps), min(6, len(maps)), 1.0)
-    reach = radius + 0.5
+    reach, drawn = radius + 0.5, None
     for i, (axis, near) in enumerate(zip(axes, maps)):
         axis.set_title(f"head {i}", fontsize=8)
         drawn = axis.imshow(near, cmap=HEAT, vmin=min(0, np.nanmin(maps)), vmax=np.nanmax(maps),

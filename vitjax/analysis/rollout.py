@@ -11,6 +11,7 @@ the image is at most 1.
 Convolutions between and beside attention do not appear in it; nor does the sign of what is mixed.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -72,7 +73,8 @@ def _mix(state: Float[Array, "B Q"], rows: Rows, raw: bool) -> Float[Array, "B Q
     mixed = rows.pull(state)
     if rows.agents is not None:
         # Agents keep what they are sampled from beside what they gather: their residual.
-        mixed = part * (mixed + rows.replace(agents=None).pull(state))
+        direct = dataclasses.replace(rows, agents=None)
+        mixed = part * (mixed + direct.pull(state))
     return part * (state + mixed)
 
 

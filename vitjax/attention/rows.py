@@ -10,6 +10,7 @@ shares of such a box in the four pixels below it are the sample's weights. What 
 outside of the map, as padding does, is no part of the image.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -97,7 +98,7 @@ class Rows:
         if boxes is not None and boxes.shape[2] > 1:
             # Tokens have no boxes of their own: rows with boxes for each query are of maps alone.
             boxes = pick(boxes)
-        return self.replace(weights=pick(self.weights), boxes=boxes)
+        return dataclasses.replace(self, weights=pick(self.weights), boxes=boxes)
 
     def dense(self) -> Float[Array, "B h Q M"]:
         """Compute the weight of every query and position: tokens first, then the map row by row.
@@ -125,7 +126,7 @@ class Rows:
 
         Of routed regions these are their pixels. Keys that a mask hides are among them.
         """
-        own = self.replace(weights=jnp.ones_like(self.weights), agents=None)
+        own = dataclasses.replace(self, weights=jnp.ones_like(self.weights), agents=None)
         groups = self.where.shape[1]
         return own.dense()[:, :: self.weights.shape[1] // groups] > 0
 
@@ -140,7 +141,8 @@ class Rows:
         """Return rows of absolute weights that sum to 1, with what lies outside of the map."""
         weights = jnp.abs(self.weights)
         weights /= jnp.maximum(weights.sum(axis=-1, keepdims=True), jnp.finfo(weights.dtype).tiny)
-        return self.replace(weights=weights, agents=self.agents and self.agents.normalized())
+        agents = None if self.agents is None else self.agents.normalized()
+        return dataclasses.replace(self, weights=weights, agents=agents)
 
     def _pull(self, start: Float[Array, "B n Q"]) -> Float[Array, "B M"]:
         weights = start[..., None] * self.weights
@@ -163,25 +165,23 @@ class Rows:
         return jnp.concatenate([tokens.sum(axis=(1, 2)), found], axis=-1)
 
     def _grouped(self, weights: Float[Array, "B h Q k"]) -> Float[Array, "B g e Q k"]:
-        assert self.boxes is not None
         batch, heads, *rest = weights.shape
-        groups = self.boxes.shape[1]
+        groups = self.where.shape[1]
         return weights.reshape(batch, groups, heads // groups, *rest)
 
     def _cells(self) -> Int[Array, "b g q k"]:
         """Return the number of the pixel that each box is; that of the pixels for those outside."""
-        assert self.boxes is not None
         height, width = self.keys[1:]
-        y, x = (self.boxes[..., i].astype(jnp.int32) for i in (0, 1))
+        y, x = (self.where[..., i].astype(jnp.int32) for i in (0, 1))
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
         return jnp.where(inside, y * width + x, height * width)
 
     def _coverage(self) -> tuple[Float[Array, "b g q k H"], Float[Array, "b g q k W"]]:
         """Compute the share of each box in each row and in each column of the map."""
-        assert self.boxes is not None
+        boxes = self.where
 
         def share(axis: int, side: int) -> Array:
-            low, high = self.boxes[..., axis, None], self.boxes[..., axis + 2, None]
+            low, high = boxes[..., axis, None], boxes[..., axis + 2, None]
             cell = jnp.arange(side)
             inside = jnp.minimum(high, cell + 1) - jnp.maximum(low, cell)
             return jnp.maximum(inside, 0) / (high - low)

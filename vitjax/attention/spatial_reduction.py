@@ -102,12 +102,12 @@ class SpatialReductionAttention(nn.Module):
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights: a key lies in the pixels that it was reduced from."""
-        weights, (_, *sides) = sown_weights(sown), place
+        weights = sown_weights(sown)
         if self.pooled_size:
-            rows, columns = (adaptive_cells(side, self.pooled_size) for side in sides)
+            rows, columns = (adaptive_cells(side, self.pooled_size) for side in place[1:])
             boxes = grid_boxes(rows, columns)
         elif self.sr_ratio > 1:
-            boxes = cell_boxes(*sides, self.sr_ratio)
+            boxes = cell_boxes(place.height, place.width, self.sr_ratio)
         else:
             return rows_of_cells(weights, place, place)
         return Rows(weights, shared_boxes(boxes), place, place)
