@@ -155,12 +155,21 @@ def test_what_tokens_read_is_rolled_out_too(name: str) -> None:
     assert found.min() >= 0 and (total > 0.05).all() and (total < 1 + 1e-5).all()
 
 
-@pytest.mark.slow
 def test_models_that_are_no_chain_are_refused() -> None:
+    """Tokens that read a map beside them, as Mobile-Former's, and maps that grow, as Uformer's."""
+
+    def two(queries: tuple[Place, Place], keys: tuple[Place, Place], strides: Any) -> Capture:
+        layers = tuple(
+            Layer(rows_of_cells(jnp.ones((1, 1, q.length, k.length)), q, k), "a", stride, (8, 8))
+            for q, k, stride in zip(queries, keys, strides)
+        )
+        return Capture(jnp.zeros((1, 5)), layers, False)
+
+    coarse, fine = Place(0, 2, 2), Place(0, 4, 4)
     with pytest.raises(ValueError, match="goes on beside them"):
-        rollout(captured("mobile_former_26m"))
+        rollout(two((Place(3), Place(3)), (coarse, coarse), (4, 4)), 0)
     with pytest.raises(ValueError, match="map grows"):
-        rollout(captured("uformer_t"), (0, 0))
+        rollout(two((coarse, fine), (coarse, fine), (4, 2)), (0, 0))
 
 
 def layer_of(weights: jax.Array, boxes: jax.Array | None = None) -> Layer:
