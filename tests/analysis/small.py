@@ -22,7 +22,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "cait_xxs24": PATCHES,
     "swin_tiny": dict(TWO, window_size=3),
     "swinv2_tiny_w8": dict(ONE, window_size=3),
-    "pvt_tiny": ONE,
+    "pvt_tiny": dict(ONE, sr_ratio=(4, 1)),
     "pvt_v2_b0": ONE,
     "pvt_v2_b2_li": ONE,
     "dat_tiny": dict(TWO, window_size=3, mixer="window | deformable"),
