@@ -23,7 +23,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "weights": {"models", "layers", "attention"},
     "runs": {"train", "weights", "models", "layers", "data"},
     "tasks": {"runs", "task", "train", "models", "heads", "layers", "data"},
-    "analysis": {"layers", "models", "weights", "kernels"},
+    "analysis": {"attention", "layers", "models", "weights", "kernels"},
     "tools": {
         "__version__",
         "runs",

@@ -1,1 +1,1 @@
-"""Cost of a model (parameters, multiply-adds, FLOPs), and accuracy under a budget."""
+"""Cost of a model, accuracy under a budget, and what a model looks at (docs/analysis.md)."""

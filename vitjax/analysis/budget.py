@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitjax.analysis.cost import multiply_adds
+from vitjax.analysis.plots import new_figure
 from vitjax.models.protocols import GivesExits
 
 P = tuple(k / 20 for k in range(1, 40))
@@ -172,11 +173,7 @@ def draw(
         of the chosen point.
       whole: the same of the whole model.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 3.4)
     left, right = figure.subplots(1, 2, sharey=True)
 
     def line(axes: Any, points: Sequence[tuple[float, float]], **style: Any) -> None:

@@ -2,7 +2,7 @@
 Transformer).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.layers.activations import gelu
 from vitjax.layers.init import Init, glorot_uniform
 from vitjax.layers.mlp import Mlp
@@ -47,3 +48,7 @@ class AttentionPool(nn.Module):
         mlp = Mlp(self.mlp_ratio, self.act, **context, name="mlp")
         norm = layer_norm(self.norm_epsilon).build(dtype=self.dtype, name="norm")
         return (y + mlp(norm(y), train))[:, 0]
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: the probe is the query, and all positions are keys."""
+        return rows_of_cells(sown_weights(sown), Place(1), place)

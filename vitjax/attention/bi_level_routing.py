@@ -3,7 +3,7 @@
 Each position of a region attends to the `topk` regions that are most similar to its own region.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -22,9 +22,11 @@ from vitjax.attention.routing import (
     region_merge,
     region_partition,
     route_weights,
+    sown_routing,
     take_regions,
     topk_routing,
 )
+from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_map, sown_weights
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import pad_to_multiple
@@ -79,6 +81,49 @@ def bilevel_routing_attention(
     k, v = jnp.split(kv, [k.shape[-1]], axis=-1)
     out = attend(queries, k, v, scale=scale)
     return region_merge(out.reshape(*q.shape[:-1], out.shape[-1]))
+
+
+def routed_rows(
+    weights: Float[Array, "..."],
+    routing: Routing,
+    queries: Place,
+    keys: Place,
+    *,
+    n_win: int,
+    mul_weight: str = "none",
+    kv_downsample: str = "identity",
+    kv_size: int = 0,
+) -> Rows:
+    """Make rows of the weights of `bilevel_routing_attention`: each query sees its routed regions.
+
+    Args:
+      weights: `[B, R, h, n, M]`, or `[B, h, N, M]` where every region sees all, and both sequences
+        are in the order of regions.
+      queries, keys: places before padding.
+    """
+    sides = [-(-side // n_win) for side in keys[1:]]
+    boxes = jnp.asarray(cell_boxes(*(n_win * side for side in sides)))
+    boxes = region_partition(boxes[None], n_win)  # [1, R, y, x, 4]
+    outward = jnp.asarray([-1, -1, 1, 1])  # the largest box of those that are pooled
+    boxes = pool_regions(outward * boxes, kv_downsample.replace("avg", "max"), kv_size) * outward
+    sides = [-(-side // n_win) for side in queries[1:]]
+    if weights.ndim == 4:
+        boxes = boxes.reshape(1, 1, 1, -1, 4)
+        weights = jnp.swapaxes(weights, 1, 2)
+    else:
+        boxes = jnp.broadcast_to(boxes, (weights.shape[0], *boxes.shape[1:]))
+        boxes = take_regions(boxes, routing.routes)
+        boxes = boxes.reshape(*boxes.shape[:2], 1, 1, -1, 4)
+        boxes = jnp.broadcast_to(boxes, (*boxes.shape[:2], *sides, *boxes.shape[4:]))
+        boxes = region_merge(boxes)[:, : queries.height, : queries.width]
+        if mul_weight == "soft":
+            factor = jnp.repeat(route_weights(routing), boxes.shape[-2] // routing.routes.shape[2],
+                                axis=2)  # fmt: skip
+            weights *= factor[:, :, None, None]
+        weights = jnp.swapaxes(weights, 2, 3)
+    weights = weights.reshape(weights.shape[0], n_win**2, *sides, *weights.shape[-2:])
+    weights = region_merge(weights)[:, : queries.height, : queries.width]
+    return rows_of_map(weights, boxes, keys, whole=kv_downsample == "identity")
 
 
 class BiLevelRoutingAttention(nn.Module):
@@ -145,3 +190,10 @@ class BiLevelRoutingAttention(nn.Module):
             lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.param_init, self.dtype)
             out += lepe(v.reshape(padded.shape)).reshape(out.shape)
         return merge_heads(self, out[:, : x.shape[1], : x.shape[2]], train, "w_o")
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `routed_rows`."""
+        return routed_rows(
+            sown_weights(sown), sown_routing(sown), place, place, n_win=self.n_win,
+            mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 5-7; VOLO, arXiv:2106.13112).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.layers.init import NORMAL, Init
 
 
@@ -56,3 +58,7 @@ class ClassAttention(nn.Module):
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = class_attention(q, k, v, scale=self.scale, attend=attend)
         return merge_heads(self, out, train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: one query, and all positions are keys."""
+        return rows_of_cells(sown_weights(sown), Place(1), place)

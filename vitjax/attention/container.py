@@ -6,6 +6,7 @@ on the input and is shared along the map, which makes it a convolution. The rele
 the default here, has one number a for both: α = σ(a), β = 1 - σ(a).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
@@ -58,3 +60,7 @@ class ContainerMixer(nn.Module):
         mixed = balance(dynamic, static, jnp.asarray(gate))
         self.sow("intermediates", "share", nn.sigmoid(jnp.asarray(gate)))
         return merge_heads(self, mixed.reshape(*x.shape[:3], *v.shape[-2:]), train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the dynamic affinity; the static one does not depend on the image."""
+        return rows_of_cells(sown_weights(sown), place, place)

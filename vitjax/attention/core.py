@@ -72,6 +72,18 @@ def dot_product_attention(
     return weighted_sum(attention_weights(q, k, bias=bias, mask=mask, scale=scale), v)
 
 
+def expose(module: nn.Module, weights: Array) -> Array:
+    """Sow a mixer's weights as `intermediates/…/weights`, and return them.
+
+    A caller that wants their gradient gives zeros in the collection `offsets`, by the same path,
+    which are added. Without either nothing is computed.
+    """
+    module.sow("intermediates", "weights", weights)
+    if module.has_variable("offsets", "weights"):
+        weights += module.get_variable("offsets", "weights").astype(weights.dtype)
+    return weights
+
+
 @runtime_checkable
 class Attend(Protocol):
     """Protocol of an attention function: `dot_product_attention` or `DotProductAttention(…)`.
@@ -87,7 +99,7 @@ class Attend(Protocol):
 class DotProductAttention(nn.Module):
     """Dot-product attention with dropout of the weights.
 
-    The weights are sown as `intermediates/…/weights`.
+    The weights are sown as `intermediates/…/weights`, see `expose`.
 
     A mixer hands it to its pure function as `attend=`; it owns no parameters.
     """
@@ -109,7 +121,6 @@ class DotProductAttention(nn.Module):
         dropped = self.train and self.attn_drop_rate > 0
         if not dropped and not self.is_mutable_collection("intermediates"):
             return dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
-        weights = attention_weights(q, k, bias=bias, mask=mask, scale=scale)
-        self.sow("intermediates", "weights", weights)
+        weights = expose(self, attention_weights(q, k, bias=bias, mask=mask, scale=scale))
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not self.train)(weights)
         return weighted_sum(weights, v)

@@ -2,16 +2,19 @@
 arXiv:2201.00520, eq. 5-11; DAT++, arXiv:2309.01430).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.deformable_bias import KINDS, DisplacementBias
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
 from vitjax.attention.projections import merge_heads, project_heads
-from vitjax.attention.sampling import sample_groups
+from vitjax.attention.rows import Place, Rows, cell_boxes, point_boxes, shared_boxes, sown_weights
+from vitjax.attention.sampling import sample_groups, to_pixels
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
@@ -34,6 +37,14 @@ def deformable_attention(
     """
     tokens = q.reshape(q.shape[0], -1, *q.shape[3:])
     return attend(tokens, k, v, bias=bias).reshape(*q.shape[:-1], v.shape[-1])
+
+
+def sampled_boxes(
+    points: Float[Array, "B G y x 2"], height: int, width: int
+) -> Float[Array, "B G y x 4"]:
+    """Compute the boxes of what `sample_groups` reads at the points of a map of this size."""
+    pixels = [to_pixels(points[..., i], side, True) for i, side in enumerate((height, width))]
+    return point_boxes(jnp.stack(pixels, axis=-1))
 
 
 class DeformableAttention(nn.Module):
@@ -109,3 +120,12 @@ class DeformableAttention(nn.Module):
                 q.reshape(x.shape)
             ).reshape(out.shape)
         return merge_heads(self, out, train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: keys lie at their group's points, or are means."""
+        if self.offsets:
+            boxes = sampled_boxes(sown["points"][0], *place[1:])
+            boxes = boxes.reshape(*boxes.shape[:2], 1, -1, 4)
+        else:
+            boxes = shared_boxes(cell_boxes(*place[1:], self.stride))
+        return Rows(sown_weights(sown), boxes, place, place)

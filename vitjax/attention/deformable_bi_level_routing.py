@@ -5,20 +5,21 @@ position attends to the agents.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention.bi_level_routing import bilevel_routing_attention
+from vitjax.attention.bi_level_routing import bilevel_routing_attention, routed_rows
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
-from vitjax.attention.deformable import deformable_attention
+from vitjax.attention.deformable import deformable_attention, sampled_boxes
 from vitjax.attention.deformable_bias import DisplacementBias
 from vitjax.attention.offsets import OffsetNetwork, sampling_points
 from vitjax.attention.projections import merge_heads, project_heads
-from vitjax.attention.routing import Router, gather_regions, take_regions
+from vitjax.attention.routing import Router, gather_regions, sown_routing, take_regions
+from vitjax.attention.rows import Place, Rows, sown_weights
 from vitjax.attention.sampling import sample_groups
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
@@ -160,6 +161,27 @@ class DeformableBiLevelRoutingAttention(nn.Module):
             attend_agents=DotProductAttention(self.attn_drop_rate, train, name="attend_agents"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of both sown weights: of the map to agents, and of the agents to the map."""
+        height, width = (-(-side // self.n_win) * self.n_win for side in place[1:])
+        boxes = sampled_boxes(sown["points"][0], height, width)
+        agents = Place(0, *(-(-side // self.n_win) * self.n_win for side in boxes.shape[2:4]))
+        # Agents that pad their grid sample nothing: their boxes lie outside of the map.
+        missing = ((0, agents.height - boxes.shape[2]), (0, agents.width - boxes.shape[3]))
+        outside = jnp.asarray([-2.0, -2.0, -1.0, -1.0])
+        boxes = jnp.pad(boxes - outside, ((0, 0), (0, 0), *missing, (0, 0))) + outside
+        boxes = boxes.reshape(*boxes.shape[:2], 1, -1, 4)
+        weights = sown_weights(sown)
+        weights = weights.reshape(*weights.shape[:2], height, width, -1)
+        weights = weights[:, :, : place.height, : place.width]
+        weights = weights.reshape(*weights.shape[:2], -1, weights.shape[-1])
+        gathered = routed_rows(
+            sown_weights(sown, "attend_agents"), sown_routing(sown), agents, place,
+            n_win=self.n_win, mul_weight=self.mul_weight, kv_downsample=self.kv_downsample,
+            kv_size=self.kv_size,
+        )  # fmt: skip
+        return Rows(weights, boxes, place, place, gathered)
 
 
 def _fit(x: Array, shape: tuple[Any, ...]) -> Array:

@@ -3,6 +3,7 @@ between two positions along each axis (arXiv:2206.01191, section 4.1; after LeVi
 arXiv:2104.01136).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.attention.windows import relative_bias_of_map
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
@@ -73,3 +75,7 @@ class EfficientFormerAttention(nn.Module):
         init = self.param_init.dense(out.shape[-1], channels)
         out = nn.Dense(channels, **init, dtype=self.dtype, name="proj")(out)
         return nn.Dropout(self.drop_rate, deterministic=not train)(out)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: all positions are keys."""
+        return rows_of_cells(sown_weights(sown), place, place)

@@ -2,6 +2,7 @@
 eq. 2, 5-8).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.attention.windows import relative_bias_of_map
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
@@ -81,6 +83,10 @@ class FullAttention(nn.Module):
 
     takes_angles = True
     """Whether a call takes the angles of rotary positions."""
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: all positions are keys."""
+        return rows_of_cells(sown_weights(sown), place, place)
 
     @staticmethod
     def takes_sequences(

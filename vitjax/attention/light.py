@@ -5,6 +5,7 @@ A few tokens and a map attend to each other. Projections of a large map to q, k 
 most, so the map itself is used as queries, or as keys and values.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells, sown_weights
 from vitjax.layers.init import NORMAL, Init
 
 
@@ -76,6 +78,12 @@ class LightAttention(nn.Module):
             out *= 2 * nn.hard_sigmoid(gate).reshape(out.shape)
         return merge_heads(self, out, train, width=x.shape[-1]).reshape(x.shape)
 
+    def attention_rows(
+        self, sown: Mapping[str, Any], place: Place, source: Place | None = None
+    ) -> Rows:
+        """Make rows of the sown weights: all positions of the source are keys."""
+        return rows_of_cells(sown_weights(sown), place, source or place)
+
     @staticmethod
     def takes_sequences(**options: Any) -> bool:
         """Return whether sequences are accepted: always."""
@@ -117,3 +125,7 @@ class LightQueries(nn.Module):
         attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
         out = attend(q, k, v, scale=self.scale).reshape(x.shape)
         return nn.Dropout(self.drop_rate, deterministic=not train)(out)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place, tokens: Place) -> Rows:
+        """Make rows of the sown weights: the tokens are keys."""
+        return rows_of_cells(sown_weights(sown), place, tokens)

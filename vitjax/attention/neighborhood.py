@@ -7,6 +7,7 @@ phase (i, j) has the rows i, i + d, i + 2d … and the columns j, j + d …, and
 side that is no multiple of d gives phases of two lengths.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_map, sown_weights
 from vitjax.attention.windows import window_merge, window_partition
 from vitjax.kernels.scopes import lookup, share_of
 from vitjax.layers.init import NORMAL, Init
@@ -160,6 +162,39 @@ def neighborhood_attention_gather(
     return dot_product_attention(q[:, :, :, None], k, v, bias=bias)[:, :, :, 0]
 
 
+def neighborhood_rows(
+    weights: Float[Array, "B P P T h n M"], place: Place, size: int, dilation: int = 1
+) -> Rows:
+    """Make rows of the weights of `neighborhood_attention`: K² keys for each query."""
+    axes = [neighborhood_tiles(max(side, size * dilation), size, dilation) for side in place[1:]]
+    # Of the keys of a tile a query sees K that follow each other.
+    begin = [np.argmax(sees, axis=-1) for _, _, sees in axes]  # [P or 1, t, q]
+    tiles = [len(first) for first, _, _ in axes]
+    keys = [sees.shape[3] for _, _, sees in axes]
+    batch, heads = weights.shape[0], weights.shape[4]
+    weights = weights.reshape(batch, dilation, dilation, *tiles, heads, size, size, *keys)
+    (y, x) = (b[..., None] + np.arange(size) for b in begin)  # [P or 1, t, q, K]
+    weights = jnp.take_along_axis(weights, y[None, :, None, :, None, None, :, None, :, None], 8)
+    weights = jnp.take_along_axis(weights, x[None, None, :, None, :, None, None, :, None, :], 9)
+    weights = weights.transpose(0, 3, 6, 1, 4, 7, 2, 5, 8, 9)
+    sides = [count * size * dilation for count in tiles]
+    weights = weights.reshape(batch, *sides, heads, size**2)
+    y, x = (
+        _pixels(first[:, None, None] + seen, dilation).reshape(-1, size)[:side]
+        for (first, _, _), seen, side in zip(axes, (y, x), place[1:])
+    )
+    corner = np.stack(np.broadcast_arrays(y[:, None, :, None], x[None, :, None, :]), axis=-1)
+    boxes = np.concatenate([corner, corner + 1], axis=-1, dtype=np.float32)
+    boxes = jnp.asarray(boxes.reshape(1, *boxes.shape[:2], size**2, 4))
+    return rows_of_map(weights[:, : place.height, : place.width], boxes, place)
+
+
+def _pixels(keys: Int[np.ndarray, "P t q K"], dilation: int) -> Int[np.ndarray, "t q d K"]:
+    """Compute the pixels of phases' positions; one phase stands for all that are alike."""
+    phases = np.arange(dilation)[:, None, None, None]
+    return np.moveaxis(keys * dilation + phases, 0, 2)
+
+
 class NeighborhoodAttention(nn.Module):
     """`neighborhood_attention` with a learned relative position bias.
 
@@ -203,3 +238,7 @@ class NeighborhoodAttention(nn.Module):
             q, k, v, size=size, dilation=dilation, table=table.astype(q.dtype), attend=attend
         )
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `neighborhood_rows`."""
+        return neighborhood_rows(sown_weights(sown), place, self.neighborhood_size, self.dilation)

@@ -5,13 +5,15 @@ Equation 1 there: yᵢ = 1/C(x) Σⱼ f(xᵢ, xⱼ) g(xⱼ). The paper has four 
 which the embedded Gaussian is self-attention with one head and no factor of the logits.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.attention.core import DotProductAttention, weighted_sum
+from vitjax.attention.core import DotProductAttention, expose, weighted_sum
+from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_cells, shared_boxes, sown_weights
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.norm import batch_norm, normalize
 from vitjax.names import check_choice
@@ -129,9 +131,16 @@ class NonLocal(nn.Module):
             of_query = w(jnp.concatenate([theta, jnp.zeros_like(theta)], axis=-1))
             of_key = w(jnp.concatenate([jnp.zeros_like(phi), phi], axis=-1))
             weights = concatenation_weights(of_query[..., 0], of_key[..., 0])
-        self.sow("intermediates", "weights", weights[:, None])
+        weights = expose(self, weights[:, None])
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
-        return weighted_sum(weights[:, None], g[:, :, None])[:, :, 0]
+        return weighted_sum(weights, g[:, :, None])[:, :, 0]
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: a key is of one pixel, or of 2×2 whose maximum it is."""
+        weights = sown["weights"][0] if "weights" in sown else sown_weights(sown)
+        if not self.sub_sample:
+            return rows_of_cells(weights, place, place)
+        return Rows(weights, shared_boxes(cell_boxes(*place[1:], 2)), place, place)
 
     @staticmethod
     def takes_sequences(sub_sample: bool = True, **others: Any) -> bool:

@@ -2,6 +2,7 @@
 arXiv:2106.13112, section 3.1, eq. 3-5).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vitjax.attention.core import expose
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_map
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
 
@@ -97,6 +100,46 @@ def outlook_attention_reference(
     return jnp.zeros_like(v).at[:, rows, columns].add(jnp.where(inside[..., None, None], mixed, 0))
 
 
+def outlook_rows(
+    weights: Float[Array, "B y x h P Q"],
+    place: Place,
+    *,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+) -> Rows:
+    """Make rows of the weights of `outlook_attention`: K² keys from each window over the query.
+
+    A row sums to the number of these windows.
+    """
+    k = kernel_size
+    number = -(-k // stride)  # windows over a position, along one axis
+
+    def axis(side: int, count: int) -> tuple[np.ndarray, ...]:
+        position = np.arange(side)[:, None] + padding
+        window = position // stride - np.arange(number)  # [side, number]
+        inside = position - window * stride  # of the window
+        there = (window >= 0) & (window < count) & (inside < k)
+        first = window * stride - padding
+        return np.clip(window, 0, count - 1), np.clip(inside, 0, k - 1), there, first
+
+    (wy, py, there_y, top), (wx, px, there_x, left) = (
+        axis(side, count) for side, count in zip(place[1:], weights.shape[1:3])
+    )
+
+    def both(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return y[:, None, :, None], x[None, :, None, :]  # [H, W, number, number]
+
+    taps = np.add(*both(py * k, px))
+    seen = jnp.moveaxis(weights, 3, 4)[:, *both(wy, wx), taps]  # [B, H, W, n, n, h, Q]
+    seen *= np.logical_and(*both(there_y, there_x))[..., None, None]
+    seen = jnp.moveaxis(seen, -2, 3).reshape(*seen.shape[:3], seen.shape[-2], -1)
+    offset = np.stack(np.divmod(np.arange(k * k), k), axis=-1)
+    corner = np.stack(np.broadcast_arrays(*both(top, left)), axis=-1)[..., None, :] + offset
+    boxes = np.concatenate([corner, corner + 1], axis=-1, dtype=np.float32)
+    return rows_of_map(seen, jnp.asarray(boxes.reshape(1, *place[1:], -1, 4)), place)
+
+
 class OutlookAttention(nn.Module):
     """Outlook attention over windows of K×K, one window every `stride` positions.
 
@@ -138,9 +181,16 @@ class OutlookAttention(nn.Module):
         scale = v.shape[-1] ** -0.5 if self.scale is None else self.scale
         logits = predict(centres)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) * scale
-        weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-        self.sow("intermediates", "weights", weights)
+        weights = expose(self, jax.nn.softmax(logits, axis=-1).astype(v.dtype))
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
-        padding = self.kernel_size // 2 if self.padding is None else self.padding
-        out = outlook_attention(weights, v, kernel_size=self.kernel_size, stride=s, padding=padding)
+        out = outlook_attention(weights, v, **self.window())
         return merge_heads(self, out, train)
+
+    def window(self) -> dict[str, int]:
+        """Return kernel size, stride and padding."""
+        padding = self.kernel_size // 2 if self.padding is None else self.padding
+        return dict(kernel_size=self.kernel_size, stride=self.stride, padding=padding)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `outlook_rows`."""
+        return outlook_rows(sown["weights"][0], place, **self.window())

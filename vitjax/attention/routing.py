@@ -4,7 +4,7 @@ A map is cut into `n_win` × `n_win` regions. Regions are compared by their mean
 `topk` best partners, and their keys and values are gathered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -138,7 +138,7 @@ def pool_regions(
 
 
 class Router(nn.Module):
-    """`topk_routing`, whose routes it sows as `intermediates/…/routes`.
+    """`topk_routing`, whose `Routing` it sows as `intermediates/…/routes` and `…/scores`.
 
     Attributes:
       learned: both means pass a linear layer first (the released code's param_routing).
@@ -163,4 +163,10 @@ class Router(nn.Module):
             q, k = emb(q), emb(k)
         routing = topk_routing(q, k, topk=topk, scale=scale)
         self.sow("intermediates", "routes", routing.routes)
+        self.sow("intermediates", "scores", routing.scores)
         return routing
+
+
+def sown_routing(sown: Mapping[str, Any]) -> Routing:
+    """Return what the `Router` of a mixer has sown."""
+    return Routing(sown["router"]["routes"][0], sown["router"]["scores"][0])

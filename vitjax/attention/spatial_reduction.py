@@ -2,6 +2,7 @@
 1-4; its linear form PVT v2, arXiv:2106.13797, section 3.1).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,12 +10,21 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import (
+    Place,
+    Rows,
+    cell_boxes,
+    grid_boxes,
+    rows_of_cells,
+    shared_boxes,
+    sown_weights,
+)
 from vitjax.layers.activations import gelu
 from vitjax.layers.downsample import ConvNorm
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import require_map
 from vitjax.layers.norm import layer_norm
-from vitjax.layers.pool import adaptive_average_pool
+from vitjax.layers.pool import adaptive_average_pool, adaptive_cells
 
 
 def spatial_reduction_attention(
@@ -89,3 +99,15 @@ class SpatialReductionAttention(nn.Module):
             param_init=self.param_init, dtype=self.dtype, name="reduce",
         )  # fmt: skip
         return conv(x, train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights: a key lies in the pixels that it was reduced from."""
+        weights = sown_weights(sown)
+        if self.pooled_size:
+            rows, columns = (adaptive_cells(side, self.pooled_size) for side in place[1:])
+            boxes = grid_boxes(rows, columns)
+        elif self.sr_ratio > 1:
+            boxes = cell_boxes(place.height, place.width, self.sr_ratio)
+        else:
+            return rows_of_cells(weights, place, place)
+        return Rows(weights, shared_boxes(boxes), place, place)

@@ -1,6 +1,6 @@
 """Talking-heads attention (Shazeer et al., arXiv:2003.02436; CaiT, arXiv:2103.17239, appendix)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.attention.core import expose
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, rows_of_cells
 from vitjax.layers.init import NORMAL, Init
 
 Heads = Callable[[Float[Array, "*B h"]], Float[Array, "*B h"]]
@@ -63,10 +65,14 @@ class TalkingHeadsAttention(nn.Module):
         across = jnp.promote_types(q.dtype, jnp.float32)
         mix = [nn.Dense(self.num_heads, **init, dtype=across, name=f"proj_{n}") for n in "lw"]
         weights = talking_heads_weights(q, k, *mix, scale=self.scale)
-        self.sow("intermediates", "weights", jnp.moveaxis(weights, -1, 1))
+        weights = jnp.moveaxis(expose(self, jnp.moveaxis(weights, -1, 1)), 1, -1)
         weights = nn.Dropout(self.attn_drop_rate, deterministic=not train)(weights)
         out = jnp.einsum("bnmh,bmhe->bnhe", weights.astype(v.dtype), v)
         return merge_heads(self, out, train).reshape(x.shape)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the mixed weights, which may be negative: all positions are keys."""
+        return rows_of_cells(sown["weights"][0], place, place)
 
     @staticmethod
     def takes_sequences(**options: Any) -> bool:

@@ -2,6 +2,7 @@
 block (Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import Attend, DotProductAttention, dot_product_attention
 from vitjax.attention.projections import merge_heads, project_heads
+from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_map, sown_weights
 from vitjax.attention.windows import (
     relative_bias,
     shift_map,
@@ -45,6 +47,22 @@ def window_attention(
     mask = shift_mask(height, width, window_size, shift)[:, None] if shift else None
     out = attend(q, k, v, bias=bias, mask=mask, scale=scale)
     return shift_map(window_merge(out, window_size, height, width), -shift)
+
+
+def window_rows(
+    weights: Float[Array, "B R h n m"], place: Place, window_size: int, shift: int
+) -> Rows:
+    """Make rows of the weights of `window_attention`: windows unrolled, their shift undone."""
+    height, width = (-(-side // window_size) * window_size for side in place[1:])
+
+    def unroll(windows: Float[Array, "b R n *S"]) -> Float[Array, "b H W *S"]:
+        x = shift_map(window_merge(windows, window_size, height, width), -shift)
+        return x[:, : place.height, : place.width]
+
+    boxes = window_partition(shift_map(jnp.asarray(cell_boxes(height, width))[None], shift),
+                             window_size)  # fmt: skip
+    boxes = jnp.repeat(boxes[:, :, None], window_size**2, axis=2)
+    return rows_of_map(unroll(jnp.moveaxis(weights, 2, 3)), unroll(boxes), place)
 
 
 class WindowAttention(nn.Module):
@@ -89,6 +107,11 @@ class WindowAttention(nn.Module):
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `window_rows`."""
+        shift = window_shift(self.shift, self.window_size, place[1:], self.map_size)
+        return window_rows(sown_weights(sown), place, self.window_size, shift)
 
 
 def window_shift(

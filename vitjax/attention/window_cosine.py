@@ -2,6 +2,7 @@
 arXiv:2111.09883, section 3.2-3.3).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,8 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
-from vitjax.attention.window import window_attention, window_shift
+from vitjax.attention.rows import Place, Rows, sown_weights
+from vitjax.attention.window import window_attention, window_rows, window_shift
 from vitjax.attention.windows import relative_bias
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import pad_to_multiple, require_map
@@ -96,6 +98,11 @@ class WindowCosineAttention(nn.Module):
             scale=1.0, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `window_rows`."""
+        shift = window_shift(self.shift, self.window_size, place[1:], self.map_size)
+        return window_rows(sown_weights(sown), place, self.window_size, shift)
 
     def position_bias(self, dtype: Any) -> Float[Array, "h N N"]:
         """Compute the bias of each head, query and key (eq. 3)."""

@@ -2,6 +2,7 @@
 (arXiv:2106.03106, sections 3.2 and 3.3).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
-from vitjax.attention.window import window_attention, window_shift
+from vitjax.attention.rows import Place, Rows, sown_weights
+from vitjax.attention.window import window_attention, window_rows, window_shift
 from vitjax.attention.windows import relative_bias, shift_map
 from vitjax.layers.init import NORMAL, Init, normal
 from vitjax.layers.maps import pad_to_multiple
@@ -75,3 +77,8 @@ class ModulatedWindowAttention(nn.Module):
             scale=self.scale, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         return merge_heads(self, out[:, :height, :width], train)
+
+    def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
+        """Make rows of the sown weights; see `window_rows`."""
+        shift = window_shift(self.shift, self.window_size, place[1:], None)
+        return window_rows(sown_weights(sown), place, self.window_size, shift)

@@ -6,19 +6,10 @@ from typing import Any
 
 import numpy as np
 
-BLUE, ORANGE = "#56B4E9", "#D55E00"
-"""Of the colours of Okabe and Ito, which colour-blind people tell apart."""
+from vitjax.analysis.plots import BLUE, ORANGE, new_figure
+
 NAMED, NUMBERED = 60, 15
 """So many classes have their names along the axes, and numbers in the cells."""
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def plot_confusion(
@@ -36,7 +27,7 @@ def plot_confusion(
     count, total = len(names), matrix.sum(axis=1, keepdims=True)
     shares = np.divide(100 * matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
     side = float(np.clip(0.32 * count if count <= NAMED else 9.0, 4.0, 14.0))
-    figure = _figure(side + 2.2, side + 1.2)
+    figure = new_figure(side + 2.2, side + 1.2)
     axes = figure.subplots()
     colours = matplotlib.colormaps["cividis"].with_extremes(bad="0.85")
     # Of many classes the rare confusions would be too dark to be seen.
@@ -72,7 +63,7 @@ def plot_reliability(
       bins: columns of `calibration`.
       error: ECE.
     """
-    figure = _figure(5.2, 6.0)
+    figure = new_figure(5.2, 6.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     lower, upper, images = (np.asarray(bins[k]) for k in ("lower", "upper", "images"))
     width, there = upper - lower, images > 0
