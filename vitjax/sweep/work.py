@@ -14,6 +14,7 @@ from vitjax.sweep import lease
 from vitjax.sweep.cells import Cell, write_whole
 from vitjax.train import signals
 from vitjax.train.checkpoint import SavedSteps
+from vitjax.train.goodput import PROCESS
 from vitjax.train.report import read_metrics
 from vitjax.train.state import sha256
 from vitjax.training import quiet_libraries
@@ -21,7 +22,7 @@ from vitjax.training import run as train
 
 DONE, FAILED, RUNNING, WAITING, FREE = "done", "failed", "running", "waiting", "free"
 STATES = (DONE, RUNNING, FREE, WAITING, FAILED)
-NOT_RESULTS = ("train", "rollback")
+NOT_RESULTS = ("train", "rollback", PROCESS)
 """Splits of metrics that are not of evaluations."""
 Run = Callable[[Cell, pathlib.Path], int]
 
@@ -69,7 +70,9 @@ def make_result(cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
     rows = [r for r in read_metrics(folder / "metrics.jsonl") if r["split"] not in NOT_RESULTS]
     step = max(row["step"] for row in rows)
     metrics = {
-        row["split"]: {k: v for k, v in row.items() if k not in ("step", "split")}
+        row["split"]: {
+            k: v for k, v in row.items() if k not in ("step", "split", "time", "seconds")
+        }
         for row in rows
         if row["step"] == step
     }
