@@ -106,6 +106,37 @@ def open_run(folder: pathlib.Path | str) -> Run:
     return Run(folder, read(RunConfig, said), said, info, SavedSteps(folder / "checkpoints"))
 
 
+def open_untrained(name: str, image_size: int | tuple[int, int] = 0) -> Trained:
+    """Build a model of the menu with random weights, and its family's preprocessing.
+
+    Args:
+      name: as in `create_model`.
+      image_size: of the images; 0 for the model's own.
+
+    Raises:
+      ValueError: the model is unknown.
+    """
+    shown = _sized_preprocessing(preprocessing_of(name), image_size)
+    size = image_size or shown.image_size
+    assert size, f"{name} has no image size"
+    takes_size = "image_size" in fields(model_spec(name).factory)
+    options = {"image_size": size} if takes_size else {}
+    model = create_model(name, **options)
+    image = jnp.zeros((1, *height_and_width(size), len(shown.mean)))
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    return Trained(
+        model, variables, shown.mean, shown.std, size, shown.crop, shown.interpolation, None, name,
+        options,
+    )  # fmt: skip
+
+
+def _sized_preprocessing(
+    shown: Preprocessing, image_size: int | tuple[int, int]
+) -> Preprocessing:
+    """Return the preprocessing at an image size; that which is stated if it is 0."""
+    return shown.at(min(height_and_width(image_size))) if image_size else shown
+
+
 def open_trained(text: str, *, abstract: bool = False) -> Trained:
     """Open a trained model with the preprocessing of its images.
 

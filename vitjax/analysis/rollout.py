@@ -17,7 +17,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vitjax.analysis.attention import Capture, Layer, Query, paint
 from vitjax.attention.rows import Place, Rows
@@ -44,8 +44,50 @@ def pull_back(
     Args:
       raw: a layer mixes by A + I with A as it is, and not by (A + I) / 2 with rows of sum 1.
     """
-    layers = capture.layers
     place, state = _start(capture, query)
+    found = _carry(capture.layers, place, state, raw)
+    return np.asarray(found.reshape(-1, *capture.layers[0].map_size))
+
+
+def rollouts(
+    capture: Capture, queries: Int[np.ndarray, "q"]
+) -> tuple[Float[np.ndarray, "B y x"], Float[np.ndarray, "q B y x"]]:
+    """Compute `rollout` of what the head reads, and of many queries of the last layer.
+
+    Args:
+      queries: their numbers, tokens first.
+
+    Raises:
+      ValueError: as in `rollout`.
+    """
+    place, reads = _start(capture, None)
+    one = jax.nn.one_hot(queries, place.length)[:, None]
+    starts = jnp.concatenate([reads[None], jnp.broadcast_to(one, (len(one), *reads.shape))])
+    found = np.asarray(_rollouts(capture.layers, starts))
+    found = found.reshape(*found.shape[:2], *capture.layers[0].map_size)
+    return found[0], found[1:]
+
+
+@jax.jit
+def _rollouts(layers: tuple[Layer, ...], starts: Float[Array, "q B Q"]) -> Float[Array, "q B M"]:
+    place = layers[-1].rows.queries
+    layers = tuple(layer.replace(rows=_mean_of_heads(layer.rows.normalized())) for layer in layers)
+    return jax.lax.map(lambda state: _carry(layers, place, state, False), starts)
+
+
+def _mean_of_heads(rows: Rows) -> Rows:
+    """Return rows of one head for each group with keys of its own; those of agents as they are."""
+    if rows.agents is not None:
+        return rows
+    groups = 1 if rows.boxes is None else rows.boxes.shape[1]
+    batch, _, *rest = rows.weights.shape
+    return rows.replace(weights=rows.weights.reshape(batch, groups, -1, *rest).mean(axis=2))
+
+
+def _carry(
+    layers: tuple[Layer, ...], place: Place, state: Float[Array, "B Q"], raw: bool
+) -> Float[Array, "B M"]:
+    """Carry weights of the last layer's results to the positions of the first one's map."""
     for i, layer in reversed(list(enumerate(layers))):
         if i < len(layers) - 1:
             state = _between(state, place, layer, layers[i + 1])
@@ -62,7 +104,7 @@ def pull_back(
                 f"Layer {layer.name!r} attends from {rows.queries.tokens} tokens to a map that "
                 f"goes on beside them, and rollout follows self-attention alone; look at its rows."
             )
-    return np.asarray(state[:, place.tokens :].reshape(-1, *layers[0].map_size))
+    return state[:, place.tokens :]
 
 
 @functools.partial(jax.jit, static_argnums=2)
