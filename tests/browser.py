@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 DRIVER = shutil.which("chromedriver")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 needs_browser = pytest.mark.skipif(
     not (DRIVER and CHROMIUM), reason="needs chromium and chromium-driver, as Debian calls them"
 )

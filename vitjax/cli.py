@@ -7,6 +7,7 @@
   vitjax plan --config=digits --topology=v5e:2x2   what a run will need there
   vitjax predict --workdir=runs/digits a.png    what a run's model says of each image
   vitjax eval runs/digits --out eval/           all metrics, classes, calibration, every image
+  vitjax look a.png --workdir=runs/digits       one page: where every head of every layer looks
   vitjax probe runs/digits --data digits://     k-NN, few-shot and linear accuracy of its features
   vitjax exits runs/ranet --data digits:// --held-out 'train[80%:]'   accuracy against computation
   vitjax export runs/digits --to onnx DIR       a model for programs without vitjax
@@ -41,6 +42,7 @@ from vitjax.tools.cluster_commands import (
 )
 from vitjax.tools.commands import say
 from vitjax.tools.eval_command import add_eval_arguments, evaluate
+from vitjax.tools.look_command import look, look_arguments
 
 
 class Parser(argparse.ArgumentParser):
@@ -324,6 +326,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "plan": (plan, _plan_arguments),
     "predict": (commands.predict, commands.predict_arguments),
     "eval": (evaluate, add_eval_arguments),
+    "look": (look, look_arguments),
     "probe": (commands.probe, commands.probe_arguments),
     "exits": (commands.exits, commands.exits_arguments),
     "export": (commands.export, commands.export_arguments),

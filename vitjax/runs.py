@@ -130,9 +130,7 @@ def open_untrained(name: str, image_size: int | tuple[int, int] = 0) -> Trained:
     )  # fmt: skip
 
 
-def _sized_preprocessing(
-    shown: Preprocessing, image_size: int | tuple[int, int]
-) -> Preprocessing:
+def _sized_preprocessing(shown: Preprocessing, image_size: int | tuple[int, int]) -> Preprocessing:
     """Return the preprocessing at an image size; that which is stated if it is 0."""
     return shown.at(min(height_and_width(image_size))) if image_size else shown
 

@@ -18,6 +18,7 @@ from vitjax.data.codecs.image import Picture, read_file
 from vitjax.data.kinds import Image, encode
 from vitjax.data.transforms.augment import evaluation
 from vitjax.layers.pixels import normalize_pixels
+from vitjax.models import MODELS
 from vitjax.runs import Trained, open_run, open_trained, open_untrained, published_weights
 from vitjax.tools.image_files import find_images
 
@@ -77,7 +78,7 @@ def open_subject(text: str, image_size: Size = 0) -> Subject:
       ValueError: there is no such model.
     """
     folder = pathlib.Path(text)
-    if not (published_weights(text) or folder.exists() or "/" in text):
+    if text in MODELS or not (published_weights(text) or folder.exists() or "/" in text):
         trained = open_untrained(text, image_size)
         return Subject(text, trained, "Random weights: nothing was learnt.")
     if image_size:
@@ -126,9 +127,7 @@ METHODS: dict[str, Method] = {
 """Methods that are checked."""
 
 
-def check(
-    subject: Subject, images: Sequence[str], say: Callable[[str], None]
-) -> list[Worth]:
+def check(subject: Subject, images: Sequence[str], say: Callable[[str], None]) -> list[Worth]:
     """Measure what the methods' maps are worth for a model.
 
     Args:

@@ -7,6 +7,13 @@ from typing import Any
 from vitjax.names import parse_size
 from vitjax.tools.commands import MODEL_HELP, say
 
+PICTURES = (
+    *("rollout", "heads", "depth", "distances", "points", "regions", "agents", "outlook"),
+    *("filters", "positions", "field", "similarity", "gradcam", "gradient-rollout"),
+    "integrated-gradients",
+)
+"""Names of `look_pictures.PICTURES`, which is heavy to import."""
+
 
 def look(options: argparse.Namespace) -> tuple[Any, str]:
     """Show where a model looks: one page for the browser, which needs no network.
@@ -88,8 +95,6 @@ def parse_query(text: str) -> int | tuple[int, int] | None:
 
 def look_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `look`."""
-    from vitjax.tools.look_names import PICTURE_NAMES
-
     add = sub.add_argument
     add("images", nargs="*", help="image files, folders of them, or patterns (quote them)")
     add("--model", action="append", default=[], metavar="MODEL", help=f"{MODEL_HELP}; or the name "
@@ -101,7 +106,7 @@ def look_arguments(sub: argparse.ArgumentParser) -> None:
         "'(32, 64)' (its own)")  # fmt: skip
     add("--megabytes", type=float, default=6.0, help="of the page, for each image and model (6); "
         "where more would be needed, fewer queries are kept, and the page says so")  # fmt: skip
-    add("--picture", default="", metavar="NAME", help=", ".join(PICTURE_NAMES))
+    add("--picture", default="", choices=PICTURES, metavar="NAME", help=", ".join(PICTURES))
     add("--layer", default="", help="for --picture: such as stage_2/block_5 (the last that fits)")
     add("--query", default="", help="for --picture: 112,80, a pixel's row and column, or 0, the "
         "class token (the middle; for rollout what the head reads)")  # fmt: skip

@@ -59,7 +59,9 @@ class Store:
         return zlib.compress(b"".join(self._parts), 6)
 
 
-def quantize(weights: Float[np.ndarray, "..."], levels: int) -> tuple[UInt8[np.ndarray, "..."], Any]:
+def quantize(
+    weights: Float[np.ndarray, "..."], levels: int
+) -> tuple[UInt8[np.ndarray, "..."], Any]:
     """Round weights to integers; see `restore` for the way back."""
     most = float(np.max(np.abs(weights), initial=0)) or 1.0
     signed = bool(np.min(weights, initial=0) < 0)
