@@ -115,9 +115,10 @@ def request(url: str, body: Any = None, method: str | None = None) -> Any:
 def browser() -> Iterator[Browser]:
     """Start a browser; it ends with the block."""
     assert DRIVER
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         log = pathlib.Path(profile, "driver.log")
-        driver = subprocess.Popen([DRIVER, "--port=0"], stdout=log.open("w"))
+        with log.open("w") as out:
+            driver = subprocess.Popen([DRIVER, "--port=0"], stdout=out)
         try:
             end = time.monotonic() + 20
             while "on port" not in (said := log.read_text()):

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from vitjax.names import parse_size
+from vitjax.names import check_choice, parse_size
 from vitjax.tools.commands import MODEL_HELP, say
 
 PICTURES = (
@@ -21,7 +21,6 @@ def look(options: argparse.Namespace) -> tuple[Any, str]:
     --picture draws one of the papers' pictures instead, and --check measures what maps of
     importance are worth, beside a random map. Attention is not an explanation.
     """
-    from vitjax.console import format_bytes
     from vitjax.tools import look as looking
 
     o = options
@@ -49,7 +48,7 @@ def look(options: argparse.Namespace) -> tuple[Any, str]:
     page, images = looking.make_page(subjects, o.images, o.megabytes)
     out = page.save(o.out or "look.html")
     count = out.stat().st_size
-    text = f"{out}: {format_bytes(count)}; {', '.join(names)}; {', '.join(images)}"
+    text = f"{out}: {count / 1e6:.2f} MB; {', '.join(names)}; {', '.join(images)}"
     return {"out": str(out), "bytes": count, "models": names, "images": images}, text
 
 
@@ -61,13 +60,15 @@ def _check_options(o: argparse.Namespace, names: list[str]) -> None:
     """
     if not names:
         raise ValueError("Which model? Give --model=NAME or MODEL=WEIGHTS, or --workdir=RUN.")
-    if len(names) > 2 or (o.check and len(names) > 1):
+    if len(names) > 2 or (len(names) > 1 and (o.check or o.picture not in ("", "similarity"))):
         raise ValueError(f"{len(names)} models: a page and --picture similarity show one or two, "
                          f"all others one.")  # fmt: skip
     if len(set(names)) < len(names):
         raise ValueError(f"{names[0]!r} is given twice; give one model, or two that differ.")
     if o.check and o.picture:
         raise ValueError("--check and --picture are two commands; give one of them.")
+    if o.picture:
+        check_choice("picture", o.picture, PICTURES)
     if not o.picture and not o.images:
         raise ValueError("Which image? Name at least one file.")
     if not o.megabytes > 0:
@@ -106,7 +107,7 @@ def look_arguments(sub: argparse.ArgumentParser) -> None:
         "'(32, 64)' (its own)")  # fmt: skip
     add("--megabytes", type=float, default=6.0, help="of the page, for each image and model (6); "
         "where more would be needed, fewer queries are kept, and the page says so")  # fmt: skip
-    add("--picture", default="", choices=PICTURES, metavar="NAME", help=", ".join(PICTURES))
+    add("--picture", default="", metavar="NAME", help=", ".join(PICTURES))
     add("--layer", default="", help="for --picture: such as stage_2/block_5 (the last that fits)")
     add("--query", default="", help="for --picture: 112,80, a pixel's row and column, or 0, the "
         "class token (the middle; for rollout what the head reads)")  # fmt: skip

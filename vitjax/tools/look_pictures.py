@@ -15,7 +15,6 @@ from vitjax.analysis.layers import compare
 from vitjax.analysis.page.pack import kind_of
 from vitjax.analysis.receptive_field import effective_receptive_field
 from vitjax.analysis.rollout import rollout_on_image
-from vitjax.names import check_choice
 from vitjax.tools.image_files import find_images
 from vitjax.tools.look import Subject
 
@@ -39,9 +38,7 @@ class Asked(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """The only model."""
-        if len(self.subjects) > 1:
-            raise ValueError("This picture is of one model, and two are given.")
+        """The model, or the first of two."""
         return self.subjects[0]
 
     @property
@@ -182,10 +179,8 @@ def draw(
     """Draw one of PICTURES; the result is a figure.
 
     Raises:
-      ValueError: there is no such picture, it is of something else than what is given, or a file
-        cannot be read.
+      ValueError: the picture is of something else than what is given, or a file cannot be read.
     """
-    check_choice("picture", name, PICTURES)
     for flag, given, names in (
         ("--query", query is not None, TAKES_QUERY), ("--layer", bool(layer), TAKES_LAYER),
         ("--head", head is not None, ("points",)),

@@ -26,7 +26,9 @@ function mapPixels(map, scale, alpha = 255, dark = 255) {
 
 function paintMap(canvas, map, scale) {
   [canvas.height, canvas.width] = map.size;
-  canvas.getContext("2d").putImageData(mapPixels(map, scale), 0, 0);
+  // Pixels come and go one by one: the canvas stays in memory.
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.putImageData(mapPixels(map, scale), 0, 0);
 }
 
 // Image in gray, so that colours are those of the map.
