@@ -136,7 +136,10 @@ def check(subject: Subject, images: Sequence[str], say: Callable[[str], None]) -
     Raises:
       ValueError: fewer than two images, a file cannot be read, or the model gives no classes.
     """
-    pixels = np.stack([subject.read(path) for path in find_images(images)])
+    files = find_images(images)
+    if len(files) < 2:
+        raise ValueError("1 image: an interval over images needs at least 2, better some dozens.")
+    pixels = np.stack([subject.read(path) for path in files])
     x, (model, variables) = subject.normalized(pixels), subject.trained[:2]
     found: dict[str, Method] = {}
     for name, method in METHODS.items():

@@ -44,7 +44,7 @@ class Asked(NamedTuple):
     @property
     def image(self) -> Float[np.ndarray, "H W c"]:
         """The only image, with pixels from 0 to 1."""
-        if len(self.pixels) != 1:
+        if len(self.images()) != 1:
             raise ValueError(f"This picture is of one image, and {len(self.pixels)} are given.")
         return self.pixels[0].astype(np.float32) / 255
 
