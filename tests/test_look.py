@@ -122,7 +122,7 @@ def test_a_name_alone_has_random_weights_and_needs_attention(
 
 
 def test_the_command_knows_the_names_of_all_pictures() -> None:
-    assert look_command.PICTURES == tuple(look_pictures.PICTURES)
+    assert tuple(look_pictures.PICTURES) == look_command.PICTURES
 
 
 def test_queries_are_pixels_or_tokens() -> None:

@@ -120,7 +120,7 @@ def open_untrained(name: str, image_size: int | tuple[int, int] = 0) -> Trained:
     size = image_size or shown.image_size
     assert size, f"{name} has no image size"
     takes_size = "image_size" in fields(model_spec(name).factory)
-    options = {"image_size": size} if takes_size else {}
+    options: dict[str, Any] = {"image_size": size} if takes_size else {}
     model = create_model(name, **options)
     image = jnp.zeros((1, *height_and_width(size), len(shown.mean)))
     variables = jax.jit(model.init)(jax.random.key(0), image)

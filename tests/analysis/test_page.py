@@ -1,7 +1,6 @@
 """The page: what is packed comes back, in a browser too, and it is pointed at, tapped and read."""
 
 import html.parser
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,7 +168,7 @@ def test_maps_in_the_browser_equal_the_arrays(opened: Browser, seen: dict[str, C
                     assert of_query == [None] * 3
                     continue
                 tokens = layer.rows.keys.tokens
-                for head, (weights, on_tokens, reach) in enumerate(of_query):
+                for head, (weights, on_tokens, _) in enumerate(of_query):
                     want = dense[head, index]
                     np.testing.assert_allclose(weights, want[tokens:], atol=2e-6, err_msg=name)
                     assert on_tokens == pytest.approx(want[:tokens].sum(), abs=1e-6)

@@ -71,7 +71,9 @@ def rollouts(
 @jax.jit
 def _rollouts(layers: tuple[Layer, ...], starts: Float[Array, "q B Q"]) -> Float[Array, "q B M"]:
     place = layers[-1].rows.queries
-    layers = tuple(layer.replace(rows=_mean_of_heads(layer.rows.normalized())) for layer in layers)
+    layers = tuple(
+        dataclasses.replace(layer, rows=_mean_of_heads(layer.rows.normalized())) for layer in layers
+    )
     return jax.lax.map(lambda state: _carry(layers, place, state, False), starts)
 
 
@@ -81,7 +83,9 @@ def _mean_of_heads(rows: Rows) -> Rows:
         return rows
     groups = 1 if rows.boxes is None else rows.boxes.shape[1]
     batch, _, *rest = rows.weights.shape
-    return rows.replace(weights=rows.weights.reshape(batch, groups, -1, *rest).mean(axis=2))
+    return dataclasses.replace(
+        rows, weights=rows.weights.reshape(batch, groups, -1, *rest).mean(axis=2)
+    )
 
 
 def _carry(

@@ -121,7 +121,9 @@ def _filters(asked: Asked) -> Any:
 
 
 def _positions(asked: Asked) -> Any:
-    return plots.plot_positions(position_similarity(*asked.subject.trained[:2]))
+    return plots.plot_positions(
+        position_similarity(asked.subject.trained.model, asked.subject.trained.variables)
+    )
 
 
 def _field(asked: Asked) -> Any:

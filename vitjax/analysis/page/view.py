@@ -1,6 +1,7 @@
 """What the page shows of one image and one model."""
 
 import base64
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def _largest_on_map(layer: Layer, most: float) -> float:
         low, high = np.split(np.asarray(rows.where), 2, axis=-1)
         return most / float(np.min(np.prod(high - low, axis=-1)))
     some = np.unique(np.linspace(0, rows.queries.length - 1, 64).astype(int))
-    weights = rows.replace(weights=rows.weights[:, :, some]).dense()
+    weights = dataclasses.replace(rows, weights=rows.weights[:, :, some]).dense()
     return float(np.max(np.asarray(weights)))
 
 
