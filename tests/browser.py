@@ -121,7 +121,7 @@ def browser() -> Iterator[Browser]:
             driver = subprocess.Popen([DRIVER, "--port=0"], stdout=out)
         try:
             end = time.monotonic() + 20
-            while "on port" not in (said := log.read_text()):
+            while "successfully on port" not in (said := log.read_text()):
                 assert driver.poll() is None and time.monotonic() < end, said
                 time.sleep(0.05)
             port = said.rpartition("on port ")[2].split(".")[0]

@@ -162,7 +162,7 @@ function pointsOf(rows, head, query) {
 
 function ticksOf(map, scale) {
   if (scale === "even") return [["≤ 0.1×", 0], ["1×", 1 / 3], ["10×", 2 / 3], ["≥ 100×", 1]];
-  return [["0", 0], [short(map.top / 2), 0.5], [short(map.top), 1]];
+  return [["0", 0], [short(map.top / 2), 0.5], [`≥ ${short(map.top)}`, 1]];
 }
 
 function short(number) {

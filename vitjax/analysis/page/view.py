@@ -63,12 +63,19 @@ def make_view(
         raise ValueError(f"A capture of {batch} images: a view is of one, so capture them singly.")
     picture = _picture(pixels)
     room = int(1e6 * megabytes) - len(picture) - 40_000  # of the page's text and program
-    # Six bits of each weight, four characters for three bytes: as many characters as weights.
-    steps = choose_steps(seen.layers, room)
-    for levels in (FINE, COARSE):
-        store = Store()
+    rolled, maps = _rollout(seen, choose_steps(seen.layers, room)[-1])
+    # As base64, weights of six bits take a character each: the last try always fits. Most weights
+    # take less, so that more queries may fit.
+    layers, arrays, tried = [], b"", None
+    for share, levels in ((2.5, FINE), (1.6, FINE), (1, FINE), (1, COARSE)):
+        steps = choose_steps(seen.layers, int(share * room))
+        if (steps, levels) == tried:
+            continue
+        tried, store = (steps, levels), Store()
         layers = [_layer(layer, s, levels, store) for layer, s in zip(seen.layers, steps)]
-        rolled = _rollout(seen, steps[-1], levels, store)
+        if maps is not None:
+            whole, scale = quantize(maps, levels)
+            rolled = {**rolled, "maps": store.add(whole), **scale}
         arrays = store.compressed()
         if len(arrays) * 4 / 3 <= room:
             break
@@ -104,8 +111,12 @@ def _largest_on_map(layer: Layer, most: float) -> float:
     return float(np.max(np.asarray(weights)))
 
 
-def _rollout(seen: Capture, step: int, levels: int, store: Store) -> dict[str, Any]:
-    """Store the rollout of what the head reads, and of the last layer's queries."""
+def _rollout(seen: Capture, step: int) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Compute the rollout of what the head reads, and of the last layer's queries.
+
+    Returns:
+      What the page reads of it, and the maps; without maps the reason.
+    """
     place = seen.layers[-1].rows.queries
     grid = Grid(place, step)
     pairs = sum(a.rows.queries.length * a.rows.keys.length for a in seen.layers)
@@ -117,10 +128,9 @@ def _rollout(seen: Capture, step: int, levels: int, store: Store) -> dict[str, A
         else:
             maps = rollout(seen)
     except ValueError as error:
-        return {"none": str(error)}
-    whole, scale = quantize(maps, levels)
-    return {"size": maps.shape[1:], "stride": seen.layers[0].stride, "queries": place, "each": each,
-            "step": step, "kept": grid.size, "maps": store.add(whole), **scale}  # fmt: skip
+        return {"none": str(error)}, None
+    return {"size": maps.shape[1:], "stride": seen.layers[0].stride, "queries": place,
+            "each": each, "step": step, "kept": grid.size}, maps  # fmt: skip
 
 
 def _best(seen: Capture, classes: Sequence[str] | None, multi_label: bool) -> list[Any]:
