@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import cv2
 import numpy as np
@@ -123,6 +124,18 @@ def test_a_name_alone_has_random_weights_and_needs_attention(
 
 def test_the_command_knows_the_names_of_all_pictures() -> None:
     assert tuple(look_pictures.PICTURES) == look_command.PICTURES
+
+
+def test_the_document_names_all_pictures_and_its_program_runs() -> None:
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "look.md").read_text()
+    table = text.partition("## The papers' pictures")[2].partition("## ")[0]
+    rows = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`([a-z-]+)`", rows)) == set(look_pictures.PICTURES)
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert program
+    names: dict = {}
+    exec(compile(program[1], "docs/look.md", "exec"), names)
+    assert len(str(names["page"])) > 20_000
 
 
 def test_queries_are_pixels_or_tokens() -> None:
