@@ -68,7 +68,7 @@ class Stage {
   overlay(map, scale, opacity) {
     const small = document.createElement("canvas");
     [small.height, small.width] = map.size;
-    const pixels = mapPixels(map, scale, Math.round(255 * opacity), Math.round(150 * opacity));
+    const pixels = mapPixels(map, scale, Math.round(255 * opacity), Math.round(200 * opacity));
     small.getContext("2d").putImageData(pixels, 0, 0);
     const side = map.stride * this.unit;
     this.context.imageSmoothingEnabled = false;
@@ -126,7 +126,7 @@ class Stage {
   // Keys as circles, whose area is their weight; that of `most` is the largest.
   points(points, most, stride) {
     const side = stride * this.unit;
-    const largest = this.canvas.width / 24;
+    const largest = this.canvas.width / Math.max(24, 2.4 * Math.sqrt(points.length));
     const { context } = this;
     for (const { y, x, weight } of points) {
       const radius = Math.max(1.2 * this.line, largest * Math.sqrt(Math.abs(weight) / most));

@@ -207,7 +207,7 @@ class Pane {
     const { kind, most } = layer.rows.said;
     if (!this.state.keys) return "";
     if (kind === "regions") return " Blue line: what the query sees.";
-    const circles = ` Circles: ${kind}, by weight; the largest possible is ${short(most)}.`;
+    const circles = ` Circles: ${kind}, by weight; the largest of this layer is ${short(most)}.`;
     if (kind === "points") return circles;
     if (kind === "agents") return `${circles} Dashed: regions of the largest agent.`;
     return "";
