@@ -127,15 +127,15 @@ def _positions(asked: Asked) -> Any:
 
 
 def _field(asked: Asked) -> Any:
-    images = asked.subject.normalized(asked.images())
-    return plots.plot_field(effective_receptive_field(*asked.subject.trained[:2], images))
+    t, images = asked.subject.trained, asked.subject.normalized(asked.images())
+    return plots.plot_field(effective_receptive_field(t.model, t.variables, images))
 
 
 def _similarity(asked: Asked) -> Any:
     first, second = asked.subjects[0], asked.subjects[-1]
     pair = [(s.trained.model, s.trained.variables) for s in (first, second)]
     images = first.normalized(asked.images())
-    return plots.plot_similarity(compare(*pair, [images]))
+    return plots.plot_similarity(compare(pair[0], pair[1], [images]))
 
 
 def _attribution(method: Callable[..., Any], label: str) -> Callable[[Asked], Any]:
