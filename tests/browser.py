@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 DRIVER = shutil.which("chromedriver")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
+NAMES = ("google-chrome", "chromium", "chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
 needs_browser = pytest.mark.skipif(
     not (DRIVER and CHROMIUM), reason="needs chromium and chromium-driver, as Debian calls them"
 )
