@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitjax.analysis.cost import multiply_adds
-from vitjax.analysis.plots import new_figure
+from vitjax.figures import new_figure
 from vitjax.models.protocols import GivesExits
 
 P = tuple(k / 20 for k in range(1, 40))

@@ -15,6 +15,7 @@ from vitjax.analysis.check import RANDOM, Worth
 from vitjax.analysis.distance import Distances
 from vitjax.analysis.filters import Components
 from vitjax.analysis.layers import Similarity
+from vitjax.figures import new_figure
 
 HEAT = "viridis"
 ORANGE, BLUE, GREEN, BLACK = "#D55E00", "#56B4E9", "#009E73", "#000000"
@@ -328,16 +329,6 @@ def plot_check(found: Sequence[Worth]) -> Any:
         axis.legend(fontsize=6, frameon=False, title="area [95 % interval]", title_fontsize=6)
         axis.grid(alpha=0.25)
     sides[0].set_ylabel("probability of the class")
-    return figure
-
-
-def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure of this size in inches, apart from pyplot's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from vitjax.console import format_bytes, table
 from vitjax.data.known import KNOWN, known_size
 from vitjax.data.source import DataInfo
+from vitjax.folders import cache_folder
 from vitjax.plan import estimate as estimates
 from vitjax.plan.collectives import Collective, collectives
 from vitjax.plan.hlo import parse
@@ -352,8 +353,7 @@ def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathl
     described = (topology.name, len(topology.devices), mesh, versions, options)
     for part in (repr(described).encode(), *own):
         digest.update(part)
-    folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(folder) / "vitjax" / "plan" / f"{digest.hexdigest()}.json"
+    return cache_folder() / "vitjax" / "plan" / f"{digest.hexdigest()}.json"
 
 
 def _from_json(found: dict[str, Any]) -> Compiled:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vitjax.figures import new_figure
 from vitjax.scaling.intervals import Intervals
 from vitjax.scaling.isoflop import Parabola, frontier
 
@@ -22,11 +23,7 @@ class Axis(NamedTuple):
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.8, 4.4)
     axes = figure.subplots()
     axes.set(xscale="log", xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=11)

@@ -9,6 +9,7 @@ from typing import Any
 
 import vitjax
 from vitjax.console import format_bytes, table
+from vitjax.folders import cache_folder
 from vitjax.train import processes
 from vitjax.train.cluster import Env, Machine, Place, find_place
 
@@ -58,7 +59,7 @@ def doctor(
             place = None
     found |= _devices(place, bool(connect), wrong)
     found["memory of the host"] = _memory()
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    cache = cache_folder()
     near = next(path for path in (cache, *cache.parents) if path.exists())
     if not os.access(near, os.W_OK):
         wrong.append(f"{near} is not writable: set XDG_CACHE_HOME to a folder that is.")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.analysis.plots import BLUE, ORANGE, new_figure
+from vitjax.analysis.plots import BLUE, ORANGE
+from vitjax.figures import new_figure
 
 NAMED, NUMBERED = 60, 15
 """So many classes have their names along the axes, and numbers in the cells."""

@@ -1,11 +1,11 @@
 """Compiler options of a run's programs, and the cache of what is compiled."""
 
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+
+from vitjax.folders import cache_folder
 
 VMEM = {"TPU v5 lite": 65_536}
 """Kind of device → KiB of its vector memory (v5e: 131,072) that one fusion may use, instead of
@@ -50,8 +50,7 @@ def keep_compiled() -> str:
     if not settings.jax_enable_compilation_cache:
         return "none"
     if not settings.jax_compilation_cache_dir:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(cache) / "vitjax" / "jax"
+        folder = cache_folder() / "vitjax" / "jax"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.console import clock, is_share, progress, show
+from vitjax.figures import new_figure
 from vitjax.train.goodput import BUCKETS, PROCESS, carried, spent
 from vitjax.train.processes import is_lead
 
@@ -274,8 +275,6 @@ COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#0072B2", "#CC79A7", "#D55E00", "#B
 
 def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     """Draw loss, test metrics and learning rate from `metrics.jsonl` into `curves.png`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     rows = read_metrics(folder / "metrics.jsonl")
@@ -285,8 +284,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
         return [p[0] for p in points], [p[1] for p in points]
 
     totals = spent(rows)
-    figure: Any = Figure(figsize=(12, 5.0 if any(totals.values()) else 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 5.0 if any(totals.values()) else 3.6)
     if any(totals.values()):
         above, below = figure.subfigures(2, 1, height_ratios=(3.7, 1.3))
         plot_time(below.subplots(), totals)

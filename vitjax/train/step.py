@@ -120,15 +120,19 @@ def move_averages(
     return jax.tree.map(lambda e, p: share * e + (1 - share) * p, averages, values)
 
 
+def gathered(state: TrainState, gather: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the variables of a state, with its parameters gathered."""
+    variables = state.variables()
+    return {**variables, "params": gather(variables["params"])}
+
+
 def make_eval_step(
     task: Task, gather: Callable[[Any], Any] = lambda params: params
 ) -> Callable[[TrainState, Batch], tuple[Any, Any]]:
     """Build `(state, batch) → (sums, rows)`: see `Task.measure` and `Task.rows`."""
 
     def eval_step(state: TrainState, batch: Batch) -> tuple[Any, Any]:
-        variables = state.variables()
-        variables["params"] = gather(variables["params"])
-        prediction = task.predict(variables, batch)
+        prediction = task.predict(gathered(state, gather), batch)
         rows = task.rows(prediction, batch) if task.rows else None
         return task.measure(prediction, batch), rows
 
@@ -142,8 +146,6 @@ def make_features_step(
 
     def features_step(state: TrainState, batch: Batch) -> tuple[Any, Any]:
         assert task.features is not None  # checked when the run begins
-        variables = state.variables()
-        variables["params"] = gather(variables["params"])
-        return {}, (task.features(variables, batch), batch["label"])
+        return {}, (task.features(gathered(state, gather), batch), batch["label"])
 
     return features_step

@@ -10,7 +10,6 @@ import glob
 import io
 import json
 import os
-import pathlib
 import re
 import tarfile
 from typing import Any
@@ -21,6 +20,7 @@ from jaxtyping import Int, Int64
 from vitjax.data.codecs.image import EXTENSIONS
 from vitjax.data.source import UNLABELLED, BadImage, DataInfo, Sample, short_sha256
 from vitjax.data.sources import remote
+from vitjax.folders import cache_folder
 
 _RULES = 2  # raised with what `_scan` makes of a file, so that older indexes are not read
 
@@ -153,8 +153,7 @@ def _index(path: str, labelled: bool) -> Int64[np.ndarray, "n 3"]:
         state = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
         opened = lambda: open(path, "rb")  # noqa: E731, SIM115
     state = f"{_RULES} {labelled} {state}"
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cached = pathlib.Path(base, "vitjax", f"tar-{short_sha256((state.encode(),))}.npy")
+    cached = cache_folder() / "vitjax" / f"tar-{short_sha256((state.encode(),))}.npy"
     if cached.exists():
         return np.load(cached)
     with opened() as file:
