@@ -17,7 +17,7 @@ from vitjax.analysis import cost
 from vitjax.console import clock, progress, show, table
 from vitjax.data import pipeline
 from vitjax.data.sets import MAIN, Data, open_data
-from vitjax.data.source import class_labels
+from vitjax.data.source import Source, class_labels
 from vitjax.data.transforms.augment import check_channels, evaluation, parse_augmentation
 from vitjax.data.transforms.crops import height_and_width
 from vitjax.models import model_options
@@ -27,22 +27,20 @@ from vitjax.tasks import task_config, task_from_config
 from vitjax.train import config as configs
 from vitjax.train import loop, processes, sharding, signals
 from vitjax.train.checkpoint import (
-    CheckpointError,
     Checkpoints,
-    SavedSteps,
     without_late_failures,
 )
 from vitjax.train.compiler import keep_compiled
 from vitjax.train.defaults import RunConfig
-from vitjax.train.divergence import History
 from vitjax.train.feed import Feed, open_probes
 from vitjax.train.goodput import describe, spent
 from vitjax.train.loggers import check_loggers, open_loggers
 from vitjax.train.optimizer import make_schedule
 from vitjax.train.profile import Profile
-from vitjax.train.program import Program, compile_program, with_frozen
+from vitjax.train.program import Program, compile_program
 from vitjax.train.report import NOT_MEASURED, Report, plot_curves, read_metrics
-from vitjax.train.state import sha256, with_variables
+from vitjax.train.state import sha256
+from vitjax.train.states import States
 from vitjax.train.workdir import TEACHER, check_branch, claim_workdir, read_extensions
 
 
@@ -89,55 +87,22 @@ def run(
     check(config)
     mesh = sharding.make_mesh(config.mesh)
     configs.check_batches(config, sharding.batch_parts(mesh))
-    data = open_data(config.data, config.evals)
-    if config.data.sampling == "balanced":
-        class_labels(data.train)  # told what is missing before anything is begun
-    task = task_from_config(config, data.info)
-    labelled = open_probes(config, data, task)
-    evals = {name: task.add_eval_fields(source) for name, source in data.evals.items()}
-    data = Data(task.add_fields(data.train), evals)
+    data, task, probed = open_task(config)
     steps = configs.count_steps(config, len(data.train))
-    if config.init_step:
-        check_branch(config, steps)
+    check_branch(config, steps)
     trace = Profile(profile, workdir / "profile", steps)
     program = compile_program(config, task, mesh, steps)
     checkpoints = claim(config, workdir, data, task, stack, extend)
-
-    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=program.key.sharding)()
-
-    def state_of(step: int) -> Any:
-        if step:
-            return with_frozen(checkpoints.restore_step(step, program.state), program, task)
-        return initial_state(config, program, task, key)
-
-    origin: SavedSteps = checkpoints
-    found = checkpoints.restore(program.state)
-    if found is None and config.init_step:
-        origin = SavedSteps(pathlib.Path(config.init) / "checkpoints", checkpoints.frozen)
-        found = config.init_step, branch_point(origin, config.init_step, program.state)
-    start, state = (found[0], with_frozen(found[1], program, task)) if found else (0, state_of(0))
-    history = History(origin.history(start) if start else None)
-    progress(
-        summary(config, data, task, program, mesh, steps, f"{workdir}", start, kept), last=True
-    )
-
+    states = States(config, program, task, checkpoints)
+    start, state, history = states.latest()
+    progress(summary(config, data, task, program, mesh, steps, workdir, start, kept), last=True)
     if extend:
         progress(extension(config, workdir, start, program), last=True)
-
-    listeners = [*stack.enter_context(open_loggers(config, workdir, steps))]
-    listeners += [on_metrics] if on_metrics else []
-    report = Report(
-        workdir,
-        start=start,
-        steps=steps,
-        batch_size=config.data.batch_size,
-        listeners=listeners,
-        began=began,
-    )
+    report = open_report(config, workdir, start, steps, stack, on_metrics, began)
     stop, watchdog = signals.StopRequest(), signals.Watchdog(config.stall_seconds)
     for part in (watchdog, report, trace):
         stack.callback(part.close)
-    feed = Feed(workdir, config, data, task, program, labelled)
+    feed = Feed(workdir, config, data, task, program, probed)
     if start < steps:
         with stop.listening():
             state = loop.train(
@@ -145,10 +110,10 @@ def run(
                 config,
                 start=start,
                 steps=steps,
-                step=lambda state, batch: program.train_step(state, batch, key),
+                step=lambda state, batch: program.train_step(state, batch, states.key),
                 batches=feed.train,
                 evaluate=lambda state: feed.evaluate(state, watchdog.alive),
-                restore=state_of,
+                restore=states.at,
                 history=history,
                 checkpoints=checkpoints,
                 report=report,
@@ -157,16 +122,7 @@ def run(
                 profile=trace,
             )
     checkpoints.close()
-    if stop.signal and int(state.step) < steps:
-        report.end()
-        progress(f"Stopped by {stop.signal} at step {int(state.step)} of {steps}, saved. The same "
-                 f"command goes on.", last=True)  # fmt: skip
-        return signals.STOPPED
-    if processes.is_lead():
-        report.settle()
-        print(results(workdir, config, task.monitor, begin))
-        report.end()
-    return 0
+    return finish(config, workdir, task.monitor, report, stop.signal, int(state.step), begin)
 
 
 def check(config: RunConfig) -> None:
@@ -178,6 +134,17 @@ def check(config: RunConfig) -> None:
     parse_augmentation(config.data.augment)
     check_channels(config.data.augment, config.data.channels)
     evaluation(config.data.eval_crop, config.data.interpolation)
+
+
+def open_task(config: RunConfig) -> tuple[Data, Task, dict[str, Source]]:
+    """Open the data of a run, with the fields that its task adds, the task, and data to probe."""
+    data = open_data(config.data, config.evals)
+    if config.data.sampling == "balanced":
+        class_labels(data.train)  # told what is missing before anything is begun
+    task = task_from_config(config, data.info)
+    probed = open_probes(config, data, task)
+    evals = {name: task.add_eval_fields(source) for name, source in data.evals.items()}
+    return Data(task.add_fields(data.train), evals), task, probed
 
 
 def claim(
@@ -208,32 +175,6 @@ def claim(
     )
 
 
-def initial_state(config: RunConfig, program: Program, task: Task, key: Any) -> Any:
-    """Initialise the state from the seed; `config.init` replaces the model's weights."""
-    state = with_frozen(program.init(key), program, task)
-    if not config.init:
-        return state
-    if task.load is None:
-        raise ValueError(
-            f"The task {config.task!r} cannot start from pretrained weights; remove config.init."
-        )
-    return with_variables(state, task.load(config.init))
-
-
-def branch_point(saved: SavedSteps, step: int, template: Any) -> Any:
-    """Restore the state of another run at a step.
-
-    Raises:
-      CheckpointError: there is no intact checkpoint of that step, or it is of another model.
-    """
-    try:
-        return saved.restore_step(step, template)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"This run cannot go on from step {step} in {saved.folder}: {error}"
-        ) from error
-
-
 def summary(
     config: RunConfig,
     data: Data,
@@ -241,7 +182,7 @@ def summary(
     program: Program,
     mesh: Any,
     steps: int,
-    folder: str,
+    workdir: pathlib.Path,
     start: int,
     kept: str,
 ) -> str:
@@ -263,7 +204,7 @@ def summary(
         + f"{height}×{width} pixels"
         + ("" if d.channels == 3 else f", channels: {d.channels}"),
         "schedule": f"{steps:,} steps of {d.batch_size} images ({epochs:.1f} epochs), {rate}",
-        "folder": folder + (f", going on from step {start:,}" if start else ""),
+        "folder": f"{workdir}" + (f", going on from step {start:,}" if start else ""),
         "compiled": f"programs are kept in {kept}",
     }
     return table(rows.items())
@@ -281,6 +222,49 @@ def extension(config: RunConfig, workdir: pathlib.Path, start: int, program: Pro
         f"Extended from {before:,} to {now:,} steps: the schedule is that of {now:,} steps, "
         f"{rate}. Parameters, moments, averages and the place in the data are kept."
     )
+
+
+def open_report(
+    config: RunConfig,
+    workdir: pathlib.Path,
+    start: int,
+    steps: int,
+    stack: contextlib.ExitStack,
+    on_metrics: Callable[[dict[str, Any]], None] | None,
+    began: float,
+) -> Report:
+    """Open the loggers of a run and its report, which goes on from step `start`."""
+    listeners = [*stack.enter_context(open_loggers(config, workdir, steps))]
+    return Report(
+        workdir,
+        start=start,
+        steps=steps,
+        batch_size=config.data.batch_size,
+        listeners=listeners + ([on_metrics] if on_metrics else []),
+        began=began,
+    )
+
+
+def finish(
+    config: RunConfig,
+    workdir: pathlib.Path,
+    monitor: str,
+    report: Report,
+    stopped_by: str | None,
+    step: int,
+    begin: float,
+) -> int:
+    """Report the end of a run, or that a signal stopped it, and return the exit code."""
+    if stopped_by and step < report.steps:
+        report.end()
+        told = f"Stopped by {stopped_by} at step {step} of {report.steps}, saved."
+        progress(f"{told} The same command goes on.", last=True)
+        return signals.STOPPED
+    if processes.is_lead():
+        report.settle()
+        print(results(workdir, config, monitor, begin))
+        report.end()
+    return 0
 
 
 def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float) -> str:

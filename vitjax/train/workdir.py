@@ -83,7 +83,7 @@ def check_same_run(
 
 
 def check_branch(config: RunConfig, steps: int) -> None:
-    """Check a run that goes on from `init_step` of another one.
+    """Check a run that goes on from `init_step` of another one, if it does.
 
     The two may differ in their schedules, lengths, evaluations, probes, and the fields FREE.
 
@@ -95,6 +95,8 @@ def check_branch(config: RunConfig, steps: int) -> None:
     """
     folder = pathlib.Path(config.init)
     path, at = folder / "config.json", config.init_step
+    if not at:
+        return
     if not (config.init and path.is_file()):
         raise ConfigError(
             f"config.init_step={at} is a step of the run in config.init, and {config.init!r} is no "
