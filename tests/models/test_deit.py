@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden.compare import check_case
 from vitjax import weights
 
@@ -40,20 +41,10 @@ def test_counts(name: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == COUNTS[name]
 
 
-def noisy(model, side: int = 64):
-    """Parameters of which none is zero, as heads and class tokens are at first."""
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, side, side, 3)))
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return structure.unflatten(
-        [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    )
-
-
 @pytest.mark.slow
 def test_two_heads_and_their_mean() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
-    variables = noisy(model)
+    variables = random_variables(model)
     x = jax.random.normal(jax.random.key(2), (2, 80, 48, 3))
     both = jax.jit(lambda v: model.apply(v, x, method="class_and_distillation_logits"))
     labels, teacher = both(variables)
@@ -71,7 +62,7 @@ def test_two_heads_and_their_mean() -> None:
 @pytest.mark.slow
 def test_every_token_has_a_position_and_a_gradient() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
-    variables = noisy(model)
+    variables = random_variables(model)
     assert variables["params"]["pos_embed"].shape == (1, 18, 32)
     x = jax.random.normal(jax.random.key(2), (2, 64, 64, 3))
     loss = lambda p: jnp.square(model.apply({"params": p}, x)).sum()  # noqa: E731
@@ -83,7 +74,7 @@ def test_every_token_has_a_position_and_a_gradient() -> None:
 @pytest.mark.slow
 def test_bfloat16() -> None:
     model = vitjax.create_model("deit_tiny_distilled", **SMALL)
-    variables = noisy(model)
+    variables = random_variables(model)
     x = jax.random.normal(jax.random.key(2), (2, 64, 64, 3))
     exact = jax.jit(model.apply)(variables, x)
     half = jax.jit(model.clone(dtype=jnp.bfloat16).apply)(variables, x)

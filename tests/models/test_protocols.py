@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.train.test_sharding import FAMILIES
+from tests.train.test_sharding import FAMILIES, shallow
 from vitjax.attention import MIXERS, takes_sequences
 from vitjax.layers.spec import spec
 from vitjax.models import create_model
@@ -26,7 +26,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_strides_are_those_of_the_maps_for_any_batch(name: str) -> None:
     """The size of a batch is a symbol, as in an exported program."""
-    model: Any = create_model(name, 5)
+    model: Any = create_model(name, 5, **shallow(name))
     assert isinstance(model, Backbone)
     side = 4 * max(model.strides)
 

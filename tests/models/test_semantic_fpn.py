@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 
 import vitjax
+from tests.drawn import random_variables
 from tests.golden import heads, load_golden
 from tests.golden.compare import FOLDER, check_stages
 from tests.models.test_pvt import noisy, run
@@ -224,7 +225,7 @@ def test_an_fpn_may_fuse_by_attention() -> None:
     )
     images = jax.random.normal(jax.random.key(1), (1, 64, 64, 3))
     plain = vitjax.create_model("semantic_fpn", 3, neck_width=16, width=8, **tiny)
-    variables = plain.init(jax.random.key(0), images)
+    variables = random_variables(plain)
 
     def even(path, leaf):  # a sigmoid of zero
         name = jax.tree_util.keystr(path)
@@ -234,7 +235,7 @@ def test_an_fpn_may_fuse_by_attention() -> None:
         model = vitjax.create_model(
             "semantic_fpn", 3, neck_width=16, width=8, fusion=fusion, **tiny
         )
-        own = model.init(jax.random.key(0), images)
+        own = random_variables(model)
         shared = traverse_util.flatten_dict(variables)
         merged = {p: shared.get(p, leaf) for p, leaf in traverse_util.flatten_dict(own).items()}
         merged = jax.tree_util.tree_map_with_path(even, traverse_util.unflatten_dict(merged))

@@ -156,6 +156,15 @@ def widths() -> list[str]:
     return [name for name in found.values() if "reg4" not in name]
 
 
+def shallow(name: str) -> dict[str, Any]:
+    """Give the options of a model with at most two blocks in each stage."""
+    own = model_options(name)
+    cut: dict[str, Any] = {"depth": 2} if "depth" in own else {}
+    if "depths" in own and "num_attention" not in own:
+        cut["depths"] = tuple(min(2, depth) for depth in own["depths"])
+    return cut
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", widths())
 def test_memory_falls_as_one_by_n(name: str) -> None:
@@ -163,11 +172,7 @@ def test_memory_falls_as_one_by_n(name: str) -> None:
 
     Further blocks of a stage are split as its first two.
     """
-    own = model_options(name)
-    cut = {"depth": 2} if "depth" in own else {}
-    if "depths" in own and "num_attention" not in own:
-        cut["depths"] = tuple(min(2, depth) for depth in own["depths"])
-    params = shapes(name, **cut)
+    params = shapes(name, **shallow(name))
     specs, leaves = partition_params(params, mesh(fsdp=8)), named_leaves(params)
     whole = sum(leaf.size for leaf in leaves.values())
     part = sum(
