@@ -60,7 +60,7 @@ def load_batch(
     source: Source,
     indices: Iterable[int],
     kinds: Kinds,
-    transform: Callable[[Sample, Kinds, Any], Sample],
+    transform: Callable[[Sample, Kinds, Any, Source], Sample],
     rngs: Iterable[Any],
     batch_size: int,
     on_bad_image: Callable[[BadImage], None],
@@ -71,7 +71,7 @@ def load_batch(
       source: the samples.
       indices: indices of the samples, at most `batch_size`.
       kinds: kinds of the batch's fields.
-      transform: (sample, kinds, generator) → the sample's fields, for `kinds` to encode.
+      transform: (sample, kinds, generator, source) → the sample's fields, for `kinds` to encode.
       rngs: a generator for each index.
       batch_size: number of rows.
       on_bad_image: called for images that cannot be read; an exception from it ends the loading.
@@ -87,7 +87,7 @@ def load_batch(
     }
     for row, (index, rng) in enumerate(zip(indices, rngs)):
         try:
-            fields = transform(source[index], kinds, rng)
+            fields = transform(source[index], kinds, rng, source)
             arrays = encode(fields, kinds)
         except BadImage as error:
             name = error.name or source.example_name(index)

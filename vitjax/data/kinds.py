@@ -21,6 +21,8 @@ from vitjax.data.transforms.moves import Colour, Flip, Move, Turn, View
 
 Size = tuple[int, int]
 """Height and width."""
+Placed = tuple[Any, int, int]
+"""Crop in a mosaic, and the left and top of its place (`transforms.mosaic`)."""
 
 
 class ArraySpec(NamedTuple):
@@ -119,9 +121,9 @@ class Image:
         return (value.height, value.width), self.shape
 
     def view(self, value: Picture, view: View) -> UInt8[np.ndarray, "H W c"]:
-        if isinstance(view.box, Window):
-            return show_window(value, view.box, self.shape, view.interpolation)
         size = view.size or self.shape
+        if isinstance(view.box, Window):
+            return show_window(value, view.box, size, view.interpolation)
         return crop_and_resize(value, view.box, size, view.interpolation, exact=False)
 
     def move(self, value: UInt8[np.ndarray, "H W c"], move: Move) -> UInt8[np.ndarray, "h w c"]:
@@ -137,6 +139,9 @@ class Image:
             return cv2.warpAffine(value, move.matrix, size, flags=flags, borderValue=move.fill)
         fill = (round(float(np.dot(LUMA, move.fill))),) * RGB
         return by_planes(cv2.warpAffine, value, move.matrix, size, flags=flags, borderValue=fill)
+
+    def combine(self, values: list[Placed], size: Size) -> UInt8[np.ndarray, "h w c"]:
+        return side_by_side(values, np.zeros((*size, self.channels), np.uint8))
 
     def encode(self, value: UInt8[np.ndarray, "h w c"]) -> dict[str, Any]:
         return {"": pad(value, self.shape, 0)}
@@ -271,6 +276,9 @@ class SemanticMap:
         found = value[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
         return np.where(inside, found, self.ignore)
 
+    def combine(self, values: list[Placed], size: Size) -> Int[np.ndarray, "h w"]:
+        return side_by_side(values, np.full(size, self.ignore))
+
     def encode(self, value: Int[np.ndarray, "h w"]) -> dict[str, Any]:
         return {"": pad(value, self.shape, self.ignore)}
 
@@ -291,6 +299,13 @@ def pad(value: np.ndarray, size: Size, fill: int) -> np.ndarray:
         )
     beside = [(0, size[0] - height), (0, size[1] - width), (0, 0)]
     return np.pad(value, beside[: value.ndim], constant_values=fill)
+
+
+def side_by_side(values: list[Placed], whole: np.ndarray) -> np.ndarray:
+    """Write crops into an array, each at its left and top; what they leave stays."""
+    for part, left, top in values:
+        whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return whole
 
 
 def open_map(value: Any) -> Int[np.ndarray, "H W"]:

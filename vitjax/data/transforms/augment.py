@@ -5,9 +5,11 @@ The first part says which rectangle is cropped, the others what is done to the c
   centre(fraction=1.0)  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')
   simple_crop(pad=4)
   scaled_crop(scale=(0.5, 2.0), short_side=512, pad_last=True, max_share=0.75)
+  lsj(scale=(0.1, 2.0), interpolation='bilinear')  crop(keep=0.5)
   flip(p=0.5)  symmetry  affine(degrees=15, …)  jitter(brightness=0.4, …)
   photometric(brightness=32, …, p=(0.5, 0.5, 0.5, 0.5))  three_augment  autoaugment
   randaugment(n=2, m=9, mstd=0.5, p=0.5, interpolation='random')
+  mosaic(p=0.5, centre=(0.25, 0.75))
 """
 
 import dataclasses
@@ -21,9 +23,10 @@ import numpy as np
 from vitjax.data.channels import RGB
 from vitjax.data.codecs.image import Box
 from vitjax.data.kinds import Kinds, Size
-from vitjax.data.source import Sample
+from vitjax.data.source import Sample, Source
 from vitjax.data.transforms import crops, policies
 from vitjax.data.transforms.crops import Part, Window
+from vitjax.data.transforms.mosaic import Mosaic, parse_mosaic, side_by_side
 from vitjax.data.transforms.moves import Flip, Move, Turn, View, random_affine
 from vitjax.names import check_choice, parse_call, unknown
 
@@ -74,6 +77,7 @@ CROPS = {
     "crop": _crop,
     "simple_crop": crops.shifted_box,
     "scaled_crop": crops.scaled_window,
+    "lsj": crops.large_scale_jitter,
 }
 OPS = {
     "flip": flip,
@@ -99,42 +103,96 @@ class Augmentation:
       interpolation: see `crops.resize`.
       max_share: of one class among a crop's pixels; where it has more, another crop is drawn, ten
         times at most.
+      keep: share of an object that a crop must hold, of one object at least; else another crop is
+        drawn, ten times at most.
+      mosaic: of four samples, instead of one; None for none.
+      after: like `ops`, behind the mosaic.
     """
 
     crop: Callable[..., Box | Window | Part]
     ops: tuple[Callable[..., Iterable[Move]], ...] = ()
     interpolation: str = "area"
     max_share: float = 1.0
+    keep: float = 0.0
+    mosaic: Mosaic | None = None
+    after: tuple[Callable[..., Iterable[Move]], ...] = ()
 
-    def __call__(self, sample: Sample, kinds: Kinds, rng: Any) -> Sample:
-        """Crop and move the fields of `kinds`; the first with an extent is the image."""
+    def __call__(
+        self, sample: Sample, kinds: Kinds, rng: Any, others: Source | None = None
+    ) -> Sample:
+        """Crop and move the fields of `kinds`; the first with an extent is the image.
+
+        Args:
+          others: samples of which a mosaic draws three.
+        """
+        if self.mosaic is not None and rng.random() < self.mosaic.p:
+            part = functools.partial(self._part, kinds=kinds, rng=rng)
+            fields, size = side_by_side(self.mosaic, part, sample, kinds, rng, others)
+        else:
+            fields, size = self._part(sample, None, kinds, rng)
+        return _moved(self.after, fields, size, kinds, rng)[0]
+
+    def _part(
+        self, sample: Sample, size: Size | None, kinds: Kinds, rng: Any
+    ) -> tuple[Sample, Size]:
+        """Crop a sample and do what is done before a mosaic; return its size too.
+
+        Args:
+          size: of the crop; None for that of the kinds.
+        """
         fields = {name: kind.open(sample[name]) for name, kind in kinds.items()}
         extents = (kind.extent(fields[name]) for name, kind in kinds.items())
-        frame, size = next(filter(None, extents))
-        box = self.crop(*frame, rng, size)
-        if self.max_share < 1:
-            for _ in range(crops.ATTEMPTS - 1):
-                if self._dominance(fields, kinds, box) <= self.max_share:
-                    break
-                box = self.crop(*frame, rng, size)
-        shown = None
+        frame, usual = next(filter(None, extents))
+        box, shown = self._box(fields, kinds, rng, frame, size or usual), size
         if isinstance(box, Part):
             box, shown = box
-            size = shown
         view = View(box, frame, self.interpolation, shown)
         fields = {name: kind.view(fields[name], view) for name, kind in kinds.items()}
-        for op in self.ops:
-            for move in op(rng, size):
-                fields = {name: kind.move(fields[name], move) for name, kind in kinds.items()}
-                if isinstance(move, Turn) and move.quarters % 2:
-                    size = size[::-1]
-        return fields
+        return _moved(self.ops, fields, shown or usual, kinds, rng)
 
-    def _dominance(self, fields: Sample, kinds: Kinds, box: Box | Window | Part) -> float:
-        """Compute the largest share of a class in a crop of any of the fields."""
-        box = box.box if isinstance(box, Part) else box
-        maps = ((kind, fields[name]) for name, kind in kinds.items() if hasattr(kind, "dominance"))
-        return max((kind.dominance(value, box) for kind, value in maps), default=0.0)  # type: ignore[attr-defined]
+    def _box(
+        self, fields: Sample, kinds: Kinds, rng: Any, frame: Size, size: Size
+    ) -> Box | Window | Part:
+        """Draw a crop, and others while it shows too much of a class or too little of objects."""
+        box = self.crop(*frame, rng, size)
+        if self.max_share < 1 or self.keep > 0:
+            for _ in range(crops.ATTEMPTS - 1):
+                inner = box.box if isinstance(box, Part) else box
+                plain = _dominance(fields, kinds, inner) > self.max_share
+                if not plain and (not self.keep or _kept(fields, kinds, inner, frame) >= self.keep):
+                    break
+                box = self.crop(*frame, rng, size)
+        return box
+
+
+def _moved(
+    ops: tuple[Callable[..., Iterable[Move]], ...],
+    fields: Sample,
+    size: Size,
+    kinds: Kinds,
+    rng: Any,
+) -> tuple[Sample, Size]:
+    """Do the steps of an augmentation, and return the size of the fields too."""
+    for op in ops:
+        for move in op(rng, size):
+            fields = {name: kind.move(fields[name], move) for name, kind in kinds.items()}
+            if isinstance(move, Turn) and move.quarters % 2:
+                size = size[1], size[0]
+    return fields, size
+
+
+def _dominance(fields: Sample, kinds: Kinds, box: Box | Window) -> float:
+    """Compute the largest share of a class in a crop of any of the fields."""
+    maps = ((kind, fields[name]) for name, kind in kinds.items() if hasattr(kind, "dominance"))
+    return max((kind.dominance(value, box) for kind, value in maps), default=0.0)  # type: ignore[attr-defined]
+
+
+def _kept(fields: Sample, kinds: Kinds, box: Box | Window, frame: Size) -> float:
+    """Compute the largest share of an object in a crop; 1 if the image has none."""
+    some = [(kind, fields[name]) for name, kind in kinds.items() if hasattr(kind, "kept")]
+    if not some:
+        raise ValueError("keep= is of objects, and the task reads none; leave it out")
+    return max(kind.kept(value, box, frame) for kind, value in some)  # type: ignore[attr-defined]
 
 
 def evaluation(crop: float = 1.0, interpolation: str = "area") -> Augmentation:
@@ -172,12 +230,19 @@ def parse_augmentation(text: str) -> Augmentation:
             f"{name}(max_share={max_share!r}) must be a number above 0 and at most 1: the share of "
             f"one class among a crop's pixels, such as 0.75."
         )
+    keep = options.pop("keep", 0.0)
+    if not isinstance(keep, int | float) or not 0 <= keep <= 1:
+        raise ValueError(
+            f"{name}(keep={keep!r}) must be a number from 0 to 1: the share of an object that a "
+            f"crop holds, of one at least, such as 0.5."
+        )
     crop = _bind(CROPS[name], name, options)
-    for other, _ in others:
+    before, mosaic, after = parse_mosaic(others)
+    for other, _ in (*before, *after):
         if other not in OPS:
-            raise ValueError(unknown("step of an augmentation", other, OPS))
-    ops = tuple(_bind(OPS[name], name, options) for name, options in others)
-    return Augmentation(crop, ops, interpolation, max_share)
+            raise ValueError(unknown("step of an augmentation", other, [*OPS, "mosaic"]))
+    first, last = (tuple(_bind(OPS[n], n, o) for n, o in steps) for steps in (before, after))
+    return Augmentation(crop, first, interpolation, max_share, keep, mosaic, last)
 
 
 def check_channels(text: str, channels: int) -> None:

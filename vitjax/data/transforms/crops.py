@@ -208,7 +208,7 @@ def scaled_window(
     size: Size,
     *,
     scale: tuple[float, float] = (0.5, 2.0),
-    short_side: int = 0,
+    short_side: float = 0,
     pad_last: bool = False,
 ) -> Box | Window | Part:
     """Draw a crop of the image at a random scale, as segmentation does; it keeps proportions.
@@ -240,6 +240,30 @@ def scaled_window(
         return box
     shown = (min(side, round(old * factor) or 1) for side, old in zip(sides, (height, width)))
     return Part(box, tuple(shown))  # type: ignore[arg-type]
+
+
+def large_scale_jitter(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    size: Size,
+    *,
+    scale: tuple[float, float] = (0.1, 2.0),
+) -> Box | Window | Part:
+    """Draw a crop by large-scale jitter (Ghiasi et al., arXiv:2012.07177, section 3).
+
+    At factor 1 the whole image just fits into the crop. A smaller image stands at the top left, and
+    what is beside it is padding.
+
+    Args:
+      height, width: of the image.
+      rng: draws scale and place.
+      size: of the crop.
+      scale: range of the factor, uniform.
+    """
+    rows, columns = height_and_width(size)
+    fitting = min(rows / height, columns / width) * min(height, width)
+    return scaled_window(height, width, rng, size, scale=scale, short_side=fitting, pad_last=True)
 
 
 def check_crop(crop: float) -> None:
