@@ -12,7 +12,8 @@ Sample = dict[str, Any]
 
 `image` is an array `[H, W, 3]` of 8 bits, or the bytes of its file, which are decoded where it is
 known what for. `label` is a class, several classes, or a weight for each class (a multi-label
-source gives one of the latter two), and UNLABELLED where there is none.
+source gives one of the latter two), and UNLABELLED where there is none. `map` has a class for each
+pixel, and `objects` are those of `objects.Objects`.
 """
 
 UNLABELLED = -1
@@ -140,12 +141,14 @@ def renumber(label: Any, numbers: np.ndarray, count: int) -> Any:
 
 
 def renumber_sample(sample: Sample, numbers: np.ndarray, count: int) -> Sample:
-    """Convert the label and the class map of a sample to other class numbers; see `renumber`."""
+    """Convert label, class map and objects of a sample to other class numbers; see `renumber`."""
     found = dict(sample)
     if "label" in found:
         found["label"] = renumber(found["label"], numbers, count)
     if "map" in found:
         found["map"] = RenumberedMap(found["map"], numbers)
+    if "objects" in found:
+        found["objects"] = found["objects"]._replace(classes=numbers[found["objects"].classes])
     return found
 
 

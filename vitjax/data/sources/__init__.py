@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from vitjax.data.source import Source
 from vitjax.data.sources import (
     arrays,
+    boxes,
     collages,
     digits,
     hf,
@@ -29,8 +30,8 @@ def open_source(uri: str, split: str) -> Source:
     Args:
       uri: `digits://`, `folder:///photos?test_fraction=0.2` or the path alone, `tfds://name`,
         `hf://name`, `tar:///shards-{000..099}.tar`, `maps:///ade20k`, `pairs:///sidd`,
-        `photos://`, `scenes://`, `collages://`, `synthetic://?size=1000`; or a mixture of them,
-        `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
+        `photos://`, `scenes://`, `boxes://`, `collages://`, `synthetic://?size=1000`; or a mixture
+        of them, `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
       split: "train" or "test", or what else the data set calls its splits; or a slice of one by
         percent or count: "train[:80%]" and "train[80%:]" are disjoint and together all of "train".
         Slices of tfds:// are TFDS's own, in its order. Of the others a slice is one of a fixed
@@ -56,6 +57,10 @@ def open_source(uri: str, split: str) -> Source:
         "synthetic": (arrays.open_synthetic, sizes),
         "photos": (photos.open_photos, {"count": int}),
         "scenes": (scenes.open_scenes, {"size": int, "count": int}),
+        "boxes": (
+            boxes.open_boxes,
+            dict.fromkeys(("size", "count", "digits", "seed"), int),
+        ),
         "collages": (
             collages.open_collages,
             dict.fromkeys(("size", "count", "clutter", "seed"), int),
@@ -75,7 +80,7 @@ def open_source(uri: str, split: str) -> Source:
             raise ValueError(f"Option {key}={value!r} of {uri!r} is not a number.") from None
     if scheme == "tfds":
         return opener(path, split, **options)
-    generated = ("digits", "photos", "scenes", "collages", "synthetic")
+    generated = ("digits", "photos", "scenes", "boxes", "collages", "synthetic")
     names = splits.SPLITS if scheme in generated else None
     part = splits.parse_split(split, names)
     return splits.take(opener(path, part.name, **options), part)

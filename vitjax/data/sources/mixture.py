@@ -44,7 +44,10 @@ class Mixture:
     def __getitem__(self, i: int) -> Sample:
         which, index = self._place(i)
         sample = self._sources[which][index]
-        return renumber_sample(sample, self._classes[which], len(self.info.classes))
+        sample = renumber_sample(sample, self._classes[which], len(self.info.classes))
+        if "objects" in sample:
+            sample["objects"] = sample["objects"]._replace(number=i)
+        return sample
 
     def example_name(self, i: int) -> str:
         which, index = self._place(i)
