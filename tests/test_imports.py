@@ -24,7 +24,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "train": {"task", "data", "console", "figures", "folders"},
     "weights": {"models", "layers", "attention"},
     "runs": {"train", "weights", "models", "layers", "data"},
-    "tasks": {"runs", "task", "train", "models", "heads", "layers", "data"},
+    "tasks": {"runs", "task", "train", "models", "heads", "layers", "data", "console"},
     "analysis": {"attention", "layers", "models", "weights", "kernels", "figures"},
     "tools": {
         "__version__",

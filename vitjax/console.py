@@ -82,7 +82,7 @@ def show(metrics: Mapping[str, float]) -> str:
 
 def is_share(name: str) -> bool:
     """Return whether a metric is a share, by its name; see `vitjax.task.Task`."""
-    return name.startswith(("top", "acc", "miou", "ap"))
+    return name.startswith(("top", "acc", "miou", "ap", "ar_", "mask_a"))
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

@@ -89,7 +89,8 @@ class Findings(NamedTuple):
 class Task(NamedTuple):
     """Task, as the training loop, evaluation and plans use it.
 
-    Metrics whose names begin with "top", "acc", "miou" or "ap" are shares, and shown in percent.
+    Metrics whose names begin with "top", "acc", "miou", "ap", "ar_" or "mask_a" are shares, and
+    shown in percent.
 
     Attributes:
       kinds: field → kind, for training batches; `eval_kinds`: for evaluation batches.
