@@ -24,7 +24,7 @@ class Objects(NamedTuple):
       classes: number of the class of each.
       crowd: whether it is a group without bounds, which is no target, and where detections are no
         errors (COCO's `iscrowd`).
-      areas: pixels of each, by which COCO tells small from large; NaN for those of the box.
+      areas: pixels of each, by which COCO tells small from large; NaN for those of its box.
       masks: of each object, None where an object has none; () for none at all.
       relative: whether boxes and corners of polygons are shares of the image's sides.
       size: height and width of the image as the annotation says; None if it does not.
@@ -42,7 +42,7 @@ class Objects(NamedTuple):
 
 
 def absolute(value: Objects, frame: Size) -> Objects:
-    """Return the objects with boxes, masks and areas in pixels of their image.
+    """Return the objects with boxes and masks in pixels of their image.
 
     Args:
       frame: height and width of the image.
@@ -54,7 +54,7 @@ def absolute(value: Objects, frame: Size) -> Objects:
     if value.relative:
         sides = frame[1], frame[0]
         there = tuple(mask and scaled(mask, sides) for mask in value.masks)
-        value = value._replace(masks=there, areas=value.areas * (frame[0] * frame[1]))
+        value = value._replace(masks=there)
     return value._replace(boxes=boxes, size=frame, relative=False)
 
 
@@ -81,7 +81,7 @@ def in_pixels(value: Objects, frame: Size) -> Boxes:
     return boxes
 
 
-def wrong_box(boxes: Boxes, frame: Size | Float[np.ndarray, "n 2"]) -> int | None:
+def wrong_box(boxes: Boxes, frame: Size | Int[np.ndarray, "n 2"]) -> int | None:
     """Return the number of the first box that is inverted, no number or outside of its image.
 
     A box that is partly outside, or has no area, is none of these.

@@ -9,6 +9,7 @@ from vitjax.data.source import Source
 from vitjax.data.sources import (
     arrays,
     boxes,
+    coco,
     collages,
     digits,
     hf,
@@ -20,6 +21,7 @@ from vitjax.data.sources import (
     splits,
     tars,
     tfds,
+    yolo,
 )
 from vitjax.names import unknown
 
@@ -29,7 +31,8 @@ def open_source(uri: str, split: str) -> Source:
 
     Args:
       uri: `digits://`, `folder:///photos?test_fraction=0.2` or the path alone, `tfds://name`,
-        `hf://name`, `tar:///shards-{000..099}.tar`, `maps:///ade20k`, `pairs:///sidd`,
+        `hf://name`, `tar:///shards-{000..099}.tar`, `maps:///ade20k`, `coco:///coco`,
+        `yolo:///traffic`, `pairs:///sidd`,
         `photos://`, `scenes://`, `boxes://`, `collages://`, `synthetic://?size=1000`; or a mixture
         of them, `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
       split: "train" or "test", or what else the data set calls its splits; or a slice of one by
@@ -65,6 +68,8 @@ def open_source(uri: str, split: str) -> Source:
             collages.open_collages,
             dict.fromkeys(("size", "count", "clutter", "seed"), int),
         ),
+        "coco": (coco.open_coco, {"annotations": str, "images": str}),
+        "yolo": (yolo.open_yolo, {}),
         "maps": (map_folder.open_maps, {"classes": str, "reduce_zero": int}),
         "pairs": (map_folder.open_pairs, {}),
     }

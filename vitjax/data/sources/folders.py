@@ -26,6 +26,18 @@ def validation_beside_test(uri: str) -> str | None:
     return next((name for name in VALIDATION if name in parts), None)
 
 
+def find_root(path: str) -> str:
+    """Return the folder of a path, without `~` and a slash at its end.
+
+    Raises:
+      ValueError: see `check_folder`.
+    """
+    root = os.path.expanduser(path)
+    root = root.rstrip("/") or root
+    check_folder(root)
+    return root
+
+
 def check_folder(path: str) -> None:
     """Raise ValueError, with the nearest name that exists, unless `path` is a folder."""
     if remote.is_remote(path):

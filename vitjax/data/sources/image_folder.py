@@ -12,7 +12,7 @@ from jaxtyping import Int
 from vitjax.data.codecs.image import ARRAYS, EXTENSIONS, read_file
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources import remote
-from vitjax.data.sources.folders import VALIDATION, check_folder
+from vitjax.data.sources.folders import VALIDATION, find_root
 from vitjax.names import check_choice, unknown
 
 _log = logging.getLogger(__name__)
@@ -82,9 +82,7 @@ def open_folder(
     """
     check_choice("kind of files", files, FILES)
     kinds = FILES[files]
-    root = os.path.expanduser(path)
-    root = root.rstrip("/") or root
-    check_folder(root)
+    root = find_root(path)
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} must lie between 0 and 1, as 0.2 does.")
     parts = _folders(root)

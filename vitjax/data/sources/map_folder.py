@@ -7,7 +7,7 @@ from vitjax.data.codecs.image import EXTENSIONS, read_file
 from vitjax.data.codecs.maps import LabelFile, decode_map
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources import remote
-from vitjax.data.sources.folders import check_folder
+from vitjax.data.sources.folders import find_root
 from vitjax.data.sources.map_columns import class_names
 from vitjax.names import unknown
 
@@ -109,7 +109,7 @@ def open_maps(path: str, split: str, classes: str = "", reduce_zero: int = 0) ->
       ValueError: the folder is not arranged like this, a partner is missing, or it is not said how
         many classes there are.
     """
-    root = _root(path)
+    root = find_root(path)
     partners = find_partners(root, split, IMAGES, LABELS, "label file")
     return MapFolder(partners, _class_names(root, classes, path), bool(reduce_zero))
 
@@ -122,7 +122,7 @@ def open_pairs(path: str, split: str) -> PairFolder:
     Raises:
       ValueError: the folder is not arranged like this, or a partner is missing.
     """
-    return PairFolder(find_partners(_root(path), split, INPUTS, TARGETS, "target"))
+    return PairFolder(find_partners(find_root(path), split, INPUTS, TARGETS, "target"))
 
 
 def find_partners(
@@ -152,13 +152,6 @@ def find_partners(
     names = [(a, b) for (a, _), (b, _) in pairs]
     below = [os.path.relpath(folder, root) for folder in (first, second)]
     return Partners(first, second, names, short_sha256((f"{below}\n{text}".encode(),)))
-
-
-def _root(path: str) -> str:
-    root = os.path.expanduser(path)
-    root = root.rstrip("/") or root
-    check_folder(root)
-    return root
 
 
 def _folders(
