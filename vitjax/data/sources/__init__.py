@@ -51,6 +51,7 @@ def open_source(uri: str, split: str) -> Source:
     )
     columns: dict[str, type] = {"image": str, "label": str}
     columns |= {"map": str, "classes": str, "reduce_zero": int, "channel": str}
+    columns |= {"objects": str, "boxes": str, "relative": int}
     schemes: dict[str, tuple[Callable[..., Source], dict[str, type]]] = {
         "digits": (digits.open_digits, {}),
         "folder": (image_folder.open_folder, {"test_fraction": float, "files": str}),

@@ -8,21 +8,22 @@ from jaxtyping import Int
 
 from vitjax.data.codecs.image import read_file
 from vitjax.data.source import UNLABELLED, BadImage, DataInfo, Sample, short_sha256
-from vitjax.data.sources import map_columns
+from vitjax.data.sources import map_columns, object_columns
 from vitjax.data.sources.map_columns import MapColumn
+from vitjax.data.sources.object_columns import ObjectColumn
 from vitjax.names import unknown
 
 
 class HuggingFace:
     """One split; images stay encoded until the crop is known.
 
-    Its samples have the image and, as `target` says, a label or a label map.
+    Its samples have the image and, as `target` says, a label, a label map or objects.
     """
 
-    def __init__(self, data: Any, name: str, image: str, target: str | MapColumn):
+    def __init__(self, data: Any, name: str, image: str, target: str | MapColumn | ObjectColumn):
         import datasets  # pyright: ignore[reportMissingImports]
 
-        self._name, self._image, self._map = name, image, None
+        self._name, self._image, self._map, self._objects = name, image, None, None
         self._target = target if isinstance(target, str) else target.column
         data = data.select_columns([image, self._target])
         self._data = data.cast_column(image, datasets.Image(decode=False))
@@ -31,6 +32,11 @@ class HuggingFace:
         if isinstance(target, str):
             classes, several = _classes(data, target, name)
             self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+            return
+        if isinstance(target, ObjectColumn):
+            self._objects, text = target, f"{text} {target}"
+            fields = frozenset(("image", "objects"))
+            self.info = DataInfo(target.names, short_sha256((text.encode(),)), fields)
             return
         self._data = self._data.cast_column(self._target, datasets.Image(decode=False))
         first = self._file(self._data[0], self._target, 0)
@@ -47,6 +53,9 @@ class HuggingFace:
         if self._map:
             data = self._file(row, self._target, i)
             return {"image": image, "map": self._map.file(data, self.example_name(i))}
+        if self._objects:
+            values = _by_field(row[self._target], self._objects.fields)
+            return {"image": image, "objects": self._objects.objects(values, i)}
         label = row[self._target]
         return {"image": image, "label": UNLABELLED if label is None else label}
 
@@ -75,6 +84,9 @@ def open_hf(
     image: str = "",
     label: str = "",
     map: str = "",
+    objects: str = "",
+    boxes: str = "",
+    relative: int | None = None,
     **numbers: Any,
 ) -> HuggingFace:
     """Open `hf://owner/name` from the hub or the cache, or `hf:///folder` of `save_to_disk`.
@@ -116,7 +128,55 @@ def open_hf(
         table = found[split]
     if not len(table):
         raise ValueError(f"Split {split!r} of {path} is empty.")
+    asked = {"boxes": boxes, "relative": relative}
+    nested = _nested(table.features)
+    if objects or boxes or _objects_alone(table, nested, label, map):
+        if label or map or numbers.keys() - {"classes"}:
+            raise ValueError(object_columns.BOTH.format("label=, map= or their options"))
+        return HuggingFace(table, path, *_objects(table, path, image, objects, asked | numbers))
+    if relative is not None:
+        raise ValueError(f"relative={relative} is of boxes, and {path} is read without objects.")
     return HuggingFace(table, path, *_columns(table, path, image, label, map, numbers))
+
+
+def _objects_alone(table: Any, nested: dict[str, Any], label: str, map: str) -> bool:
+    """Return whether a table has objects, and neither labels nor label maps."""
+    kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
+    pictures = [name for name, kind in kinds.items() if kind == "Image"]
+    others = label or map or "ClassLabel" in kinds.values() or map_columns.any_map(pictures)
+    return not others and object_columns.any_objects(nested)
+
+
+def _nested(features: Any) -> dict[str, Any]:
+    """Return the fields of each column that holds lists of them, or lists in fields."""
+    found = {}
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, dict):
+            found[name] = inner
+    return found
+
+
+def _objects(
+    table: Any, path: str, image: str, objects: str, asked: dict[str, Any]
+) -> tuple[str, ObjectColumn]:
+    """Find the column of the images, and describe that of the objects."""
+    nested = _nested(table.features)
+    column = object_columns.choose_objects(nested, objects, path)
+    kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
+    image = image or _column(kinds, "Image", path)
+    if kinds.get(image) != "Image":
+        raise ValueError(unknown(f"column of images of {path}", image, kinds))
+    features = {k: getattr(f, "feature", f) for k, f in nested[column].items()}
+    said = {k: f.names for k, f in features.items() if getattr(f, "names", None)}
+    return image, object_columns.describe_objects(column, features, path, said=said, **asked)
+
+
+def _by_field(cell: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    """Return lists by field, of such lists or of a list of objects."""
+    if isinstance(cell, dict):
+        return {name: cell[name] or [] for name in fields}
+    return {name: [entry[name] for entry in cell or ()] for name in fields}
 
 
 def _columns(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
-from vitjax.data.sources import map_columns, remote
+from vitjax.data.sources import map_columns, object_columns, remote
 from vitjax.data.sources.map_columns import MapColumn
+from vitjax.data.sources.object_columns import ObjectColumn
 from vitjax.data.sources.records import parse_example
 from vitjax.names import unknown
 
@@ -19,15 +20,18 @@ from vitjax.names import unknown
 class TfdsSource:
     """One split (or part of it, in TFDS's own words: `train[:99%]`) of a prepared data set.
 
-    Its samples have the image and, as `target` says, a label or a label map.
+    Its samples have the image and, as `target` says, a label, a label map or objects.
     """
 
-    def __init__(self, builder: Any, split: str, image: str, target: str | MapColumn):
+    def __init__(
+        self, builder: Any, split: str, image: str, target: str | MapColumn | ObjectColumn
+    ):
         tfds = import_tfds()
         info = builder.info
-        self._image, self._split, self._map = image, split, None
+        self._image, self._split, self._map, self._objects = image, split, None, None
         self._target = target if isinstance(target, str) else target.column
-        self._files = (image,) if isinstance(target, str) else (image, target.column)
+        self._files = (image, target.column) if isinstance(target, MapColumn) else (image,)
+        self._read = (image, self._target)
         decoders = {image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders).data_source
         self._name = info.full_name
@@ -36,6 +40,12 @@ class TfdsSource:
         if isinstance(target, str):
             classes, several = _classes(info, target)
             self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+            return
+        if isinstance(target, ObjectColumn):
+            self._objects, text = target, f"{text} {target}"
+            self._read = (image, *(f"{target.column}/{field}" for field in target.fields))
+            fields = frozenset(("image", "objects"))
+            self.info = DataInfo(target.names, short_sha256((text.encode(),)), fields)
             return
         (data,) = self._parts(0)[self._target]
         self._map = target.beginning_with(bytes(data), self.example_name(0))
@@ -51,6 +61,10 @@ class TfdsSource:
         if self._map:
             name = self.example_name(i)
             return {"image": image, "map": self._map.file(bytes(parts[self._target][0]), name)}
+        if self._objects:
+            fields, read = self._objects.fields, self._read[1:]
+            values = {field: parts.get(key, np.zeros(0, int)) for field, key in zip(fields, read)}
+            return {"image": image, "objects": self._objects.objects(values, i)}
         label = np.asarray(parts.get(self._target, ()), np.int64).tolist()
         return {
             "image": image,
@@ -59,7 +73,7 @@ class TfdsSource:
 
     def _parts(self, i: int) -> dict[str, Any]:
         try:
-            parts = parse_example(self._records[i], (self._image, self._target))
+            parts = parse_example(self._records[i], self._read)
             for key in self._files:
                 (_,) = parts[key]
         except (RuntimeError, ValueError, KeyError) as error:
@@ -77,6 +91,9 @@ def open_tfds(
     image: str = "",
     label: str = "",
     map: str = "",
+    objects: str = "",
+    boxes: str = "",
+    relative: int | None = None,
     **numbers: Any,
 ) -> TfdsSource:
     """Open `tfds://imagenet2012`, `tfds://imagenet2012:5.1.0` or `tfds:///folder/of/one/version`.
@@ -118,8 +135,42 @@ def open_tfds(
             f"tfds://{path}?data_dir=FOLDER."
         )
     check_shards(info, name)
+    asked = {"boxes": boxes, "relative": relative} | numbers
+    target: str | MapColumn | ObjectColumn | None
+    if (target := _objects(builder, objects, label or map, asked)) is not None:
+        image = image or (info.supervised_keys or ("image",))[0]
+        if image not in info.features:
+            raise ValueError(unknown(f"feature of {info.full_name}", image, info.features))
+        return TfdsSource(builder, split, image, target)
     image, target = _columns(builder, image, label, map, numbers)
     return TfdsSource(builder, split, image, target)
+
+
+def _objects(builder: Any, objects: str, other: str, asked: dict[str, Any]) -> ObjectColumn | None:
+    """Describe the feature of objects, if one is asked for or there is nothing else."""
+    info, features = builder.info, builder.info.features
+    nested = {}
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", None)
+        if hasattr(inner, "items"):
+            nested[name] = dict(inner.items())
+    pictures = [k for k, f in features.items() if isinstance(f, import_tfds().features.Image)]
+    labelled = "label" in features or info.supervised_keys
+    alone = not (other or labelled or map_columns.any_map(pictures))
+    if not (objects or asked["boxes"] or (alone and object_columns.any_objects(nested))):
+        if asked["relative"] is not None:
+            raise ValueError(
+                f"relative={asked['relative']} is of boxes, and {info.full_name} is read without "
+                f"objects."
+            )
+        return None
+    if other or asked.keys() - {"boxes", "relative", "classes"}:
+        raise ValueError(object_columns.BOTH.format("label=, map= or their options"))
+    column = object_columns.choose_objects(nested, objects, info.full_name)
+    said = {k: f.names for k, f in nested[column].items() if getattr(f, "num_classes", None)}
+    return object_columns.describe_objects(
+        column, nested[column], info.full_name, said=said, usual=("yxyx", True), **asked
+    )
 
 
 def _columns(
