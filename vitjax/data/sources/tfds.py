@@ -151,7 +151,7 @@ def _objects(builder: Any, objects: str, other: str, asked: dict[str, Any]) -> O
     info, features = builder.info, builder.info.features
     nested = {}
     for name, feature in features.items():
-        inner = getattr(feature, "feature", None)
+        inner: Any = getattr(feature, "feature", None)
         if hasattr(inner, "items"):
             nested[name] = dict(inner.items())
     pictures = [k for k, f in features.items() if isinstance(f, import_tfds().features.Image)]
