@@ -7,6 +7,7 @@ from vitjax.data import pipeline
 from vitjax.data.canvas import WholeImage
 from vitjax.data.instances import Instances, WholeInstances
 from vitjax.data.kinds import Image
+from vitjax.data.sets import with_classes
 from vitjax.data.sources import open_source
 from vitjax.data.sources.mixture import Mixture
 
@@ -78,6 +79,8 @@ def test_a_mixture_numbers_its_samples_and_classes() -> None:
     both = Mixture([a, b], [0.4, 0.6])
     assert [both[i]["objects"].number for i in range(len(both))] == list(range(5))
     np.testing.assert_array_equal(both[2]["objects"].classes, 9 - b[0]["objects"].classes)
+    again = with_classes(b, a.info, "the second")  # an evaluation's, as training has them
+    np.testing.assert_array_equal(again[0]["objects"].classes, 9 - b[0]["objects"].classes)
 
 
 @pytest.mark.parametrize(

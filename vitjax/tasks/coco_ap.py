@@ -255,7 +255,8 @@ def _count(evaluator: Any, total: int) -> None:
     def counted(*args: Any) -> Any:
         nonlocal done
         done += 1
-        told(done)
+        if done % 1000 == 0 or done == total:
+            told(done)
         return compare(*args)
 
     evaluator.evaluateImg = counted
