@@ -240,6 +240,10 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
         leave_out_absent_tpu()
     else:  # a described TPU is not to be looked for
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from vitjax.plan.gpus import load_compiler, parse_gpus
+
+    if parse_gpus(options.topology):
+        load_compiler()
     from vitjax.plan.fit import search
     from vitjax.plan.plan import make_plan
     from vitjax.plan.topology import open_topology
@@ -284,7 +288,8 @@ def _count(options: argparse.Namespace) -> tuple[Any, str]:
 def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--config", required=True, help="the run, as `vitjax train` takes it")
-    add("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …, gpu, cpu")
+    add("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …; a100, "
+        "h100x8, h200x16, b200, …; gpu, cpu")  # fmt: skip
     add("--images", type=int, default=0, help="training images, if the data's name does not tell")
     add("--classes", type=int, default=0, help="classes, likewise")
     add("--fit", action="store_true", help="search mesh, remat and accumulation")

@@ -2,7 +2,7 @@
 
 The model is optimistic: it knows the peak of the chip and its memory, not the losses that keep both
 from being reached, nor the links. The result is an estimate and a range calibrated by published
-times, never a measurement.
+times, never a measurement. For GPUs there is no such model: theirs is a roofline.
 """
 
 from typing import Any, NamedTuple
@@ -58,6 +58,13 @@ FACTORS = (
 """What the estimate is multiplied with for the calibrated range; both runs are on TPU v3."""
 
 
+BY_TPU = "an estimate by the TPU compiler's cost model, not a measurement"
+ROOFLINE = (
+    "a roofline, not a measurement: each kernel's counted operations or bytes at the GPU's peak, "
+    "whichever take longer; kernels are slower"
+)
+
+
 class Estimate(NamedTuple):
     """Estimate of one step.
 
@@ -67,6 +74,7 @@ class Estimate(NamedTuple):
       flops: operations of a device, the turns of loops counted; `bytes`: to and from its memory.
       uncosted: instructions to which the cost model gives minus one second each; corrected.
       compute_bound, memory_bound: seconds of flops and of bytes alone, at the chip's peak.
+      roofline: nothing but counted operations and bytes, as the compiler costs nothing.
     """
 
     compute: float
@@ -76,6 +84,7 @@ class Estimate(NamedTuple):
     uncosted: int
     compute_bound: float
     memory_bound: float
+    roofline: bool = False
 
     @property
     def seconds(self) -> float:
@@ -83,9 +92,14 @@ class Estimate(NamedTuple):
         return self.compute + self.communication
 
     @property
-    def range(self) -> tuple[float, float]:
-        """Calibrated range of seconds."""
-        return self.seconds * FACTORS[0], self.seconds * FACTORS[1]
+    def range(self) -> tuple[float, float] | None:
+        """Calibrated range of seconds; None of a roofline, for which nothing was published."""
+        return None if self.roofline else (self.seconds * FACTORS[0], self.seconds * FACTORS[1])
+
+    @property
+    def what(self) -> str:
+        """Words for what the estimate is."""
+        return ROOFLINE if self.roofline else BY_TPU
 
 
 def estimate(
@@ -100,23 +114,22 @@ def estimate(
     if chip is None:
         return None
     peak, bandwidth = chip.flops * topology.share, chip.bandwidth * topology.share
-    once = whole = extra_flops = extra_bytes = 0.0
-    for name, times in program.loops().items():
-        flops, size, seconds = _roofline(program, name, peak, bandwidth)
-        once += seconds
-        whole += times * seconds
-        extra_flops += (times - 1) * flops
-        extra_bytes += (times - 1) * size
-    raw = float(cost.get("optimal_seconds", 0.0))
-    uncosted = 0
-    if topology.devices[0].platform == "tpu":
-        uncosted = max(0, round(once - raw))
-        compute = raw + uncosted + whole - once
-    else:
-        compute = whole
-    flops = float(cost.get("flops", 0.0)) + extra_flops
-    size = float(cost.get("bytes accessed", 0.0)) + extra_bytes
     wire = sum(c.seconds(chip.links) for c in found)
+    bodies = [
+        (times, *_roofline(program, name, peak, bandwidth))
+        for name, times in program.loops().items()
+    ]
+    once = sum(seconds for _, _, _, seconds in bodies)
+    whole = sum(times * seconds for times, _, _, seconds in bodies)
+    if topology.gpus:
+        flops, size = (sum(body[0] * body[k] for body in bodies) for k in (1, 2))
+        return Estimate(whole, wire, flops, size, 0, flops / peak, size / bandwidth, True)
+    raw = float(cost.get("optimal_seconds", 0.0))
+    uncosted = max(0, round(once - raw))
+    compute = raw + uncosted + whole - once
+    extra = [sum((body[0] - 1) * body[k] for body in bodies) for k in (1, 2)]
+    flops = float(cost.get("flops", 0.0)) + extra[0]
+    size = float(cost.get("bytes accessed", 0.0)) + extra[1]
     return Estimate(compute, wire, flops, size, uncosted, flops / peak, size / bandwidth)
 
 

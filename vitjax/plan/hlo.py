@@ -150,6 +150,8 @@ def product_flops(program: Program, computation: str, i: Instruction) -> int:
     The number is 0 for anything else. A fused computation counts what it holds.
     """
     body = program.computations[computation]
+    if i.opcode == "custom-call":
+        return _called_flops(i, body)
     if called := i.attribute("calls").lstrip("%"):
         inner = program.computations.get(called, {})
         return sum(product_flops(program, called, j) for j in inner.values())
@@ -176,6 +178,26 @@ def product_flops(program: Program, computation: str, i: Instruction) -> int:
         alone = int(step) > 1 or (int(size) > 1 and int(pad.split("_")[0]) == int(size) - 1)
         inputs *= 1 if alone else int(size)
     return 2 * out * inputs
+
+
+def _called_flops(i: Instruction, body: dict[str, Instruction]) -> int:
+    """Count the operations of a product or convolution that a GPU's library computes."""
+    target = i.attribute("custom_call_target").strip('"')
+    if not target.startswith(("__cublas", "__cudnn$conv")):
+        return 0
+    shapes = [arrays(body[name].shape)[0][1] for name in i.operands[:2]]
+    result = arrays(i.shape)[0][1]
+    if target.startswith("__cublas"):
+        contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', i.rest)
+        axes = re.findall(r"\d+", contracted[1]) if contracted else []
+        return 2 * math.prod(result) * math.prod(shapes[0][int(a)] for a in axes)
+    outputs, kernel = result, shapes[1]  # of the convolution; a gradient has them elsewhere
+    if "BackwardInput" in target:
+        outputs = shapes[0]
+    elif "BackwardFilter" in target:
+        outputs, kernel = shapes[1], result
+    labels = i.attribute("dim_labels").split("_")[1].split("->")[0]
+    return 2 * math.prod(outputs) * math.prod(kernel) // kernel[labels.index("o")]
 
 
 def moved_bytes(program: Program, computation: str, i: Instruction) -> int:
@@ -230,4 +252,6 @@ def _written(program: Program, computation: str, i: Instruction) -> int:
         return sum(_written(program, computation, body[name]) for name in i.operands)
     if i.opcode == "bitcast" and body[i.operands[0]].opcode == "dynamic-update-slice":
         return _written(program, computation, body[i.operands[0]])
+    if i.opcode == "custom-call" and i.shape.startswith("("):  # the last is room for the library
+        return num_bytes(i.shape[: i.shape.rindex(", ")], padded=True)
     return num_bytes(i.shape, padded=True)

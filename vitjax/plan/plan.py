@@ -9,19 +9,17 @@ import time
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from vitjax.console import format_bytes, table
 from vitjax.data.known import KNOWN, known_size
 from vitjax.data.source import DataInfo
 from vitjax.folders import cache_folder
 from vitjax.plan import estimate as estimates
 from vitjax.plan.collectives import Collective, collectives
 from vitjax.plan.hlo import parse
+from vitjax.plan.kernels import kernels
+from vitjax.plan.report import report
 from vitjax.plan.topology import Topology
 from vitjax.train.compiler import compiler_options
 from vitjax.train.defaults import RunConfig
-
-NEVER = "an estimate by the TPU compiler's cost model, not a measurement"
-
 
 EFFORTS = ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort",
            "jax_optimization_level", "jax_memory_fitting_level")  # fmt: skip
@@ -43,6 +41,7 @@ class Compiled(NamedTuple):
       estimate: None where the chip's figures are not known.
       seconds: that compiling took (when it was first compiled).
       overflow: bytes asked for and bytes there, if it does not fit.
+      kernels: of a step for GPUs, see `vitjax.plan.kernels`.
     """
 
     memory: dict[str, int]
@@ -50,6 +49,7 @@ class Compiled(NamedTuple):
     estimate: estimates.Estimate | None
     seconds: float
     overflow: tuple[float, float] | None = None
+    kernels: dict[str, dict[str, int]] | None = None
 
 
 class Plan(NamedTuple):
@@ -87,22 +87,25 @@ class Plan(NamedTuple):
             "fits": self.fits,
             "compile_seconds": c.seconds,
             "compiler_effort": self.effort,
-            "memory": {**self.state, **c.memory, "capacity": t.capacity},
+            "memory": {**self.state, **c.memory, "capacity": t.capacity, "left_free": t.margin},
             "collectives": [x._asdict() for x in c.collectives],
         }
         if c.overflow:
             result["overflow"] = {"asked": c.overflow[0], "there": c.overflow[1]}
+        if c.kernels is not None:
+            result["kernels"] = c.kernels
         if e := c.estimate:
-            whole = [seconds * self.steps for seconds in (e.seconds, *e.range)]
+            each = [e.seconds, *(e.range or ())]
+            whole = [seconds * self.steps for seconds in each]
             result |= {
                 "estimate": {
                     **e._asdict(),
                     "seconds": e.seconds,
                     "calibrated_seconds": e.range,
-                    "what": NEVER,
+                    "what": e.what,
                 },
-                "images_per_second": [d.batch_size / s for s in (e.seconds, *e.range)],
-                "mfu": [self.mfu(s) for s in (e.seconds, *e.range)],
+                "images_per_second": [d.batch_size / s for s in each],
+                "mfu": [self.mfu(s) for s in each],
                 "hours": [s / 3600 for s in whole],
                 "core_days": [s / 86400 * t.cores for s in whole],
             }
@@ -117,64 +120,7 @@ class Plan(NamedTuple):
 
     def report(self) -> str:
         """Format a table, and remedies if the step does not fit."""
-        r, c, t = self.to_dict(), self.compiled, self.topology
-        m = r["memory"]
-        room = f" of {format_bytes(t.capacity)}" if t.capacity else ""
-        mesh = " × ".join(f"{k} {n}" for k, n in self.mesh.items() if n > 1) or "one device"
-        notes = (
-            [f"compiled with effort {self.effort}: the real step differs"] if self.effort else []
-        )
-        rows = [
-            ("model", f"{r['model']}, {self.config.model['dtype']}, batch {r['batch_size']:,}"),
-            ("topology", f"{t.name}: {t.chips} chips, {len(t.devices)} devices; mesh {mesh}"),
-            ("parameters", f"{format_bytes(m['parameters'])} a device"),
-            (
-                "optimizer",
-                format_bytes(m["optimizer"])
-                + (f", EMA {format_bytes(m['ema'])}" if m["ema"] else ""),
-            ),
-        ]
-        if c.overflow:
-            asked, there = c.overflow
-            rows += [
-                ("does not fit", f"needs {format_bytes(asked)} of {format_bytes(there)}: "
-                 f"{format_bytes(asked - there)} too much"),
-                ("would help", "; ".join(remedies(self.config, len(t.devices)))),
-            ]  # fmt: skip
-            return table(rows + [("note", note) for note in notes])
-        rows += [
-            (
-                "activations",
-                f"{format_bytes(m['temporaries'])} with gradients and other temporaries",
-            ),
-            ("in all", f"{format_bytes(m['total'])}{room} a device"),
-        ]
-        for x in c.collectives:
-            axes = " × ".join(x.axes) or "no axis of the mesh"
-            rows.append(
-                (x.kind, f"{x.count} over {axes}, {format_bytes(x.bytes)} a device and step")
-            )
-        if e := c.estimate:
-            low, high = e.range
-            rate, mfu, days = r["images_per_second"], r["mfu"], r["core_days"]
-            rows += [
-                ("work", f"{e.flops / 1e9:,.0f} GFLOP and {format_bytes(e.bytes)} a device and "
-                 "step"),
-                (
-                    "step, estimate",
-                    f"{e.seconds * 1e3:,.1f} ms, of which {e.communication * 1e3:,.1f} on the "
-                    f"links; {e.compute_bound / e.seconds:.0%} of the time at peak FLOP/s, "
-                    f"{e.memory_bound / e.seconds:.0%} at peak bandwidth",
-                ),
-                ("step, calibrated", f"{low * 1e3:,.1f} to {high * 1e3:,.1f} ms"),
-                ("images a second", f"{rate[2]:,.0f} to {rate[1]:,.0f} (estimate {rate[0]:,.0f})"),
-                ("MFU", f"{mfu[2]:.0%} to {mfu[1]:.0%} (estimate {mfu[0]:.0%})"),
-                (f"{self.steps:,} steps", f"{r['hours'][1]:,.1f} to {r['hours'][2]:,.1f} hours, "
-                 f"{days[1]:,.2f} to {days[2]:,.2f} core-days"),
-            ]  # fmt: skip
-            notes.append(f"{NEVER}; the range is that of published TPU v3 runs")
-        rows.append(("compiled in", f"{c.seconds:,.0f} s, when it was first compiled"))
-        return table(rows + [("note", note) for note in notes])
+        return report(self)
 
 
 def make_plan(
@@ -281,7 +227,7 @@ def compile_step(
         return _from_json(json.loads(path.read_text()))
     begin = time.perf_counter()
     try:
-        executable = lowered.compile()
+        executable = lowered.compile(compiler_options=topology.options)
     except Exception as error:  # the compiler's own kind, which is not public
         overflow = read_overflow(str(error), arguments)
         if overflow is None:
@@ -300,30 +246,18 @@ def compile_step(
         found = collectives(program, mesh)
         cost = executable.cost_analysis() or {}
         guess = estimates.estimate(program, cost, found, topology)
-        result = Compiled(memory, found, guess, seconds)
+        # XLA refuses to compile for TPUs what does not fit, and compiles anything for GPUs.
+        room = (topology.capacity or 0.0) * (1 - topology.margin)
+        misfit = topology.margin > 0 and memory["total"] > room
+        overflow = (float(memory["total"]), room) if misfit else None
+        own = kernels(program) if topology.gpus else None
+        result = Compiled(memory, found, guess, seconds, overflow, own)
     if cache:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(result._asdict()))
         temporary.replace(path)
     return result
-
-
-def remedies(config: RunConfig, devices: int) -> list[str]:
-    """List flags that save memory, those that cost least first."""
-    found, o, d = [], config.optimizer, config.data
-    if not config.model.get("remat"):
-        found.append("--config.model.remat=True (recompute blocks in the backward pass)")
-    parts = 2 * o.accumulate
-    if d.batch_size % (devices * parts) == 0:
-        found.append(f"--config.optimizer.accumulate={parts} (the batch in {parts} parts)")
-    if config.mesh.fsdp == 1 and devices > 1:
-        found.append("--config.mesh.data=1 --config.mesh.fsdp=-1 (parameters and moments split)")
-    if o.mu_dtype == "float32":
-        found.append("--config.optimizer.mu_dtype=bfloat16")
-    if config.model["dtype"] == "float32":
-        found.append("--config.model.dtype=bfloat16")
-    return [*found, "a larger slice, or --fit to search"]
 
 
 def _shard_bytes(tree: Any) -> int:
@@ -344,12 +278,14 @@ def _cache_file(lowered: Any, topology: Topology, mesh: dict[str, int]) -> pathl
     versions = [metadata.version(name) for name in ("jax", "jaxlib")]
     if topology.devices[0].platform == "tpu":
         versions.append(metadata.version("libtpu"))
+    elif topology.options is not None:
+        versions += [d.version for d in metadata.distributions(name="jax-cuda12-plugin")]
     own = [p.read_bytes() for p in sorted(pathlib.Path(__file__).parent.glob("*.py"))]
     digest = hashlib.sha256(lowered.as_text().encode())
     # The program's text does not have them.
     settings: Any = jax.config
     efforts = [str(getattr(settings, name, None)) for name in EFFORTS]
-    options = (compiler_options(topology.devices), efforts)
+    options = (compiler_options(topology.devices), topology.options, efforts)
     described = (topology.name, len(topology.devices), mesh, versions, options)
     for part in (repr(described).encode(), *own):
         digest.update(part)

@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vitjax.names import unknown
+from vitjax.plan.gpus import HOST, MARGIN, TARGETS, gpu_options, open_gpus, parse_gpus
 
 
 class Chip(NamedTuple):
@@ -44,10 +46,39 @@ GPUS = {  # part of the device's name → its figures
     "A100": Chip(1, 80 * GIB, 312e12, 2039e9, 300e9, "NVIDIA A100 80GB SXM datasheet"),
     "H100": Chip(1, 80 * GIB, 989e12, 3350e9, 450e9, "NVIDIA H100 SXM datasheet"),
     "H200": Chip(1, 141e9, 989e12, 4800e9, 450e9, "NVIDIA H200 SXM datasheet"),
+    "B200": Chip(1, 180e9, 2250e12, 8000e9, 900e9, "NVIDIA HGX B200 datasheet"),
     "L4": Chip(1, 24 * GIB, 121e12, 300e9, 32e9, "NVIDIA L4 datasheet"),
     "T4": Chip(1, 16 * GIB, 65e12, 320e9, 16e9, "NVIDIA T4 datasheet (float16)"),
 }
+TPUS = {  # device's kind → its chip
+    "TPU v2": "v2",
+    "TPU v3": "v3",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+}
+BY_CORE = ("v2", "v3")
+"""Chips whose cores are devices of their own."""
 PRESENT = ("cpu", "gpu")
+
+
+def device_peak(kind: str) -> tuple[float, str] | None:
+    """Find the bfloat16 operations a second of a device, and their source, by the device's kind.
+
+    None where they are unknown, as of a CPU.
+    """
+    if generation := TPUS.get(kind):
+        chip = CHIPS[generation]
+        return chip.flops / (chip.cores if generation in BY_CORE else 1), chip.source
+    chip = gpu_chip(kind)
+    return chip and (chip.flops, chip.source)
+
+
+def gpu_chip(kind: str) -> Chip | None:
+    """Find the figures of a GPU by its device's kind, such as "NVIDIA H100 80GB HBM3"."""
+    return next((chip for word, chip in GPUS.items() if re.search(rf"\b{word}\b", kind)), None)
 
 
 class Topology(NamedTuple):
@@ -58,12 +89,16 @@ class Topology(NamedTuple):
       devices: as JAX lists them; on v2, v3 each is a core.
       chips: how many chips they are.
       chip: its figures; None for a CPU, whose time nothing here estimates.
+      margin: share of a device's memory that is to be left free.
+      options: of the compiler, that a real run does without.
     """
 
     name: str
     devices: list[Any]
     chips: int
     chip: Chip | None
+    margin: float = 0.0
+    options: Mapping[str, Any] | None = None
 
     @property
     def share(self) -> float:
@@ -79,6 +114,10 @@ class Topology(NamedTuple):
         """Bytes of memory of a device."""
         return self.chip.memory * self.share if self.chip else None
 
+    @property
+    def gpus(self) -> bool:
+        return self.devices[0].platform == "gpu"
+
 
 def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
     """Parse generation and chips per axis: "v3:4x4", or as Cloud counts them, "v3-32".
@@ -89,7 +128,8 @@ def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
     match = re.fullmatch(r"(\w+?)(?::(\d+(?:x\d+){1,2})|-(\d+))", name)
     if not match or match[1] not in CHIPS:
         known = [f"{v}:{'2x2x1' if v in ('v4', 'v5p') else '4x4'}" for v in CHIPS]
-        raise ValueError(unknown("topology", name, (*known, *PRESENT)))
+        gpus = [f"{kind}x{HOST}" for kind in TARGETS]
+        raise ValueError(unknown("topology", name, (*known, *gpus, *PRESENT)))
     generation, shape, number = match.groups()
     if shape:
         return generation, tuple(map(int, shape.split("x")))
@@ -108,21 +148,23 @@ def parse_topology(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 def open_topology(name: str) -> Topology:
-    """Open the devices present ("cpu", "gpu"), or a described slice of TPUs.
+    """Open the devices present ("cpu", "gpu"), or described ones: a slice of TPUs, or GPUs.
 
-    A slice needs libtpu, and no TPU.
+    A slice needs libtpu, and no TPU; GPUs need JAX's plugin for CUDA, and no GPU.
 
     Raises:
       ValueError: no such topology.
-      RuntimeError: libtpu is not installed, or refuses the shape.
+      RuntimeError: the compiler is not installed, or refuses the shape.
     """
     import jax
 
     if name in PRESENT:
         devices = jax.devices(name)
-        kind = devices[0].device_kind
-        chip = next((c for word, c in GPUS.items() if word in kind), None)
-        return Topology(name, devices, len(devices), chip)
+        return Topology(name, devices, len(devices), gpu_chip(devices[0].device_kind))
+    if gpus := parse_gpus(name):
+        kind, devices = gpus[0], open_gpus(*gpus)
+        chip = GPUS[kind.upper()]._replace(memory=float(TARGETS[kind].memory))
+        return Topology(name, devices, len(devices), chip, MARGIN, gpu_options())
     generation, shape = parse_topology(name)
     if importlib.util.find_spec("libtpu") is None:
         raise RuntimeError(
