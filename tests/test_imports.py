@@ -36,7 +36,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
         "models",
         "data",
         "console",
-        *("layers", "kernels", "weights", "figures", "folders"),
+        *("layers", "kernels", "weights", "figures", "folders", "plan"),
     },
     "plan": {"train", "tasks", "models", "analysis", "data", "console", "folders"},
     "training": {

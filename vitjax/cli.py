@@ -5,6 +5,7 @@
   vitjax info vit_b16                           parameters, FLOPs, and shapes per layer
   vitjax info --workdir=runs/digits             step, best metric, SHA-256 of a run's parameters
   vitjax plan --config=digits --topology=v5e:2x2   what a run will need there
+  vitjax bench vit_s16 --train --against timm   how fast it is here, and beside PyTorch
   vitjax predict --workdir=runs/digits a.png    what a run's model says of each image
   vitjax eval runs/digits --out eval/           all metrics, classes, calibration, every image
   vitjax look a.png --workdir=runs/digits       one page: where every head of every layer looks
@@ -33,6 +34,7 @@ from vitjax.accelerators import leave_out_absent_tpu
 from vitjax.names import check_choice, parse_size
 from vitjax.sweep.command import sweep, sweep_arguments
 from vitjax.tools import commands
+from vitjax.tools.bench_command import bench, bench_arguments
 from vitjax.tools.cluster_commands import (
     doctor,
     doctor_arguments,
@@ -329,6 +331,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser]
     "list": (list_, _list_arguments),
     "info": (info, _info_arguments),
     "plan": (plan, _plan_arguments),
+    "bench": (bench, bench_arguments),
     "predict": (commands.predict, commands.predict_arguments),
     "eval": (evaluate, add_eval_arguments),
     "look": (look, look_arguments),
