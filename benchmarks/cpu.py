@@ -21,56 +21,45 @@ import os
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-from cpu_worker import CONTESTANTS, DENSE, TIMM
+from cpu_worker import DENSE
 
-ROOT = pathlib.Path(__file__).parent.parent
+from vitjax.tools.bench.contest import (
+    HERE,
+    Contestant,
+    ContestantError,
+    Worker,
+    is_busy,
+    take_turns,
+)
+from vitjax.tools.bench.measure import name_in_timm
+
+MODELS = ("deit_tiny", "vit_s16", "swin_tiny", "pvt_v2_b2", "volo_d1")
 BATCH = {"forward": 8, "train": 16, "dense": 2}
 
 
-class Worker:
-    """Process of a contestant, which answers one line for each step."""
-
-    def __init__(self, python: str, contestant: str, direction: str, model: str) -> None:
-        worker = [python, str(ROOT / "benchmarks/cpu_worker.py"), contestant, direction, model]
-        # A pipe that nobody reads fills up.
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
-        self.process = subprocess.Popen(
-            [*worker, str(BATCH[direction])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        )
-        self.times: list[float] = []
-        self.ready = self._answer()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            self.errors.seek(0)
-            lines = self.errors.read().strip().splitlines() or ["it ended without a word"]
-            raise RuntimeError(lines[-1])
-        return json.loads(line)
-
-    def step(self) -> None:
-        """Run one step, and append its seconds to `times`."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        self.times.append(self._answer())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+def contestant(name: str, direction: str, model: str, python: str) -> Contestant | None:
+    """Find what a contestant's process runs; None where it does not have the direction."""
+    ours, side = direction in ("forward", "train"), DENSE.get(model, 224)
+    given: dict[str, Any] = {"model": model, "batch": BATCH[direction]}
+    if name == "vitjax":
+        given |= {"size": side, "dtype": "float32"}
+        return Contestant(HERE / "ours.py", "train" if direction == "dense" else direction, given)
+    if name in ("timm", "compiled") and ours and (name == "timm" or direction == "forward"):
+        given |= {"model": name_in_timm(model), "size": side, "dtype": "float32"}
+        given |= {"device": "cpu", "compiled": name == "compiled"}
+        return Contestant(HERE / "rivals.py", direction, given, python, "")
+    own = pathlib.Path(__file__).parent / "cpu_worker.py"
+    if name == "onnx" and direction == "forward":
+        given["model"] = name_in_timm(model)
+        return Contestant(own, "onnx_forward", given, python, "")
+    if name == "transformers" and direction == "dense":
+        return Contestant(own, "transformers_train", given, python, "")
+    return None
 
 
 def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -78,27 +67,24 @@ def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
     for name in args.contestants:
-        if direction not in CONTESTANTS[name]:
+        found = contestant(name, direction, model, args.torch_python)
+        if found is None:
             continue
-        python = sys.executable if name == "vitjax" else args.torch_python
         try:
-            workers[name] = Worker(python, name, direction, model)
-        except RuntimeError as error:
+            workers[name] = Worker(found, {"JAX_PLATFORMS": "cpu"})
+        except ContestantError as error:
             failed[name] = str(error)
             print(f"{model} {direction}: {name} does not run: {error}", file=sys.stderr)
-    for _ in range(args.rounds + 1):
-        for worker in list(workers.values()):
-            worker.step()
+    take_turns(list(workers.values()), args.rounds, 0.0)
     for worker in workers.values():
         worker.close()
-        del worker.times[0]  # of the first round, in which each wakes up
     ours = workers["vitjax"].times if "vitjax" in workers else None
     return {
         "model": model,
         "direction": direction,
         "seconds": {n: statistics.median(w.times) for n, w in workers.items()},
-        "first_step": {n: w.ready["first"] for n, w in workers.items()},
-        "versions": {n: w.ready["version"] for n, w in workers.items()},
+        "first_step": {n: w.about["first"] for n, w in workers.items()},
+        "versions": {n: w.about["version"] for n, w in workers.items()},
         "failed": failed,
         "ratios": ours
         and {
@@ -134,12 +120,14 @@ def profile(model: str, direction: str, rows: int = 30) -> str:
     """
     import jax
 
-    step, _, program = CONTESTANTS["vitjax"][direction](model, BATCH[direction])
-    step()
+    from vitjax.tools.bench import ours
+
+    build = ours.forward_step if direction == "forward" else ours.train_step
+    once, program, _ = build(model, BATCH[direction], DENSE.get(model, 224), "float32")
+    ours.repeat(once, 1)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(3):
-                step()
+            ours.repeat(once, 3)
         (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
         data = jax.profiler.ProfileData.from_file(str(path))
     named = re.findall(r"%(\S+) = .*op_name=\"([^\"]*)\"", program.as_text())
@@ -164,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--models", default=",".join(TIMM))
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--directions", default="forward,train")
     parser.add_argument("--contestants", default="vitjax,timm,compiled,onnx")
     parser.add_argument("--rounds", type=int, default=5)
@@ -177,27 +165,24 @@ def main() -> int:
         print(profile(model, direction or "train"))
         return 0
     args.contestants = args.contestants.split(",")
-    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
-    quiet = load <= cores
-    if not quiet:
+    if busy := is_busy():
         print(
-            f"The load average is {load:.1f} on {cores} cores: other programs run, and ratios "
-            "would mislead; times follow without them. Wait until it is quiet.",
+            f"{busy[0].upper()}{busy[1:]}. Ratios would mislead; times follow without them. Wait "
+            "until it is quiet.",
             file=sys.stderr,
         )
     rows, begin = [], time.perf_counter()
     pairs = [(m, d) for m in args.models.split(",") for d in args.directions.split(",")]
     for model, direction in pairs:
-        known = DENSE if direction == "dense" else TIMM
-        if model not in known:
-            parser.error(f"{direction} has the models {', '.join(known)}, and not {model}.")
+        if direction == "dense" and model not in DENSE:
+            parser.error(f"dense has the models {', '.join(DENSE)}, and not {model}.")
     for i, (model, direction) in enumerate(pairs):
         rows.append(row(model, direction, args))
         left = (time.perf_counter() - begin) / (i + 1) * (len(pairs) - i - 1)
         print(f"{model} {direction}: {rows[-1]['seconds']}, ETA {left:.0f} s", file=sys.stderr)
-    print(table(rows, args.contestants, quiet))
+    print(table(rows, args.contestants, quiet=not busy))
     versions = sorted({v for r in rows for v in r["versions"].values()})
-    print(f"\n{cores} cores, Python {sys.version.split()[0]}, {', '.join(versions)}")
+    print(f"\n{os.cpu_count()} cores, Python {sys.version.split()[0]}, {', '.join(versions)}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
     return 0

@@ -112,7 +112,7 @@ def test_the_batch_is_halved_until_it_fits(here: pathlib.Path) -> None:
     ]
     assert "infer: 26 images do not fit" in row["notes"]
     pretend(here, most=0)
-    with pytest.raises(ContestantError, match="vit_s16 infer: .*RESOURCE_EXHAUSTED"):
+    with pytest.raises(ContestantError, match=r"vit_s16 infer: .*RESOURCE_EXHAUSTED"):
         rows(measure.Settings(batch=2, seconds=0.0), "vit_s16")
 
 

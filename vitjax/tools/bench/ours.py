@@ -19,6 +19,8 @@ from vitjax.train.config import resolve
 from vitjax.train.program import compile_program
 
 Step = tuple[Callable[[int], float], dict[str, Any], Callable[[], dict[str, Any]]]
+Compiled = tuple[Callable[[], Any], Any, float]
+"""Function that runs the step once, its program, and the seconds that compiling it took."""
 CLASSES = {"classes": 1000, "map": 150, "image": 0}
 TASKS = {"classes": "classification", "map": "segmentation", "image": "restoration"}
 """A model's output → the task that trains it."""
@@ -32,7 +34,17 @@ def device() -> Step:
 
 
 def forward(model: str, batch: int, size: int, dtype: str) -> Step:
-    """Build the forward pass of a model without training, its parameters in `dtype`."""
+    """Build the forward pass of a model; see `forward_step`."""
+    return told(model, batch, size, dtype, *forward_step(model, batch, size, dtype))
+
+
+def train(model: str, batch: int, size: int, dtype: str) -> Step:
+    """Build the training step of a model; see `train_step`."""
+    return told(model, batch, size, dtype, *train_step(model, batch, size, dtype))
+
+
+def forward_step(model: str, batch: int, size: int, dtype: str) -> Compiled:
+    """Compile the forward pass of a model without training, its parameters in `dtype`."""
     module: Any = build(model, size, dtype)
     images = draw((batch, size, size, 3)).astype(dtype)
     variables = jax.jit(module.init)(jax.random.key(0), images[:1])
@@ -40,17 +52,11 @@ def forward(model: str, batch: int, size: int, dtype: str) -> Step:
     begin = time.perf_counter()
     options = compiler_options(jax.devices()[:1])
     apply = jax.jit(module.apply, compiler_options=options).lower(variables, images).compile()
-    seconds = time.perf_counter() - begin
-
-    def run(steps: int) -> float:
-        out = repeat(lambda: apply(variables, images), steps)
-        return float(np.mean([np.mean(np.asarray(x, np.float32)) for x in jax.tree.leaves(out)]))
-
-    return run, describe(model, (batch, size, dtype), apply, seconds), memory
+    return lambda: apply(variables, images), apply, time.perf_counter() - begin
 
 
-def train(model: str, batch: int, size: int, dtype: str, seed: int = 0) -> Step:
-    """Build the training step of a model that `vitjax train` runs: loss, gradient, AdamW.
+def train_step(model: str, batch: int, size: int, dtype: str) -> Compiled:
+    """Compile the training step of a model that `vitjax train` runs: loss, gradient, AdamW.
 
     The task is that of the model's output; the images are noise.
     """
@@ -60,10 +66,9 @@ def train(model: str, batch: int, size: int, dtype: str, seed: int = 0) -> Step:
     task = task_from_config(config, DataInfo(classes, "", frozenset(("image", "target", "map"))))
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     program = compile_program(config, task, mesh, config.steps)
-    key = jax.random.key(seed)
-    state = program.init(key)
-    generator = np.random.default_rng(0)
-    high = {"label": max(len(classes), 1), "map": max(len(classes), 1)}
+    key = jax.random.key(0)
+    held: dict[str, Any] = {"state": program.init(key)}
+    generator, high = np.random.default_rng(0), {"label": len(classes), "map": len(classes)}
     data = {
         name: generator.integers(0, high.get(name, 256), spec.shape).astype(spec.dtype)
         for name, spec in program.batch_spec.items()
@@ -71,20 +76,27 @@ def train(model: str, batch: int, size: int, dtype: str, seed: int = 0) -> Step:
     data["mask"] = np.ones(batch, np.float32)
     data = jax.device_put(data, program.batch_sharding)
     begin = time.perf_counter()
-    step = program.train_step.lower(state, data, key).compile()
+    step = program.train_step.lower(held["state"], data, key).compile()
     seconds = time.perf_counter() - begin
-    held: dict[str, Any] = {"state": state}
-    del state  # whose memory the first step takes
 
     def once() -> Any:
         held["state"], metrics = step(held["state"], data, key)
         return metrics["loss"]
 
-    return (
-        lambda steps: float(repeat(once, steps)),
-        describe(model, (batch, size, dtype), step, seconds),
-        memory,
-    )
+    return once, step, seconds
+
+
+def told(
+    model: str, batch: int, size: int, dtype: str, once: Callable[[], Any], program: Any,
+    seconds: float,
+) -> Step:  # fmt: skip
+    """Return a compiled step as `worker` asks for it."""
+
+    def run(steps: int) -> float:
+        out = repeat(once, steps)
+        return float(np.mean([np.mean(np.asarray(x, np.float32)) for x in jax.tree.leaves(out)]))
+
+    return run, describe(model, batch, size, dtype, program, seconds), memory
 
 
 def section(model: str, dtype: str) -> dict[str, Any]:
@@ -140,11 +152,12 @@ def repeat(step: Callable[[], Any], times: int) -> Any:
     return jax.block_until_ready(out)
 
 
-def describe(model: str, used: tuple[int, int, str], executable: Any, seconds: float) -> Any:
+def describe(
+    model: str, batch: int, size: int, dtype: str, program: Any, seconds: float
+) -> dict[str, Any]:
     """Tell what a row says besides times; `planned` is the compiler's count of bytes."""
-    batch, size, dtype = used
     parameters, macs, _ = trace(build(model, size, dtype), (1, size, size, 3))
-    m = executable.memory_analysis()
+    m = program.memory_analysis()
     outputs = int(m.output_size_in_bytes - m.alias_size_in_bytes)
     device = jax.devices()[0]
     return {
