@@ -54,7 +54,10 @@ def plan(run: str, *flags: str) -> dict[str, Any]:
     if status:
         return {**row, "error": errors.splitlines()[-1]}
     found = json.loads(out.splitlines()[-1])
-    kept = ("batch_size", "fits", "overflow", "memory", "estimate", "core_days", "steps", "macs")
+    kept = (
+        *("batch_size", "fits", "overflow", "memory", "estimate", "core_days", "steps", "macs"),
+        "kernels",
+    )
     return {**row, **{key: found[key] for key in kept if key in found}}
 
 

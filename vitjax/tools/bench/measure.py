@@ -3,7 +3,8 @@
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitjax.models import model_options, own_name
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
       seconds: the least that a turn takes.
       against: timm's contestants, of RIVALS.
       torch_python: the interpreter that has torch and timm.
+      timm_names: model → timm's name, where it is not that of `name_in_timm`.
     """
 
     directions: Sequence[str] = ("forward",)
@@ -48,6 +50,7 @@ class Settings(NamedTuple):
     seconds: float = 0.5
     against: Sequence[str] = ()
     torch_python: str = sys.executable
+    timm_names: Mapping[str, str] = MappingProxyType({})
 
 
 RIVALS = {"timm": False, "timm_compiled": True}
@@ -156,7 +159,7 @@ def _rival(
     Raises:
       ContestantError: timm has no such model, or it does not run.
     """
-    name = name_in_timm(model)
+    name = settings.timm_names.get(model) or name_in_timm(model)
     if name is None:
         raise ContestantError(f"timm has no {model}")
     given = {**arguments, "model": name, "device": device, "compiled": RIVALS[rival]}
