@@ -198,3 +198,17 @@ def test_our_steps_compute_what_they_say() -> None:
     assert about["batch"] == 3
     with pytest.raises(ValueError, match="does not parse"):
         ours.section("vit_ti16(depth", "float32")
+
+
+@pytest.mark.slow
+def test_a_plan_says_that_it_is_one() -> None:
+    from vitjax.plan.topology import open_topology
+    from vitjax.tools.bench.planned import planned
+    from vitjax.tools.bench.report import report
+
+    settings = measure.Settings(("forward", "train"), batch=3, size=32, dtype="float32")
+    row = planned("vit_ti16(depth=1, width=16, num_heads=2)", settings, open_topology("cpu"))
+    assert row["figures"] == "planned"
+    assert row["train_planned_memory"] > row["infer_planned_memory"] > 4e6 * row["param_count"]
+    assert not any("step_time" in name for name in row)  # a CPU's time nothing here estimates
+    assert "MFU" not in report([row])

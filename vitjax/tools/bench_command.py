@@ -31,9 +31,15 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
     Each model is measured in a process of its own, on one device. With --against timm the
     contestants take turns, and a ratio is theirs over ours pair by pair: above 1 we are faster.
     """
-    from vitjax.tools.bench.measure import RIVALS, Settings
+    from vitjax.plan.gpus import load_compiler, parse_gpus
 
     o = options
+    if o.topology:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described device is not to be looked for
+        if parse_gpus(o.topology):
+            load_compiler()
+    from vitjax.tools.bench.measure import RIVALS, Settings
+
     if o.repeats < 5:
         raise ValueError(f"--repeats={o.repeats}: a median and a spread need 5 turns or more.")
     directions = [d for d, on in (("forward", not o.no_infer), ("train", o.train)) if on]
@@ -45,8 +51,6 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
         directions, o.batch_size, o.image_size, o.dtype, o.repeats, o.seconds,
         tuple(RIVALS) if o.against else (), o.torch_python,
     )  # fmt: skip
-    if o.topology:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described device is not to be looked for
     return _rows(_models(o.models), settings, o.topology, o.csv)
 
 
@@ -74,12 +78,9 @@ def _rows(models: list[str], settings: Any, topology: str, csv: pathlib.Path | N
     from vitjax.tools.bench.report import report, write_csv
 
     if topology:
-        from vitjax.plan.gpus import load_compiler, parse_gpus
         from vitjax.plan.topology import open_topology
         from vitjax.tools.bench.planned import planned
 
-        if parse_gpus(topology):
-            load_compiler()
         there = open_topology(topology)
         found = (planned(model, settings, there) for model in models)
     else:

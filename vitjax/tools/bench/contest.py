@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 HERE = pathlib.Path(__file__).parent
@@ -118,7 +118,12 @@ def _path(folder: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def take_turns(workers: Sequence[Worker], rounds: int, seconds: float) -> None:
+def take_turns(
+    workers: Sequence[Worker],
+    rounds: int,
+    seconds: float,
+    tell: Callable[[int], None] = lambda done: None,
+) -> None:
     """Let workers run in turn; `times` of each then has one entry a round.
 
     A first round, in which each wakes up, says how many steps of each take the given time.
@@ -126,11 +131,13 @@ def take_turns(workers: Sequence[Worker], rounds: int, seconds: float) -> None:
     Args:
       rounds: how many turns each has.
       seconds: the least that a turn takes; 0 for one step.
+      tell: is told how many rounds are done.
     """
     steps = []
     for worker in workers:
         once = worker.turn(1, keep=False)
         steps.append(max(1, min(1000, round(seconds / max(once, 1e-6)))))
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         for worker, count in zip(workers, steps, strict=True):
             worker.turn(count)
+        tell(done)

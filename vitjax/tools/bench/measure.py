@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from vitjax.console import Countdown
 from vitjax.models import model_options, own_name
 from vitjax.models.aliases import ALIASES, SAME_IN_TIMM
 from vitjax.names import parse_call
@@ -144,7 +145,8 @@ def _at(model: str, direction: str, settings: Settings, there: Row, notes: list[
                 if error.short:
                     raise
                 notes.append(f"{rival} does not run: {error}")
-        take_turns(list(workers.values()), s.repeats, s.seconds)
+        meter = Countdown(s.repeats, f"turns of {model} {PREFIX[direction]}")
+        take_turns(list(workers.values()), s.repeats, s.seconds, meter)
         return _figures(model, direction, s, workers, notes)
     finally:
         for worker in workers.values():

@@ -6,7 +6,7 @@ import jax
 
 from vitjax.analysis.cost import trace
 from vitjax.plan.plan import compile_step, make_plan
-from vitjax.plan.topology import Topology
+from vitjax.plan.topology import PRESENT, Topology
 from vitjax.tools.bench import ours
 from vitjax.tools.bench.measure import BATCH, OPERATIONS, PREFIX, Row, Settings, side_of
 from vitjax.train import sharding
@@ -28,7 +28,7 @@ def planned(model: str, settings: Settings, topology: Topology) -> Row:
         "param_count": parameters / 1e6,
         "infer_gmacs": macs / 1e9,
         "dtype": dtype,
-        "device": f"{topology.name}, not there",
+        "device": topology.name if topology.name in PRESENT else f"{topology.name}, not there",
         "versions": f"jax {jax.__version__}",
     }
     notes = []
