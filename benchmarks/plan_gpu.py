@@ -18,6 +18,7 @@ from plan_configs import FILES, plan, runs
 from plan_table import ROOT, write
 
 from vitjax.models import model_options
+from vitjax.names import parse_call
 from vitjax.plan.gpus import parse_gpus
 from vitjax.plan.kernels import describe
 from vitjax.training import load_config
@@ -31,14 +32,21 @@ def small(run: str, gpus: int) -> list[str]:
     """Return flags that make a run's step small: a block in each stage, few images."""
     config = load_config(run, {})
     batch = IMAGES * gpus
-    flags = {"data.batch_size": batch, "data.eval_batch_size": batch, "optimizer.accumulate": 1}
-    if "mixing" in config.to_dict() and config.to_dict()["mixing"]["group_size"]:
-        flags["mixing.group_size"] = 0
+    flags: dict[str, Any] = {"data.batch_size": batch, "data.eval_batch_size": batch}
+    flags["optimizer.accumulate"] = 1
+    if "mixing" in config.to_dict():
+        flags["mixing.group_size"] = 0  # all images of the batch
     known = model_options(config.model["name"])
     if "depth" in known:
         flags["model.depth"] = 1
     elif "depths" in known:
         flags["model.depths"] = tuple(1 for _ in known["depths"])
+    elif call := parse_call(config.model.get("backbone", known.get("backbone", ""))):
+        name, options = call
+        if depths := model_options(name).get("depths"):  # SETR reads its ViT at given depths
+            options["depths"] = tuple(1 for _ in depths)
+        shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        flags["model.backbone"] = f"{name}({shown})"
     return [f"--config.{key}={value}" for key, value in flags.items()]
 
 

@@ -43,7 +43,7 @@ def of_process() -> dict[str, Any]:
     used = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"peak": peak, "used": used, "of": "the process"}
+    return {"peak": max(peak, used), "used": used, "of": "the process"}
 
 
 def main() -> None:
