@@ -1,4 +1,4 @@
-"""jax looks for no TPU where none is, and for one wherever there may be one."""
+"""jax looks for no TPU or GPU where none is, and for one wherever there may be one."""
 
 import importlib.util
 import os
@@ -11,7 +11,12 @@ from importlib import metadata
 import pytest
 
 from vitjax import accelerators
-from vitjax.accelerators import leave_out_absent_tpu, may_have_tpu, platforms_of
+from vitjax.accelerators import (
+    leave_out_absent,
+    may_have_gpu,
+    may_have_tpu,
+    platforms_of,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -69,6 +74,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(accelerators, "os", types.SimpleNamespace(environ=environment))
     monkeypatch.setattr(accelerators, "sys", types.SimpleNamespace(modules={}))
     monkeypatch.setattr(accelerators, "may_have_tpu", lambda environment: False)
+    monkeypatch.setattr(accelerators, "may_have_gpu", lambda: True)
     spec = types.SimpleNamespace(submodule_search_locations=[])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     monkeypatch.setattr(metadata, "entry_points", lambda group: [])
@@ -76,13 +82,32 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_an_absent_tpu_is_left_out(bare: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    leave_out_absent_tpu()
+    leave_out_absent()
     assert bare == {"JAX_PLATFORMS": "cpu"}
     bare.clear()
     entry = types.SimpleNamespace(name="xla_cuda12")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
-    leave_out_absent_tpu()
+    leave_out_absent()
     assert bare == {"JAX_PLATFORMS": "cuda,cpu"}
+
+
+def test_an_absent_gpu_is_left_out(
+    bare: dict[str, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = types.SimpleNamespace(name="xla_cuda12")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
+    folder = types.SimpleNamespace(submodule_search_locations=[])
+    without_tpu = {"libtpu": None, "jax_plugins": folder}
+    monkeypatch.setattr(importlib.util, "find_spec", without_tpu.get)
+    leave_out_absent()
+    assert bare == {}  # it may be there
+    monkeypatch.setattr(accelerators, "may_have_gpu", lambda: False)
+    leave_out_absent()
+    assert bare == {"JAX_PLATFORMS": "cpu"}
+    assert not may_have_gpu(str(tmp_path))
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    assert may_have_gpu(str(tmp_path))
 
 
 def test_nothing_is_decided_for_others(
@@ -90,19 +115,19 @@ def test_nothing_is_decided_for_others(
 ) -> None:
     """Where it was said, where there may be a TPU, and where nobody would look for one."""
     bare["JAX_PLATFORMS"] = ""
-    leave_out_absent_tpu()
+    leave_out_absent()
     assert bare.pop("JAX_PLATFORMS") == ""
     with monkeypatch.context() as patch:
         patch.setattr(accelerators, "may_have_tpu", lambda environment: True)
-        leave_out_absent_tpu()
+        leave_out_absent()
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
-        leave_out_absent_tpu()
+        leave_out_absent()
     with monkeypatch.context() as patch:
         patch.setattr(accelerators, "sys", types.SimpleNamespace(modules={"jax": None}))
-        leave_out_absent_tpu()
+        leave_out_absent()
     bare["PJRT_NAMES_AND_LIBRARY_PATHS"] = "own:/lib/own.so"
-    leave_out_absent_tpu()
+    leave_out_absent()
     assert list(bare) == ["PJRT_NAMES_AND_LIBRARY_PATHS"]
 
 

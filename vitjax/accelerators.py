@@ -1,7 +1,8 @@
 """Choice of the accelerators that jax looks for, made before jax is imported.
 
 With libtpu installed (the extra `plan` brings it), jax looks for a TPU on every machine. Without a
-TPU, libtpu prints errors about accelerator type and worker hostnames.
+TPU, libtpu prints errors about accelerator type and worker hostnames. The compiler for GPUs (the
+extra `plan-gpu`) prints one about CUDA wherever there is no GPU.
 """
 
 import glob
@@ -21,24 +22,42 @@ GPUS = ("cuda", "rocm")
 """Platforms of jax besides "cpu" and "tpu" that come as plugins."""
 
 
-def leave_out_absent_tpu() -> None:
-    """Keep jax from looking for a TPU where none is; sets JAX_PLATFORMS, unless it is set.
+def leave_out_absent() -> None:
+    """Keep jax from looking for a TPU or GPU where none is; sets JAX_PLATFORMS, unless it is set.
 
-    Does nothing once jax is imported, or where there may be a TPU.
+    Does nothing once jax is imported, where there may be a TPU, or where all that is installed may
+    be there.
     """
     if "jax" in sys.modules or "JAX_PLATFORMS" in os.environ:
         return
-    if importlib.util.find_spec("libtpu") is None or may_have_tpu(os.environ):
+    tpu = importlib.util.find_spec("libtpu") is not None
+    folders = importlib.util.find_spec("jax_plugins")
+    if not (tpu or folders) or (tpu and may_have_tpu(os.environ)):
         return
     from importlib import metadata  # costs as much as the rest of the command line
 
     if "PJRT_NAMES_AND_LIBRARY_PATHS" in os.environ:  # platforms by names of their own
         return
     plugins = [entry.name for entry in metadata.entry_points(group="jax_plugins")]
-    if folders := importlib.util.find_spec("jax_plugins"):
+    if folders:
         plugins += [m.name for m in pkgutil.iter_modules(folders.submodule_search_locations)]
-    if (platforms := platforms_of(plugins)) is not None:
-        os.environ["JAX_PLATFORMS"] = platforms
+    platforms = platforms_of(plugins)
+    if platforms is None:
+        return
+    there = ["cpu"] if not may_have_gpu() else platforms.split(",")
+    if tpu or there != platforms.split(","):
+        os.environ["JAX_PLATFORMS"] = ",".join(there)
+
+
+def may_have_gpu(root: str = "/") -> bool:
+    """Check for traces of a GPU: device files of NVIDIA, AMD, Jetson and WSL, or CUDA's driver.
+
+    Args:
+      root: the folder that holds `dev` and `usr`.
+    """
+    devices = ("nvidia*", "kfd", "dxg", "nvmap", "nvhost*")
+    libraries = ("usr/lib*/libcuda.so*", "usr/lib/*/libcuda.so*", "usr/lib/wsl/lib/libcuda.so*")
+    return _any(root, (*(f"dev/{name}" for name in devices), *libraries))
 
 
 def may_have_tpu(environment: Mapping[str, str], root: str = "/") -> bool:
@@ -53,11 +72,11 @@ def may_have_tpu(environment: Mapping[str, str], root: str = "/") -> bool:
         name.startswith(told) and name not in HARMLESS for name in environment
     ):
         return True
-    base = pathlib.Path(glob.escape(root))
     # Chips of v5e and later are numbered groups of VFIO, earlier ones have a driver of their own.
-    if any(glob.glob(str(base / device)) for device in ("dev/accel*", "dev/vfio/[0-9]*")):
+    if _any(root, ("dev/accel*", "dev/vfio/[0-9]*")):
         return True
-    return any(_vendor(path) == GOOGLE for path in glob.glob(str(base / PCI)))
+    vendors = glob.glob(str(pathlib.Path(glob.escape(root)) / PCI))
+    return any(_vendor(path) == GOOGLE for path in vendors)
 
 
 def platforms_of(plugins: Iterable[str]) -> str | None:
@@ -76,6 +95,11 @@ def platforms_of(plugins: Iterable[str]) -> str | None:
             return None
         found.append(platform)
     return ",".join([*dict.fromkeys(found), "cpu"])
+
+
+def _any(root: str, patterns: Iterable[str]) -> bool:
+    base = pathlib.Path(glob.escape(root))
+    return any(glob.glob(str(base / pattern)) for pattern in patterns)
 
 
 def _vendor(path: str) -> str:

@@ -30,7 +30,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from vitjax.accelerators import leave_out_absent_tpu
+from vitjax.accelerators import leave_out_absent
 from vitjax.names import check_choice, parse_size
 from vitjax.sweep.command import sweep, sweep_arguments
 from vitjax.tools import commands
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         options.fields = fields
         if options.function is not plan:  # which chooses itself
-            leave_out_absent_tpu()
+            leave_out_absent()
         if options.function is train:
             return train(options)
         result, text = options.function(options)
@@ -239,7 +239,7 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
     import os
 
     if options.topology == "gpu":
-        leave_out_absent_tpu()
+        leave_out_absent()
     else:  # a described TPU is not to be looked for
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from vitjax.plan.gpus import load_compiler, parse_gpus
