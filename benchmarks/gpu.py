@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 from vitjax.console import clock
-from vitjax.tools.bench.measure import RIVALS, Settings, measure, name_in_timm
+from vitjax.tools.bench.measure import RIVALS, Settings, check_rivals, measure, name_in_timm
 from vitjax.tools.bench.report import paragraph
 
 GOALS: dict[str, float] = {"vit_s16": 10_700.0, "vit_b16": 3_750.0, "vit_l16": 1_070.0}
@@ -79,6 +79,8 @@ def main() -> int:
     add("--out", type=pathlib.Path, help="(benchmarks/gpu/NAME-OF-THE-CARD.json)")
     o = parser.parse_args()
     models = o.models.split(",")
+    if not o.alone:
+        check_rivals(o.torch_python)
     settings = Settings(
         directions=("train",), batch=2 if o.small else o.batch_size, size=32 if o.small else 224,
         dtype="bfloat16", repeats=o.repeats, seconds=0.0 if o.small else o.seconds,

@@ -38,7 +38,7 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a described device is not to be looked for
         if parse_gpus(o.topology):
             load_compiler()
-    from vitjax.tools.bench.measure import RIVALS, Settings
+    from vitjax.tools.bench.measure import RIVALS, Settings, check_rivals
 
     if o.repeats < 5:
         raise ValueError(f"--repeats={o.repeats}: a median and a spread need 5 turns or more.")
@@ -47,6 +47,8 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
         raise ValueError("--no-infer without --train leaves nothing to measure; add --train.")
     if o.topology and o.against:
         raise ValueError("--against measures, and --topology estimates; give one of them.")
+    if o.against:
+        check_rivals(o.torch_python)
     settings = Settings(
         directions, o.batch_size, o.image_size, o.dtype, o.repeats, o.seconds,
         tuple(RIVALS) if o.against else (), o.torch_python,
@@ -57,11 +59,12 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
 def _models(patterns: list[str]) -> list[str]:
     """List the models that match patterns or names, each once."""
     from vitjax.models import list_models, model_spec
+    from vitjax.tools.bench.measure import split_options
 
     found: dict[str, None] = {}
     for pattern in patterns:
         if "(" in pattern:  # a name with options
-            model_spec(pattern.partition("(")[0])
+            model_spec(split_options(pattern)[0])
             found[pattern] = None
             continue
         names = list_models(pattern)

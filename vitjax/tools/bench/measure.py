@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -58,6 +59,21 @@ RIVALS = {"timm": False, "timm_compiled": True}
 """Contestant → whether `torch.compile` compiles it."""
 
 
+def split_options(model: str) -> tuple[str, dict[str, Any]]:
+    """Split "vit_s16(depth=2)" into name and options; a name alone has none.
+
+    Raises:
+      ValueError: the text does not parse.
+    """
+    call = parse_call(model) if "(" in model else (model, {})
+    if call is None:
+        raise ValueError(
+            f"Model {model!r} does not parse; write a name of `vitjax list`, or one with literal "
+            "values: 'vit_s16(depth=2)'."
+        )
+    return call
+
+
 def name_in_timm(model: str) -> str | None:
     """Find timm's name of one of our models, or None; of one with other options there is none."""
     if "(" in model:
@@ -71,7 +87,7 @@ def name_in_timm(model: str) -> str | None:
 
 def side_of(model: str, size: int) -> int:
     """Return the side of a model's images: as given, or its own."""
-    name, options = parse_call(model) or (model, {}) if "(" in model else (model, {})
+    name, options = split_options(model)
     own = {**model_options(name), **options}.get("image_size") or 224
     return size or (own if isinstance(own, int) else own[0])
 
@@ -81,6 +97,24 @@ def look() -> dict[str, Any]:
     worker = Worker(Contestant(HERE / "ours.py", "device", {}))
     worker.close()
     return worker.about
+
+
+def check_rivals(python: str) -> None:
+    """Check that an interpreter has what timm's contestants need.
+
+    Raises:
+      ValueError: it has not, or is none.
+    """
+    code = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    try:
+        done = subprocess.run([python, "-c", code, "torch", "timm"], check=False)
+    except OSError as error:
+        raise ValueError(f"--torch-python={python} does not run: {error.strerror}.") from error
+    if done.returncode:
+        raise ValueError(
+            f"--against=timm needs torch and timm, which {python} does not have: pip install "
+            "'vitjax[torch]' timm, or give a Python that has them by --torch-python=PATH."
+        )
 
 
 def measure(models: Sequence[str], settings: Settings, say: Say) -> Iterator[Row]:

@@ -11,8 +11,8 @@ import numpy as np
 from vitjax import models
 from vitjax.analysis.cost import trace
 from vitjax.data.source import DataInfo
-from vitjax.names import parse_call
 from vitjax.tasks import task_config, task_from_config
+from vitjax.tools.bench.measure import split_options
 from vitjax.train import sharding
 from vitjax.train.compiler import compiler_options
 from vitjax.train.config import resolve
@@ -100,18 +100,9 @@ def told(
 
 
 def section(model: str, dtype: str) -> dict[str, Any]:
-    """Return the section `model` of a config: "vit_s16", or "vit_s16(depth=2)" with options.
-
-    Raises:
-      ValueError: the text does not parse.
-    """
-    call = parse_call(model) if "(" in model else (model, {})
-    if call is None:
-        raise ValueError(
-            f"Model {model!r} does not parse; write a name of `vitjax list`, or one with literal "
-            "values: 'vit_s16(depth=2)'."
-        )
-    return {"name": call[0], "dtype": dtype, **call[1]}
+    """Return the section `model` of a config; see `split_options`."""
+    name, options = split_options(model)
+    return {"name": name, "dtype": dtype, **options}
 
 
 def build(model: str, size: int, dtype: str) -> Any:
