@@ -6,10 +6,11 @@
   --small --out=FILE                          # a dry run on any device: narrow blocks, few images
 
 bfloat16, one card, images of 224 pixels that are there already; loss, gradient, clipping, AdamW.
-Each contestant is a process of its own, and they take turns (`vitjax bench --against timm`). Goals
-are of one H100 SXM: images a second for the ViTs, and for the others 1.2 times timm's compiled
-model. What the card or timm does not allow to judge is not judged. Needs the extra `cuda`, torch
-for the same card, and timm.
+Each contestant is a process of its own, and they take turns (`vitjax bench --against timm`) on one
+card, whose memory they share: a batch that fits alone may be halved (`--alone` is without timm).
+Goals are of one H100 SXM: images a second for the ViTs, and for the others 1.2 times timm's
+compiled model. What the card or timm does not allow to judge is not judged. Needs the extra `cuda`,
+torch for the same card, and timm.
 """
 
 import argparse
@@ -92,17 +93,19 @@ def main() -> int:
     rows, begin, out = [], time.perf_counter(), o.out
     for row in measure(names, settings, lambda text: print(text, file=sys.stderr)):
         model = models[len(rows)]
-        rows.append({**row, **judge(row, model), "small": o.small})
-        print("\n".join([*paragraph(row), say_of(rows[-1])]), flush=True)
+        judged = {} if row["figures"] == "failed" else judge(row, model)
+        rows.append({**row, **judged, "small": o.small})
+        print("\n".join([*paragraph(row), *([say_of(judged)] if judged else [])]), flush=True)
         left = (time.perf_counter() - begin) / len(rows) * (len(models) - len(rows))
         print(f"{len(rows)} of {len(models)}, ETA {clock(left)}", file=sys.stderr)
-        if out is None:
+        if out is None and judged:
             card = re.sub(r"[^a-z0-9]+", "-", row["device"].lower()).strip("-")
             out = pathlib.Path(__file__).parent / "gpu" / f"{card}.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"written to {out}", file=sys.stderr)
-    return 0
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"written to {out}" if out else "nothing ran, nothing written", file=sys.stderr)
+    return 0 if all(row["figures"] == "measured" for row in rows) else 2
 
 
 if __name__ == "__main__":

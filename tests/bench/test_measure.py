@@ -122,6 +122,14 @@ def test_a_loss_that_is_no_number_is_refused(here: pathlib.Path) -> None:
         rows(measure.Settings(("train",), batch=2, seconds=0.0), "vit_s16")
 
 
+def test_a_model_that_fails_costs_its_own_row(here: pathlib.Path, capsys: Any) -> None:
+    pretend(here, value="float('inf') if model == 'vit_b16' else 1.0")
+    assert cli.main(["bench", "vit_?16", "--batch-size=2", "--seconds=0", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [row["figures"] for row in found] == ["measured", "failed", "measured"]
+    assert "mean of the outputs is inf" in found[1]["notes"]
+
+
 def test_a_process_that_dies_says_its_last_words(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("import os, sys\n\n\ndef go():\n    print('no card', file=sys.stderr, "

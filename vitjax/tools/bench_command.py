@@ -27,6 +27,7 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
     MFU is 2 operations for each multiply-add of the forward pass (6 for training) over the bfloat16
     peak of the device, which is printed with its source; of a CPU no peak is known. Where memory is
     short the batch is halved, and it is said. A loss that is no number is refused.
+    A model that does not run costs its own row, and the exit code is then 2.
 
     Each model is measured in a process of its own, on one device. With --against timm the
     contestants take turns, and a ratio is theirs over ours pair by pair: above 1 we are faster.
@@ -53,7 +54,9 @@ def bench(options: argparse.Namespace) -> tuple[Any, str]:
         directions, o.batch_size, o.image_size, o.dtype, o.repeats, o.seconds,
         tuple(RIVALS) if o.against else (), o.torch_python,
     )  # fmt: skip
-    return _rows(_models(o.models), settings, o.topology, o.csv)
+    rows, text = _rows(_models(o.models), settings, o.topology, o.csv)
+    o.code = 2 if any(row["figures"] == "failed" for row in rows) else 0
+    return rows, text
 
 
 def _models(patterns: list[str]) -> list[str]:

@@ -120,9 +120,11 @@ def check_rivals(python: str) -> None:
 def measure(models: Sequence[str], settings: Settings, say: Say) -> Iterator[Row]:
     """Measure models one after the other, and yield a row for each.
 
+    A row whose "figures" are "failed" says in its notes why; the others are measured all the same.
+
     Raises:
-      ValueError: a loss is no number.
-      ContestantError: a model does not run, of a batch of one image either.
+      ValueError, ContestantError: the only model does not run, of a batch of one image either, or
+        its loss is no number.
     """
     there = look()
     cpu = there["platform"] == "cpu"
@@ -137,8 +139,13 @@ def measure(models: Sequence[str], settings: Settings, say: Say) -> Iterator[Row
     )
     for model in models:
         row: Row = {"model": model, "figures": "measured", "notes": [busy] if busy else []}
-        for direction in settings.directions:
-            row |= _direction(model, direction, settings, there, row["notes"], say)
+        try:
+            for direction in settings.directions:
+                row |= _direction(model, direction, settings, there, row["notes"], say)
+        except (ValueError, ContestantError) as error:
+            if len(models) == 1:
+                raise
+            row |= {"figures": "failed", "notes": [str(error)]}
         if busy:
             row = {name: None if "_ratio" in name else value for name, value in row.items()}
         row["notes"] = "; ".join(dict.fromkeys(row["notes"]))

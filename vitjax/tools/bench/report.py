@@ -15,6 +15,8 @@ def report(rows: Sequence[Row]) -> str:
 
 def paragraph(row: Row) -> list[str]:
     """Format one model: its size, a line for each step, and what is to be known of them."""
+    if row["figures"] == "failed":
+        return [f"{row['model']}  failed: {row['notes']}"]
     head = f"{row['model']}  {row['param_count']:.2f} M parameters, {row['infer_gmacs']:.2f} GMACs"
     lines = [f"{head}; {row['dtype']}, {row['device']}; {row['versions']}"]
     for p in PREFIX.values():
