@@ -35,7 +35,7 @@ def test_partition_and_merge_are_inverse() -> None:
     regions = region_partition(x, 3)
     assert regions.shape == (2, 9, 2, 3, 4, 5)
     np.testing.assert_array_equal(regions[:, 5, 1, 2], x[:, 3, 8])  # second row, third column
-    np.testing.assert_array_equal(region_merge(regions), x)
+    np.testing.assert_array_equal(region_merge(regions, 3), x)
     with pytest.raises(ValueError, match="pad the map"):
         region_partition(x, 4)
 

@@ -87,7 +87,7 @@ def test_relative_position_index_by_hand() -> None:
 
 def test_shift_mask_by_hand() -> None:
     """A map of 4×4, windows of 2, shift 1: only the first window is whole."""
-    mask = shift_mask(4, 4, 2, 1)
+    mask = shift_mask((4, 4), 2, 1)
     assert mask[0].all()
     np.testing.assert_array_equal(mask[1], np.kron(np.ones((2, 2)), np.eye(2)))
     np.testing.assert_array_equal(mask[2], np.kron(np.eye(2), np.ones((2, 2))))

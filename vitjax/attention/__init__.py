@@ -1,4 +1,4 @@
-"""Menu of token mixers (MIXERS) and the parser of the strings that configs use."""
+"""Menus of token mixers (MIXERS, VIDEO_MIXERS) and the parser of the strings that configs use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +20,7 @@ from vitjax.attention.spatial_reduction import SpatialReductionAttention
 from vitjax.attention.talking_heads import TalkingHeadsAttention
 from vitjax.attention.token_mlp import TokenMlp
 from vitjax.attention.window import WindowAttention
+from vitjax.attention.window3d import WindowAttention3d
 from vitjax.attention.window_cosine import WindowCosineAttention
 from vitjax.attention.window_modulated import ModulatedWindowAttention
 from vitjax.layers.spec import Spec, fields, spec
@@ -54,6 +55,24 @@ MIXERS: dict[str, Spec] = {
     "window_modulated": spec(ModulatedWindowAttention, modulator=True),
 }
 """Name → mixer with its paper's defaults; a tuple means one value per stage."""
+
+VIDEO_MIXERS: dict[str, Spec] = {
+    "full": MIXERS["full"],
+    "window3d": spec(WindowAttention3d),
+    "bra3d": spec(BiLevelRoutingAttention, n_win_t=4, topk=(4, 16, 64, None)),
+    "dbra3d": spec(
+        DeformableBiLevelRoutingAttention,
+        n_win_t=4,
+        topk=(16, 32, 64, None),
+        stride=(8, 4, 2, 1),
+        stride_t=2,
+        kernel_size=(9, 7, 5, 3),
+        offset_channels=3,
+    ),
+    "non_local": MIXERS["non_local"],
+}
+"""The menu of clips `[B, T, H, W, C]`. There are `n_win_t` times as many regions as in a map, and
+each sees as many times more of them."""
 
 Mixers = tuple[tuple[Spec, ...], ...]
 """One tuple per stage, of the mixers through which its blocks cycle."""

@@ -1,8 +1,11 @@
 """Bi-level routing attention (BiFormer, arXiv:2303.08810, section 3.2, algorithm 1).
 
-Each position of a region attends to the `topk` regions that are most similar to its own region.
+Each position of a region attends to the `topk` regions that are most similar to its own region. In
+a clip regions extend in time too ("bra3d"): the same with one axis more. With one frame it is that
+of maps.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,15 +32,15 @@ from vitjax.attention.routing import (
 from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_map, sown_weights
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.maps import pad_to_multiple
+from vitjax.layers.maps import PerAxis, crop_to, pad_to_multiple, per_axis
 
 
 def bilevel_routing_attention(
-    q: Float[Array, "B H W h d"],
-    k: Float[Array, "B Y X h d"],
-    v: Float[Array, "B Y X h e"],
+    q: Float[Array, "B *S h d"],
+    k: Float[Array, "B *K h d"],
+    v: Float[Array, "B *K h e"],
     *,
-    n_win: int,
+    n_win: PerAxis,
     topk: int | None = None,
     scale: float | None = None,
     mul_weight: str = "none",
@@ -46,12 +49,15 @@ def bilevel_routing_attention(
     route: Callable[..., Routing] = topk_routing,
     gather: Callable[..., Array] = gather_regions,
     attend: Attend = dot_product_attention,
-) -> Float[Array, "B H W h e"]:
+) -> Float[Array, "B *S h e"]:
     """Route regions to regions and attend within the routed regions (eq. 3-7, without LePE).
 
-    Queries may be a map of their own (DeBiFormer's agents); both are cut into n_win² regions.
+    Queries may be a map of their own (DeBiFormer's agents); both are cut into R = n_win² regions.
+    For Q queries and P keys it costs R² · C + 2 · Q · (topk · P / R) · C multiply-adds: routing,
+    then attention.
 
     Args:
+      n_win: regions per side of maps; of clips their numbers along (t, y, x), whose product is R.
       topk: regions that each region sees; None for all, which is plain attention.
       scale: of routing and attention; None for 1/√(h·d), the full width, as the authors' code has.
       mul_weight: "none"; "soft": gathered keys and values are multiplied by the softmax of the
@@ -60,27 +66,28 @@ def bilevel_routing_attention(
       route, gather: `topk_routing` or a `Router`; `gather_regions` or `take_regions`.
 
     Raises:
-      ValueError: a side is no multiple of n_win, topk > n_win², or an unknown mode.
+      ValueError: a side is no multiple of n_win, topk > R, or an unknown mode.
     """
     if mul_weight not in ("none", "soft", "hard"):
         raise ValueError(f"mul_weight={mul_weight!r}: choose 'none', 'soft' or 'hard'.")
-    scale = (q.shape[3] * q.shape[4]) ** -0.5 if scale is None else scale
-    topk = n_win**2 if topk is None else topk
+    scale = (q.shape[-2] * q.shape[-1]) ** -0.5 if scale is None else scale
+    axes, number = len(per_axis(n_win)), math.prod(per_axis(n_win))
+    topk = number if topk is None else topk
     q, k, v = (region_partition(x, n_win) for x in (q, k, v))
     routing = route(region_means(q), region_means(k), topk=topk, scale=scale)
-    kv = pool_regions(jnp.concatenate([k, v], axis=-1), kv_downsample, kv_size)
-    lead = 1 if topk == n_win**2 and mul_weight == "none" else 2
+    kv = pool_regions(jnp.concatenate([k, v], axis=-1), kv_downsample, kv_size, axes)
+    lead = 1 if topk == number and mul_weight == "none" else 2
     if lead == 2:  # else every region sees all, and there is nothing to gather
         kv = gather(kv, routing.routes)  # [B, R, K, y, x, h, d + e]
     if mul_weight != "none":
         weights = route_weights(routing)
         if mul_weight == "hard":
             weights = 1 + weights - jax.lax.stop_gradient(weights)
-        kv *= weights.reshape(*weights.shape, 1, 1, 1, 1).astype(kv.dtype)
+        kv *= weights.reshape(*weights.shape, *(1,) * (axes + 2)).astype(kv.dtype)
     queries, kv = (x.reshape(*x.shape[:lead], -1, *x.shape[-2:]) for x in (q, kv))
     k, v = jnp.split(kv, [k.shape[-1]], axis=-1)
     out = attend(queries, k, v, scale=scale)
-    return region_merge(out.reshape(*q.shape[:-1], out.shape[-1]))
+    return region_merge(out.reshape(*q.shape[:-1], out.shape[-1]), n_win)
 
 
 def routed_rows(
@@ -115,15 +122,25 @@ def routed_rows(
         boxes = take_regions(boxes, routing.routes)
         boxes = boxes.reshape(*boxes.shape[:2], 1, 1, -1, 4)
         boxes = jnp.broadcast_to(boxes, (*boxes.shape[:2], *sides, *boxes.shape[4:]))
-        boxes = region_merge(boxes)[:, : queries.height, : queries.width]
+        boxes = region_merge(boxes, n_win)[:, : queries.height, : queries.width]
         if mul_weight == "soft":
             factor = jnp.repeat(route_weights(routing), boxes.shape[-2] // routing.routes.shape[2],
                                 axis=2)  # fmt: skip
             weights *= factor[:, :, None, None]
         weights = jnp.swapaxes(weights, 2, 3)
     weights = weights.reshape(weights.shape[0], n_win**2, *sides, *weights.shape[-2:])
-    weights = region_merge(weights)[:, : queries.height, : queries.width]
+    weights = region_merge(weights, n_win)[:, : queries.height, : queries.width]
     return rows_of_map(weights, boxes, keys, whole=kv_downsample == "identity")
+
+
+def with_time(side: int, frames: int, n_win_t: int) -> PerAxis:
+    """Return a side of a map, or with regions in time the lengths (t, y, x) of a clip."""
+    return (frames, side, side) if n_win_t else side
+
+
+def regions_of(x: Array, n_win: int, n_win_t: int) -> PerAxis:
+    """Return the regions along each axis of a map, or of a clip if `n_win_t`."""
+    return with_time(n_win, min(n_win_t, x.shape[1]), n_win_t)
 
 
 class BiLevelRoutingAttention(nn.Module):
@@ -134,6 +151,8 @@ class BiLevelRoutingAttention(nn.Module):
 
     Attributes:
       n_win: regions per side; `topk`: regions that each sees, None for all.
+      n_win_t: regions along time of clips `[B, T, H, W, C]`, at most one a frame; 0 for maps
+        `[B, H, W, C]`. `kernel_size_t`: frames of the kernel of LePE.
       qk_dim: width of q and k over all heads; None for that of x.
       scale: None for 1/√qk_dim, that of the authors' code; the paper's is 1/√head_dim.
       lepe_kernel_size: 0 for no LePE.
@@ -143,11 +162,13 @@ class BiLevelRoutingAttention(nn.Module):
 
     num_heads: int
     n_win: int = 7
+    n_win_t: int = 0
     topk: int | None = 4
     qk_dim: int | None = None
     scale: float | None = None
     qkv_bias: bool = True
     lepe_kernel_size: int = 5
+    kernel_size_t: int = 3
     kv_downsample: str = "identity"
     kv_size: int = 0
     param_routing: bool = False
@@ -158,8 +179,8 @@ class BiLevelRoutingAttention(nn.Module):
     param_init: Init = NORMAL
     dtype: Any = None
 
-    def project(self, x: Float[Array, "B H W C"]) -> tuple[Array, ...]:
-        """Project x to q, k `[B, H, W, h, qk_dim / h]` and v `[B, H, W, h, C / h]`."""
+    def project(self, x: Float[Array, "B *S C"]) -> tuple[Array, ...]:
+        """Project x to q, k `[B, *S, h, qk_dim / h]` and v `[B, *S, h, C / h]`."""
         width, heads = x.shape[-1], self.num_heads
         qk_dim = self.qk_dim or width
         if qk_dim == width:
@@ -174,11 +195,12 @@ class BiLevelRoutingAttention(nn.Module):
         return tuple(p.reshape(*p.shape[:-1], heads, -1) for p in parts)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        padded = pad_to_multiple(x, self.n_win)
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
+        n_win = regions_of(x, self.n_win, self.n_win_t)
+        padded = pad_to_multiple(x, n_win)
         q, k, v = self.project(padded)
         out = bilevel_routing_attention(
-            q, k, v, n_win=self.n_win, topk=self.topk, scale=self.scale,
+            q, k, v, n_win=n_win, topk=self.topk, scale=self.scale,
             mul_weight=self.mul_weight, kv_downsample=self.kv_downsample, kv_size=self.kv_size,
             route=Router(
                 self.param_routing, self.diff_routing, self.param_init, self.dtype, name="router"
@@ -187,9 +209,10 @@ class BiLevelRoutingAttention(nn.Module):
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         if self.lepe_kernel_size:
-            lepe = depthwise_conv(self.lepe_kernel_size, "lepe", self.param_init, self.dtype)
+            kernel = with_time(self.lepe_kernel_size, self.kernel_size_t, self.n_win_t)
+            lepe = depthwise_conv(kernel, "lepe", self.param_init, self.dtype)
             out += lepe(v.reshape(padded.shape)).reshape(out.shape)
-        return merge_heads(self, out[:, : x.shape[1], : x.shape[2]], train, "w_o")
+        return merge_heads(self, crop_to(out, x.shape[1:-1]), train, "w_o")
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `routed_rows`."""

@@ -21,13 +21,13 @@ from vitjax.layers.maps import require_map
 
 
 def deformable_attention(
-    q: Float[Array, "B H W h d"],
+    q: Float[Array, "B *S h d"],
     k: Float[Array, "B M h d"],
     v: Float[Array, "B M h e"],
     *,
     bias: Float[Array, "..."] | None = None,
     attend: Attend = dot_product_attention,
-) -> Float[Array, "B H W h e"]:
+) -> Float[Array, "B *S h e"]:
     """Compute attention of every position of a map to all M sampled keys (eq. 9).
 
     Args:
@@ -35,7 +35,7 @@ def deformable_attention(
         position of the map, they make this full attention.
       bias: of each displacement; see `DisplacementBias`.
     """
-    tokens = q.reshape(q.shape[0], -1, *q.shape[3:])
+    tokens = q.reshape(q.shape[0], -1, *q.shape[-2:])
     return attend(tokens, k, v, bias=bias).reshape(*q.shape[:-1], v.shape[-1])
 
 

@@ -17,7 +17,7 @@ KINDS = ("table", "fixed", "log", "conv", "none")
 
 
 def log_displacement(
-    points: Float[Array, "B G M 2"], grid: tuple[int, int]
+    points: Float[Array, "B G M 2"], grid: tuple[int, ...]
 ) -> Float[Array, "B G N M 2"]:
     """Compute sign(t) log₂(1 + |t|) / log₂ 8 of t = 4 (q - k), for a query grid over [-1, 1]."""
     queries = reference_points(*grid, shift=0.0, inset=1).astype(points.dtype).reshape(-1, 1, 2)
@@ -31,33 +31,35 @@ class DisplacementBias(nn.Module):
     Attributes:
       kind: "table", sampled at the displacement; "fixed", an entry for each query and key; "log",
         an MLP of the logarithmic displacement that the groups share.
-      table_size: (height, width) of the map that a table is made for; None for that of the first
-        call. On other maps "table" is sampled at relative displacements, "fixed" is resized.
+      table_size: (height, width) of the map that a table is made for, of clips (frames, height,
+        width), for which there is "table" alone; None for that of the first call. On other maps
+        "table" is sampled at relative displacements, "fixed" is resized.
       stride: pixels of the map between sampling points.
     """
 
     kind: str
     num_heads: int
-    table_size: tuple[int, int] | None = None
+    table_size: tuple[int, ...] | None = None
     stride: int = 1
     param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
     def __call__(
-        self, points: Float[Array, "B G h w 2"], grid: tuple[int, int]
+        self, points: Float[Array, "B G *S axes"], grid: tuple[int, ...]
     ) -> Float[Array, "*b heads N M"]:
-        *lead, rows, columns, _ = points.shape
-        points = points.reshape(*lead, rows * columns, 2)
-        height, width = self.table_size or grid
+        lead, sides = points.shape[:2], points.shape[2:-1]
+        points = points.reshape(*lead, math.prod(sides), len(sides))
+        made = self.table_size or grid
         if self.kind == "table":
-            table = self.table((self.num_heads, 2 * height - 1, 2 * width - 1))
+            table = self.table((self.num_heads, *(2 * side - 1 for side in made)))
             return sample_position_bias(table, points, grid)
+        height, width = made
         if self.kind == "fixed":
             keys = max(height // self.stride, 1), max(width // self.stride, 1)
             made_for = (height, width, *keys)
             table = self.table((self.num_heads, height * width, made_for[2] * made_for[3]))
-            return resize_fixed_bias(table, made_for, (*grid, rows, columns))
+            return resize_fixed_bias(table, made_for, (*grid, *sides))
         dense, heads = self.param_init.dense, self.num_heads // lead[1]
         displacement = log_displacement(points, grid)
         hidden = nn.Dense(32, **dense(2, 32), dtype=self.dtype, name="fc1")(displacement)
@@ -76,8 +78,8 @@ class DisplacementBias(nn.Module):
 
 def resize_fixed_bias(
     table: Float[Array, "heads N M"],
-    made_for: tuple[int, int, int, int],
-    size: tuple[int, int, int, int],
+    made_for: tuple[int, ...],
+    size: tuple[int, ...],
     method: str = "bilinear",
 ) -> Float[Array, "heads n m"]:
     """Interpolate a "fixed" table over (query rows, query columns, key rows, key columns)."""

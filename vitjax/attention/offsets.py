@@ -2,6 +2,7 @@
 section 3.2; DAT++, arXiv:2309.01430).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,42 +14,44 @@ from vitjax.attention.sampling import reference_points
 from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.activations import gelu
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import PerAxis, by_sides, per_axis
 from vitjax.layers.norm import layer_norm
 
 
 def displace(
-    offsets: Float[Array, "B G h w 2"], *, offset_range_factor: float = -1.0, inset: int = 1
-) -> Float[Array, "B G h w 2"]:
+    offsets: Float[Array, "B G *S axes"], *, offset_range_factor: float = -1.0, inset: int = 1
+) -> Float[Array, "B G *S axes"]:
     """Add offsets to a regular grid of reference points (eq. 5-6), in float32 at least.
 
     Args:
-      offsets: (y, x), as the offset network gives them.
+      offsets: (y, x), of clips (t, y, x), as the offset network gives them.
       offset_range_factor: s; an offset is s · tanh, in cells of the grid. If negative, offsets are
         free, and points are clipped to the map.
       inset: 1 spreads the reference points over side - 1, as the code of DAT++ does: (i + 0.5) /
         (h - 1) · 2 - 1, beyond 1 at the end. 0 is the CVPR release: centres of cells.
     """
-    height, width = offsets.shape[2:4]
+    sides = offsets.shape[2:-1]
     offsets = offsets.astype(jnp.promote_types(offsets.dtype, jnp.float32))
-    reference = reference_points(height, width, inset=inset).astype(offsets.dtype)
+    reference = reference_points(*sides, inset=inset).astype(offsets.dtype)
     if offset_range_factor < 0:
         return jnp.clip(reference + offsets, -1.0, 1.0)
-    cells = jnp.asarray([max(height - inset, 1), max(width - inset, 1)], offsets.dtype)
+    cells = jnp.asarray([max(side - inset, 1) for side in sides], offsets.dtype)
     return reference + jnp.tanh(offsets) * (offset_range_factor / cells)
 
 
 def sampling_points(
-    q: Float[Array, "B H W h d"],
+    q: Float[Array, "B *S h d"],
     network: Callable[[Array], Array],
     *,
     groups: int | None = None,
     offset_range_factor: float = -1.0,
     inset: int = 1,
-) -> Float[Array, "B G y x 2"]:
+) -> Float[Array, "B G *s axes"]:
     """Compute the sampling points of each group from its queries, with one shared network.
 
     Args:
-      network: from `[B · G, H, W, C / G]` to offsets; one offset per point moves y and x alike.
+      network: from `[B · G, H, W, C / G]` to offsets; one offset per point moves y and x alike, and
+        in clips t too.
       groups: G; None for one group for two heads where their number is even, and for each head
         where it is not.
       offset_range_factor, inset: see `displace`.
@@ -63,9 +66,9 @@ def sampling_points(
             f"{heads} heads cannot be split into {groups} offset groups; offset_groups must "
             f"divide num_heads, or be None for a number that does."
         )
-    q = jnp.moveaxis(q.reshape(batch, *grid, groups, -1), 3, 1)
+    q = jnp.moveaxis(q.reshape(batch, *grid, groups, -1), 1 + len(grid), 1)
     offsets = network(q.reshape(batch * groups, *grid, -1))
-    offsets = jnp.broadcast_to(offsets, (*offsets.shape[:-1], 2))
+    offsets = jnp.broadcast_to(offsets, (*offsets.shape[:-1], len(grid)))
     offsets = offsets.reshape(batch, groups, *offsets.shape[1:])
     return displace(offsets, offset_range_factor=offset_range_factor, inset=inset)
 
@@ -75,31 +78,34 @@ class OffsetNetwork(nn.Module):
     one group (section 3.2, "offset generation").
 
     Attributes:
-      outputs: offsets per point: 2 for (y, x), 1 for both alike.
+      kernel_size, stride: of maps; of clips those along (t, y, x).
+      outputs: offsets per point: one for each axis, or 1 for all alike.
       use_bias: of the convolution.
     """
 
-    kernel_size: int
-    stride: int
+    kernel_size: PerAxis
+    stride: PerAxis
     outputs: int = 2
     use_bias: bool = True
     param_init: Init = NORMAL
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, q: Float[Array, "B H W c"]) -> Float[Array, "B h w o"]:
-        k, s = self.kernel_size, self.stride
-        pad = 0 if k == s else k // 2
-        if min(q.shape[1:3]) + 2 * pad < k:
+    def __call__(self, q: Float[Array, "B *S c"]) -> Float[Array, "B *s o"]:
+        kernel, strides = per_axis(self.kernel_size), per_axis(self.stride)
+        pads = [0 if k == s else k // 2 for k, s in zip(kernel, strides, strict=True)]
+        sides = q.shape[1:-1]
+        if any(n + 2 * pad < k for n, pad, k in zip(sides, pads, kernel, strict=True)):
             raise ValueError(
-                f"A map of {q.shape[1]}×{q.shape[2]} gives no sampling point with kernel_size={k} "
-                f"and stride={s}; choose smaller ones, or an odd kernel larger than the stride."
+                f"A map of {by_sides(sides)} gives no sampling point with "
+                f"kernel_size={self.kernel_size} and stride={self.stride}; choose smaller ones, or "
+                f"an odd kernel larger than the stride."
             )
-        width, init = q.shape[-1], self.param_init
+        width, init, taps = q.shape[-1], self.param_init, math.prod(kernel)
         q = nn.Conv(
-            width, (k, k), (s, s), ((pad, pad),) * 2, feature_group_count=width,
+            width, kernel, strides, [(pad, pad) for pad in pads], feature_group_count=width,
             conv_general_dilated=depthwise_conv_general_dilated,
-            use_bias=self.use_bias, **init.conv(k * k, k * k), dtype=self.dtype, name="conv",
+            use_bias=self.use_bias, **init.conv(taps, taps), dtype=self.dtype, name="conv",
         )(q)  # fmt: skip
         q = gelu(layer_norm(1e-5).build(dtype=self.dtype, name="norm")(q))
         # The authors' is a convolution of 1×1.

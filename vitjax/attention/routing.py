@@ -1,9 +1,11 @@
 """Region routing: which regions of a map see which (BiFormer, arXiv:2303.08810, eq. 3-6).
 
-A map is cut into `n_win` × `n_win` regions. Regions are compared by their means, each keeps its
-`topk` best partners, and their keys and values are gathered.
+A map is cut into `n_win` × `n_win` regions, a clip into those of a number for each axis, (t, y, x).
+Regions are compared by their means, each keeps its `topk` best partners, and their keys and values
+are gathered.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from vitjax.kernels.scopes import lookup
 from vitjax.layers.init import NORMAL, Init
+from vitjax.layers.maps import PerAxis, by_sides, cut, join, per_axis
 
 
 class Routing(NamedTuple):
@@ -28,35 +31,37 @@ class Routing(NamedTuple):
     scores: Float[Array, "B R S"]
 
 
-def region_partition(x: Float[Array, "B H W *C"], n_win: int) -> Float[Array, "B R y x *C"]:
+def region_partition(x: Float[Array, "B *S"], n_win: PerAxis) -> Float[Array, "B R *s"]:
     """Split a map into R = n_win² regions of (H / n_win) × (W / n_win) positions, row by row.
+
+    Returns:
+      `[B, R, y, x, …]`, of a clip `[B, R, t, y, x, …]`.
 
     Raises:
       ValueError: a side is no multiple of n_win; `pad_to_multiple` makes it one.
     """
-    batch, height, width, *rest = x.shape
-    if height % n_win or width % n_win:
+    parts = per_axis(n_win)
+    sides = x.shape[1 : 1 + len(parts)]
+    if any(side % n for side, n in zip(sides, parts)):
         raise ValueError(
-            f"A map of {height}×{width} cannot be cut into {n_win}×{n_win} regions: each side must "
-            f"be a multiple; pad the map first (vitjax.layers.maps.pad_to_multiple) or "
+            f"A map of {by_sides(sides)} cannot be cut into {by_sides(parts)} regions: each side "
+            f"must be a multiple; pad the map first (vitjax.layers.maps.pad_to_multiple) or "
             f"choose another n_win."
         )
-    x = x.reshape(batch, n_win, height // n_win, n_win, width // n_win, *rest)
-    return jnp.swapaxes(x, 2, 3).reshape(batch, n_win**2, height // n_win, width // n_win, *rest)
+    regions = cut(x, parts)
+    return regions.reshape(x.shape[0], math.prod(parts), *regions.shape[1 + len(parts) :])
 
 
-def region_merge(regions: Float[Array, "B R y x *C"]) -> Float[Array, "B H W *C"]:
+def region_merge(regions: Float[Array, "B R *S"], n_win: PerAxis) -> Float[Array, "B *s"]:
     """Merge regions into a map; the inverse of `region_partition`."""
-    batch, number, height, width, *rest = regions.shape
-    n_win = round(number**0.5)
-    x = regions.reshape(batch, n_win, n_win, height, width, *rest)
-    return jnp.swapaxes(x, 2, 3).reshape(batch, n_win * height, n_win * width, *rest)
+    parts = per_axis(n_win)
+    return join(regions.reshape(regions.shape[0], *parts, *regions.shape[2:]), len(parts))
 
 
-def region_means(regions: Float[Array, "B R y x h d"]) -> Float[Array, "B R C"]:
+def region_means(regions: Float[Array, "B R *S h d"]) -> Float[Array, "B R C"]:
     """Compute the mean of each region, heads concatenated, in float32 at least (eq. 3)."""
-    dtype = jnp.promote_types(regions.dtype, jnp.float32)
-    return regions.mean(axis=(2, 3), dtype=dtype).reshape(*regions.shape[:2], -1)
+    dtype, axes = jnp.promote_types(regions.dtype, jnp.float32), tuple(range(2, regions.ndim - 2))
+    return regions.mean(axis=axes, dtype=dtype).reshape(*regions.shape[:2], -1)
 
 
 def topk_routing(
@@ -71,8 +76,8 @@ def topk_routing(
     """
     if not 1 <= topk <= k.shape[1]:
         raise ValueError(
-            f"topk={topk}: a region can be routed to 1 … {k.shape[1]} regions (n_win²); lower "
-            f"topk, raise n_win, or leave topk=None for all."
+            f"topk={topk}: a region can be routed to 1 … {k.shape[1]} regions; lower topk, raise "
+            f"n_win, or leave topk=None for all."
         )
     scores = jnp.einsum("brc,bsc->brs", q * scale, k)
     return Routing(jax.lax.top_k(jax.lax.stop_gradient(scores), topk)[1], scores)
@@ -101,11 +106,12 @@ def take_regions(
 
 
 def pool_regions(
-    regions: Float[Array, "B R y x *C"], mode: str, size: int
-) -> Float[Array, "B R _ _ *C"]:
+    regions: Float[Array, "B R *S"], mode: str, size: int, axes: int = 2
+) -> Float[Array, "B R *s"]:
     """Pool keys and values within each region (the released code's kv_downsample_mode).
 
     Args:
+      axes: of a region: 2 for (y, x), 3 for (t, y, x); `size` is that of each.
       mode: "identity"; "avgpool" or "maxpool" over `size` × `size` positions, a remainder dropped;
         "ada_avgpool" or "ada_maxpool" to `size` × `size` cells, which overlap where they must.
 
@@ -121,7 +127,7 @@ def pool_regions(
             f"kv_downsample={mode!r}: keys and values of a region are reduced by 'identity', "
             f"'avgpool', 'maxpool', 'ada_avgpool' or 'ada_maxpool'."
         )
-    for axis in (2, 3):
+    for axis in range(2, 2 + axes):
         length = regions.shape[axis]
         if size < 1 or (kind == mode and length < size):
             raise ValueError(

@@ -16,37 +16,41 @@ from vitjax.attention.windows import (
     relative_bias,
     shift_map,
     shift_mask,
+    unshift_map,
     window_merge,
     window_partition,
 )
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.maps import pad_to_multiple
+from vitjax.layers.maps import PerAxis, pad_to_multiple, per_axis
 
 
 def window_attention(
-    q: Float[Array, "B H W h d"],
-    k: Float[Array, "B H W h d"],
-    v: Float[Array, "B H W h e"],
+    q: Float[Array, "B *S h d"],
+    k: Float[Array, "B *S h d"],
+    v: Float[Array, "B *S h e"],
     *,
-    window_size: int,
-    shift: int = 0,
+    window_size: PerAxis,
+    shift: PerAxis = 0,
     bias: Float[Array, "h N N"] | None = None,
     scale: float | None = None,
     attend: Attend = dot_product_attention,
-) -> Float[Array, "B H W h e"]:
+) -> Float[Array, "B *S h e"]:
     """Compute attention of each position to those of its window (eq. 3), masked across borders.
+
+    It costs 2 · P · N · C multiply-adds for P positions, N of them in a window.
 
     Args:
       window_size: M, in pixels of the map; both sides are multiples. M = H = W is full attention.
+        Of a clip a number for each axis, (t, y, x), and so is the shift.
       shift: pixels by which the grid of windows lies further down and right, 0 ≤ shift < M. What
         it cuts off at the top and left shares windows with the bottom and right, and is masked.
       bias: per head, query and key of a window (eq. 4).
     """
-    height, width = q.shape[1:3]
+    sides = q.shape[1:-2]
     q, k, v = (window_partition(shift_map(t, shift), window_size) for t in (q, k, v))
-    mask = shift_mask(height, width, window_size, shift)[:, None] if shift else None
+    mask = shift_mask(sides, window_size, shift)[:, None] if any(per_axis(shift)) else None
     out = attend(q, k, v, bias=bias, mask=mask, scale=scale)
-    return shift_map(window_merge(out, window_size, height, width), -shift)
+    return unshift_map(window_merge(out, window_size, *sides), shift)
 
 
 def window_rows(

@@ -1,75 +1,92 @@
 """Geometry of windows: partition, cyclic shift and its mask, relative positions (Swin,
-arXiv:2103.14030, section 3.2).
+arXiv:2103.14030, section 3.2), of maps and, with a size for each axis, of clips.
 """
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from vitjax.layers.maps import PerAxis, by_sides, cut, join, per_axis
 
-def window_partition(x: Float[Array, "B H W *S"], window_size: int) -> Float[Array, "B R N *S"]:
-    """Split a map into R windows of N = window_size² positions, both row by row.
+
+def window_partition(x: Float[Array, "B *S"], window_size: PerAxis) -> Float[Array, "B R N *s"]:
+    """Split a map into R windows of N positions, both row by row; a clip frame by frame.
 
     Any number of axes may follow the map's: channels, or heads and their width.
 
     Raises:
       ValueError: a side is no multiple of the window; `pad_to_multiple` makes it one.
     """
-    batch, height, width, *rest = x.shape
-    if height % window_size or width % window_size:
+    size = per_axis(window_size)
+    batch, *shape = x.shape
+    sides, rest = shape[: len(size)], shape[len(size) :]
+    if any(side % m for side, m in zip(sides, size)):
         raise ValueError(
-            f"A map of {height}×{width} cannot be cut into windows of {window_size}×{window_size}: "
+            f"A map of {by_sides(sides)} cannot be cut into windows of {by_sides(size)}: "
             f"each side must be a multiple; pad the map first (vitjax.layers.maps."
             f"pad_to_multiple) or choose another window_size."
         )
-    rows, columns = height // window_size, width // window_size
-    x = x.reshape(batch, rows, window_size, columns, window_size, *rest)
-    return jnp.swapaxes(x, 2, 3).reshape(batch, rows * columns, window_size**2, *rest)
+    counts = [side // m for side, m in zip(sides, size)]
+    return cut(x, counts).reshape(batch, math.prod(counts), math.prod(size), *rest)
 
 
 def window_merge(
-    windows: Float[Array, "B R N *S"], window_size: int, height: int, width: int
-) -> Float[Array, "B H W *S"]:
-    """Merge windows into a map `[B, height, width, …]`; the inverse of `window_partition`."""
+    windows: Float[Array, "B R N *S"], window_size: PerAxis, *sides: int
+) -> Float[Array, "B *s"]:
+    """Merge windows into a map `[B, *sides, …]`; the inverse of `window_partition`."""
+    size = per_axis(window_size)
     batch, _, _, *rest = windows.shape
-    rows, columns = height // window_size, width // window_size
-    x = windows.reshape(batch, rows, columns, window_size, window_size, *rest)
-    return jnp.swapaxes(x, 2, 3).reshape(batch, height, width, *rest)
+    counts = [side // m for side, m in zip(sides, size, strict=True)]
+    return join(windows.reshape(batch, *counts, *size, *rest), len(size))
 
 
-def shift_map(x: Float[Array, "B H W *S"], shift: int) -> Float[Array, "B H W *S"]:
+def shift_map(x: Float[Array, "B *S"], shift: PerAxis) -> Float[Array, "B *S"]:
     """Roll the map up and left by `shift` pixels; a negative shift undoes it."""
-    return jnp.roll(x, (-shift, -shift), (1, 2)) if shift else x
+    shift = per_axis(shift)
+    axes = tuple(range(1, 1 + len(shift)))
+    return jnp.roll(x, tuple(-s for s in shift), axes) if any(shift) else x
 
 
-def shift_mask(height: int, width: int, window_size: int, shift: int) -> Bool[Array, "R N N"]:
+def unshift_map(x: Float[Array, "B *S"], shift: PerAxis) -> Float[Array, "B *S"]:
+    """Undo `shift_map`."""
+    return shift_map(x, tuple(-s for s in per_axis(shift)))
+
+
+def shift_mask(
+    sides: tuple[int, ...], window_size: PerAxis, shift: PerAxis
+) -> Bool[Array, "R N N"]:
     """Compute the mask: True where two positions of a window were neighbours before the roll.
 
     The last window of each axis holds `shift` pixels that came from the other border (figure 4).
 
     Args:
-      height, width: of the map that is partitioned (after padding), in pixels.
-      shift: 0 < shift < window_size.
+      sides: of the map that is partitioned (after padding), in pixels.
+      shift: 0 ≤ shift < window_size.
     """
-
-    def side(length: int) -> np.ndarray:
+    region = np.zeros((), int)
+    for length, size, move in zip(sides, per_axis(window_size), per_axis(shift), strict=True):
         position = np.arange(length)
-        return (position >= length - window_size).astype(int) + (position >= length - shift)
-
-    region = jnp.asarray(3 * side(height)[:, None] + side(width), jnp.float32)[None]
-    region = window_partition(region, window_size)[0]
+        side = (position >= length - size).astype(int) + (position >= length - move)
+        region = 3 * region[..., None] + side
+    region = window_partition(jnp.asarray(region, jnp.float32)[None], window_size)[0]
     return region[:, :, None] == region[:, None, :]
 
 
-def relative_position_index(window_size: int) -> Int[np.ndarray, "N N"]:
-    """Compute the row of the (2M-1)² position table for each query (first axis) and key.
+def relative_position_index(window_size: PerAxis) -> Int[np.ndarray, "N N"]:
+    """Compute the row of the position table for each query (first axis) and key.
 
-    Row (y + M - 1)(2M - 1) + x + M - 1 is for a query that lies y below and x right of the key.
+    A table of M×M windows has (2M-1)² rows. Row (y + M - 1)(2M - 1) + x + M - 1 is for a query that
+    lies y below and x right of the key.
     """
-    side = np.arange(window_size)
-    offset = side[:, None] - side + window_size - 1  # [M, M]
-    index = offset[:, None, :, None] * (2 * window_size - 1) + offset[None, :, None, :]
-    return index.reshape(window_size**2, window_size**2)
+    index = np.zeros((1, 1), int)
+    for length in per_axis(window_size):
+        side = np.arange(length)
+        offset = side[:, None] - side + length - 1  # [M, M]
+        index = index[:, None, :, None] * (2 * length - 1) + offset[None, :, None, :]
+        index = index.reshape(index.shape[0] * length, -1)
+    return index
 
 
 def relative_bias(table: Float[Array, "T h"]) -> Float[Array, "h N N"]:
@@ -78,12 +95,12 @@ def relative_bias(table: Float[Array, "T h"]) -> Float[Array, "h N N"]:
     return relative_bias_of_map(table.reshape(length, length, -1))
 
 
-def relative_bias_of_map(table: Float[Array, "U V h"]) -> Float[Array, "h N N"]:
-    """Compute the bias of each query (first axis) and key of an H×W map; U = 2H-1, V = 2W-1.
+def relative_bias_of_map(table: Float[Array, "*U h"]) -> Float[Array, "h N N"]:
+    """Compute the bias of each query (first axis) and key of an H×W map or T×H×W clip.
 
-    There is no gather: query i and key j of one axis read entry i - j + H - 1, a Toeplitz matrix,
-    which is a repeated row cut at one entry less than its length. Its gradient is a sum, where a
-    gather's is a scatter.
+    The table has 2H-1 entries along an axis of H. There is no gather: query i and key j of one axis
+    read entry i - j + H - 1, a Toeplitz matrix, which is a repeated row cut at one entry less than
+    its length. Its gradient is a sum, where a gather's is a scatter.
     """
 
     def toeplitz(t: Array) -> Array:
@@ -95,7 +112,10 @@ def relative_bias_of_map(table: Float[Array, "U V h"]) -> Float[Array, "h N N"]:
         flat = repeated[size - 1 :][: size * (length - 1)]
         return flat.reshape(size, length - 1, *t.shape[1:])[:, :size]
 
-    by_row = toeplitz(table)  # [yq, yk, V, h]
-    bias = toeplitz(by_row.transpose(2, 0, 1, 3))  # [xq, xk, yq, yk, h]
-    positions = bias.shape[0] * bias.shape[2]
-    return bias.transpose(4, 2, 0, 3, 1).reshape(-1, positions, positions)
+    axes, bias = table.ndim - 1, table
+    for axis in range(axes):  # [yq, yk, V, h], then [xq, xk, yq, yk, h]
+        bias = toeplitz(jnp.moveaxis(bias, 2 * axis, 0))
+    queries = range(2 * axes - 2, -1, -2)
+    positions = math.prod(bias.shape[i] for i in queries)
+    bias = bias.transpose(2 * axes, *queries, *(i + 1 for i in queries))
+    return bias.reshape(-1, positions, positions)

@@ -139,11 +139,13 @@ class ConvMlp(nn.Module):
 
     Attributes:
       mlp_ratio: hidden width over width.
+      kernel_size_t: frames of the convolution of clips `[B, T, H, W, C]`; 0 for maps.
       pre_act: an activation between `fc1` and the convolution (PVT v2 with linear attention: ReLU).
     """
 
     mlp_ratio: float = 4.0
     residual: bool = False
+    kernel_size_t: int = 0
     act: Callable[[Array], Array] = gelu
     pre_act: Callable[[Array], Array] | None = None
     drop_rate: float = 0.0
@@ -151,13 +153,14 @@ class ConvMlp(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B *S C"], train: bool = False) -> Float[Array, "B *S C"]:
         def drop(x: Array) -> Array:
             return nn.Dropout(self.drop_rate, deterministic=not train)(x)
 
         width = x.shape[-1]
         x = dense(self, x, hidden_width(width, self.mlp_ratio), "fc1")
         x = self.pre_act(x) if self.pre_act is not None else x
-        y = depthwise_conv(3, "dwconv", self.param_init, self.dtype)(x)
+        kernel = (self.kernel_size_t, 3, 3) if self.kernel_size_t else 3
+        y = depthwise_conv(kernel, "dwconv", self.param_init, self.dtype)(x)
         x = drop(self.act(x + y if self.residual else y))
         return drop(dense(self, x, width, "fc2"))
