@@ -16,8 +16,10 @@ import time
 from vitjax import models
 from vitjax.analysis.cost import trace
 from vitjax.console import clock, progress
+from vitjax.layers.maps import by_sides
 from vitjax.models import FAMILIES, MODELS, create_model
 from vitjax.models.family import Family
+from vitjax.models.protocols import input_shape
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "models.md", ROOT / "README.md"
@@ -34,15 +36,16 @@ Multiply-adds are those of convolutions and matrix products, attention included,
 published "FLOPs" are these; products that stand for a lookup are not counted). Figures are quoted
 from the source named with each family. Nothing here was trained on ImageNet by us: the accuracies
 are the authors', and what ties ours to theirs is the last line above each table: outputs and
-gradients of the same weights, held to float32 noise in the tests (`pytest -m golden`).
+gradients of the same weights, held to float32 noise in the tests (`pytest -m golden`). Models of
+clips have 400 classes, those of Kinetics, and under "Pixels" the frames of a clip before them.
 """
 
 
-def measure(name: str) -> tuple[int, int, int]:
-    """Compute image size, parameters and multiply-adds of a model."""
+def measure(name: str) -> tuple[str, int, int]:
+    """Compute image size, of clips with frames before it, parameters and multiply-adds."""
     model = create_model(name)
-    side = getattr(model, "image_size", 224)
-    return side, *trace(model, (1, side, side, 3))[:2]
+    shape = input_shape(model)
+    return by_sides(shape[1:-2]), *trace(model, shape)[:2]
 
 
 def row(name: str, published: tuple | None) -> str:

@@ -191,11 +191,11 @@ def list_(options: argparse.Namespace) -> tuple[Any, str]:
     """List the models on the menu, or the token mixers, that match a pattern."""
     import fnmatch
 
-    from vitjax.attention import MIXERS
+    from vitjax.attention import MIXERS, VIDEO_MIXERS
     from vitjax.models import MODELS
     from vitjax.names import unknown
 
-    menu = MIXERS if options.mixers else MODELS
+    menu = {**MIXERS, **VIDEO_MIXERS} if options.mixers else MODELS
     names = [name for name in menu if fnmatch.fnmatchcase(name, options.pattern)]
     if not names:
         raise ValueError(unknown("mixer" if options.mixers else "model", options.pattern, menu))

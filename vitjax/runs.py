@@ -15,7 +15,6 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from vitjax.data.source import DataInfo
-from vitjax.data.transforms.crops import height_and_width
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.layers.spec import fields
 from vitjax.models import (
@@ -25,6 +24,7 @@ from vitjax.models import (
     preprocessing_of,
 )
 from vitjax.models.preprocessing import Preprocessing
+from vitjax.models.protocols import input_shape
 from vitjax.train import sharding
 from vitjax.train.checkpoint import SavedSteps
 from vitjax.train.config import read, read_run_config
@@ -122,7 +122,7 @@ def open_untrained(name: str, image_size: int | tuple[int, int] = 0) -> Trained:
     takes_size = "image_size" in fields(model_spec(name).factory)
     options: dict[str, Any] = {"image_size": size} if takes_size else {}
     model = create_model(name, **options)
-    image = jnp.zeros((1, *height_and_width(size), len(shown.mean)))
+    image = jnp.zeros(input_shape(model, size, len(shown.mean)))
     variables = jax.jit(model.init)(jax.random.key(0), image)
     return Trained(
         model, variables, shown.mean, shown.std, size, shown.crop, shown.interpolation, None, name,
@@ -294,7 +294,8 @@ def abstract_teacher(text: str) -> Trained | None:
     if not text:
         return None
     teacher = open_trained(text, abstract=True)
-    image = np.zeros((1, *height_and_width(teacher.image_size), len(teacher.mean)), np.float32)
+    shape = input_shape(teacher.model, teacher.image_size, len(teacher.mean))
+    image = np.zeros(shape, np.float32)
     shapes: Any = jax.eval_shape(teacher.model.init, jax.random.key(0), image)
     return teacher._replace(variables=shapes)
 

@@ -17,7 +17,8 @@ FOLDER = pathlib.Path(__file__).parent
 
 def check_case(
     case: str, name: str, stages: dict[str, str], *, routes: dict[str, str] | None = None,
-    grad_rtol: float | None = None, rename: Callable[[str], str] = str, **overrides: Any,
+    grad_rtol: float | None = None, rename: Callable[[str], str] = str,
+    export: Callable[[dict[str, Any]], dict[str, Any]] = dict, **overrides: Any,
 ) -> None:  # fmt: skip
     """Outputs, stages and gradients of `create_model(name, **overrides)` against one golden case.
 
@@ -27,6 +28,7 @@ def check_case(
       grad_rtol: instead of 10 × the stated noise of the gradient norms, where QUIRKS gives another
         bound; it then bounds the relative error of the input's gradient as a whole too.
       rename: their parameters' names → those that our table dumps, where it reads several.
+      export: what our table dumps → the same with their names, where they cut it otherwise.
     """
     data, meta, state_dict = load_golden.load(FOLDER / f"{case}.npz")
     data["keys"] = np.array([rename(key) for key in data["keys"].tolist()])
@@ -35,7 +37,7 @@ def check_case(
     wanted = set(stage_paths.values())
     model = vitjax.create_model(name, **overrides)
     variables = weights.from_torch(name, state_dict, **overrides)
-    images = jnp.asarray(load_golden.inputs(meta).transpose(0, 2, 3, 1))
+    images = jnp.asarray(np.moveaxis(load_golden.inputs(meta), 1, -1))
     (probe,) = load_golden.probes(meta)
 
     def loss(params, x):
@@ -59,7 +61,7 @@ def check_case(
     tolerance = 5 * meta["f32_noise"] + 1e-6
     np.testing.assert_allclose(logits, data["logits_f64"], rtol=0, atol=tolerance, err_msg="logits")
     s = meta.get("grad_x_stride", 1)
-    ours = np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::s, ::s]
+    ours = np.moveaxis(np.asarray(grad_x), -1, 1)[..., ::s, ::s]
     if grad_rtol is None:
         atol = 10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"]
         np.testing.assert_allclose(
@@ -68,7 +70,8 @@ def check_case(
     else:  # flipped ReLUs move single pixels by more than they move the whole
         error = np.linalg.norm(ours - data["grad_x"]) / np.linalg.norm(data["grad_x"])
         assert error <= grad_rtol, error
-    check_gradients(data, meta, weights.to_torch(name, {"params": grads}), grad_rtol)
+    dumped = export(weights.to_torch(name, {"params": grads}, **overrides))
+    check_gradients(data, meta, dumped, grad_rtol)
 
 
 def check_stages(data: dict[str, Any], sown: Any, paths: dict[str, tuple[str, ...]]) -> None:
@@ -90,6 +93,7 @@ def check_stages(data: dict[str, Any], sown: Any, paths: dict[str, tuple[str, ..
             )
         if f"crop::{stage}" in data:
             crop = {
+                5: (0, 0, slice(8), slice(4), slice(4)),
                 4: (0, slice(8), slice(4), slice(4)),
                 3: (0, slice(16), slice(8)),
                 2: (0, slice(64)),
@@ -127,8 +131,8 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
 
 
 def _as_torch(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Our map or sequence in the layout that the hooked module had: [B, C, H, W], [B, N, C] or [B,
-    H, W, C].
+    """Our map or sequence in the layout that the hooked module had: [B, C, H, W], [B, N, C], [B,
+    H, W, C] or, of clips, [B, T, H, W, C].
     """
     if x.shape == shape:
         return x

@@ -1,5 +1,6 @@
 """Convolution and norm: the stems and the downsampling of the pyramids."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 from vitjax.kernels.depthwise import depthwise_conv_general_dilated
 from vitjax.layers.activations import gelu
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.maps import pad_to_multiple
+from vitjax.layers.maps import PerAxis, pad_to_multiple, per_axis
 from vitjax.layers.norm import batch_norm, layer_norm, normalize
 from vitjax.layers.spec import Spec
 
@@ -19,6 +20,7 @@ class ConvNorm(nn.Module):
     """A convolution (`conv`), then optionally a norm (`norm`) and an activation.
 
     Attributes:
+      kernel_size, stride: of maps; of clips `[B, T, H, W, c]` those along (t, y, x).
       padding: zeros on each side, or "SAME": as many as make the output ⌈side / stride⌉, an odd one
         at the right or bottom. Without padding, and where patches do not overlap, a map that is no
         multiple of the stride is zero-padded at its right and bottom.
@@ -28,8 +30,8 @@ class ConvNorm(nn.Module):
     """
 
     width: int
-    kernel_size: int
-    stride: int
+    kernel_size: PerAxis
+    stride: PerAxis
     padding: int | str = 0
     keep_partial: bool = True
     depthwise: bool = False
@@ -40,20 +42,22 @@ class ConvNorm(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
-        k, s, p = self.kernel_size, self.stride, self.padding
-        if k == s and not p and (self.keep_partial or min(x.shape[1:3]) < k):
-            x = pad_to_multiple(x, s)
-        pads: Any = ((p, p), (p, p))
+    def __call__(self, x: Float[Array, "B *S c"], train: bool = False) -> Float[Array, "B *s C"]:
+        kernel, strides, p = per_axis(self.kernel_size), per_axis(self.stride), self.padding
+        small = any(side < k for side, k in zip(x.shape[1:-1], kernel))
+        if kernel == strides and not p and (self.keep_partial or small):
+            x = pad_to_multiple(x, strides)
+        pads: Any = ((p, p),) * len(kernel)
         if isinstance(p, str):
-            pads = tuple(jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (s, s), p))
+            pads = tuple(jax.lax.padtype_to_pads(x.shape[1:-1], kernel, strides, p))
         options: dict[str, Any] = {}
         groups = x.shape[-1] if self.depthwise else 1
         if self.depthwise:
             options = dict(conv_general_dilated=depthwise_conv_general_dilated)
-        init = self.param_init.conv(k * k * x.shape[-1] // groups, k * k * self.width // groups)
+        taps = math.prod(kernel)
+        init = self.param_init.conv(taps * x.shape[-1] // groups, taps * self.width // groups)
         conv = nn.Conv(
-            self.width, (k, k), (s, s), pads, feature_group_count=groups, use_bias=self.use_bias,
+            self.width, kernel, strides, pads, feature_group_count=groups, use_bias=self.use_bias,
             **init, **options, dtype=self.dtype, name="conv",
         )  # fmt: skip
         x = conv(x)
@@ -103,7 +107,7 @@ class PatchMerging(nn.Module):
 
     See arXiv:2103.14030. Swin V2 normalises last (`post_norm`). The order of concatenation is
     by columns of two rows: top left, bottom left, top right, bottom right. An odd map is
-    zero-padded.
+    zero-padded. Frames of clips are merged each for itself.
     """
 
     width: int
@@ -113,11 +117,14 @@ class PatchMerging(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+    def __call__(self, x: Float[Array, "B *S c"], train: bool = False) -> Float[Array, "B *s C"]:
+        lead = x.shape[:-3]
+        x = x.reshape(-1, *x.shape[-3:])
         batch, height, width, channels = (x := pad_to_multiple(x, 2)).shape
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 4, 2, 5)
         x = x.reshape(batch, height // 2, width // 2, 4 * channels)
         norm = self.norm.build(dtype=self.dtype, name="norm")
         init = self.param_init.dense(4 * channels, self.width)
         reduce = nn.Dense(self.width, use_bias=False, **init, dtype=self.dtype, name="reduction")
-        return norm(reduce(x)) if self.post_norm else reduce(norm(x))
+        x = norm(reduce(x)) if self.post_norm else reduce(norm(x))
+        return x.reshape(*lead, *x.shape[1:])

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax.layers.maps import by_sides
+
 
 def sincos_2d(
     height: int, width: int, channels: int, temperature: float = 10_000.0
@@ -29,35 +31,36 @@ def sincos_2d(
 
 
 def resize_grid(
-    table: Float[Array, "H W C"],
-    shape: tuple[int, int],
+    table: Float[Array, "*S C"],
+    shape: tuple[int, ...],
     method: str = "bicubic",
     antialias: bool = True,
-) -> Float[Array, "h w C"]:
-    """Interpolate a map of embeddings in 2-D (ViT, arXiv:2010.11929, section 3.2).
+) -> Float[Array, "*s C"]:
+    """Interpolate a map of embeddings along its axes (ViT, arXiv:2010.11929, section 3.2).
 
     Args:
       method: "bicubic" or "bilinear".
       antialias: smooth where the map shrinks.
     """
-    if table.shape[:2] == tuple(shape):
+    if table.shape[:-1] == tuple(shape):
         return table
-    return jax.image.resize(table, (*shape, table.shape[2]), method, antialias=antialias)
+    return jax.image.resize(table, (*shape, table.shape[-1]), method, antialias=antialias)
 
 
 def resize_positions(
     table: Float[Array, "1 N C"],
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     *,
     num_prefix: int,
-    source_grid: tuple[int, int] | None = None,
+    source_grid: tuple[int, ...] | None = None,
     method: str = "bicubic",
     antialias: bool = True,
 ) -> Float[Array, "1 M C"]:
     """Resize a position table to `grid`, except its first `num_prefix` rows (class token …).
 
     Args:
-      source_grid: rows and columns of the table; None means square.
+      grid: rows and columns; before them the places along time of clips.
+      source_grid: those of the table; None means square.
 
     Raises:
       ValueError: the table is no such grid.
@@ -67,7 +70,7 @@ def resize_positions(
     source_grid = source_grid or (side, side)
     if math.prod(source_grid) != body.shape[0]:
         raise ValueError(
-            f"A position table of {body.shape[0]} patches is no {source_grid[0]}×{source_grid[1]} "
+            f"A position table of {body.shape[0]} patches is no {by_sides(source_grid)} "
             f"grid; "
             "name the grid that it was trained on (rows, columns)."
         )

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vitjax.attention import MIXERS
+from vitjax.attention import MIXERS, VIDEO_MIXERS
 from vitjax.layers.spec import CONTEXT, Spec, defaults, fields, spec
 from vitjax.models import (
     batchnorm_resnet,
@@ -40,16 +40,18 @@ from vitjax.models import (
     semantic_fpn,
     setr,
     swin,
+    swin3d,
     swinv2,
     uformer,
     upernet,
     vit,
+    vivit,
     volo,
 )
 from vitjax.models.aliases import ALIASES, SAME_IN_TIMM
 from vitjax.models.family import Family
 from vitjax.models.preprocessing import NAMED, Preprocessing, by_name
-from vitjax.models.protocols import Backbone
+from vitjax.models.protocols import Backbone, takes_clips
 from vitjax.models.vit import ViT
 from vitjax.names import parse_call, unknown
 
@@ -91,6 +93,8 @@ FAMILIES: tuple[Family, ...] = (
     uformer.FAMILY,
     upernet.FAMILY,
     semantic_fpn.FAMILY,
+    swin3d.FAMILY,
+    vivit.FAMILY,
 )
 """All families; the menu, the tables of weights and docs/models.md come from them."""
 
@@ -151,7 +155,8 @@ def _check_taken(name: str, key: str, value: Any, mixer: str, model: Any, withou
     def effective(m: Any) -> Any:
         return m.effective() if hasattr(m, "effective") else m
 
-    takers = [mixer for mixer, entry in MIXERS.items() if key in fields(entry.factory)]
+    menu = VIDEO_MIXERS if takes_clips(model) else MIXERS
+    takers = [mixer for mixer, entry in menu.items() if key in fields(entry.factory)]
     here = {part.partition("(")[0].strip() for part in re.split(r"[|;]", mixer)}
     # A window that is cut to a small map, say, is the same with another size.
     taken = here & set(takers) and f"{key}=" not in mixer

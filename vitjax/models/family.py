@@ -20,6 +20,8 @@ class Family(NamedTuple):
       published: name → (parameters in millions, multiply-adds in G, top-1 in %, remark); figures
         that the source does not give are None.
       preprocessing: shell pattern of names → how the authors evaluate; the first that matches.
+      takes: what its models see: "images" `[B, H, W, c]` or "clips" `[B, T, H, W, c]`, of as many
+        frames as their field `num_frames`.
     """
 
     models: Mapping[str, Spec]
@@ -30,6 +32,7 @@ class Family(NamedTuple):
     golden: str
     published: Mapping[str, tuple[float | None, float | None, float | None, str]]
     preprocessing: Mapping[str, Preprocessing]
+    takes: str = "images"
 
 
 I21K = "ImageNet-21k first, fine-tuned"

@@ -32,6 +32,25 @@ def check_output(name: str, model: Any, task: str, expected: str, hint: str) -> 
         )
 
 
+def takes_clips(model: Any) -> bool:
+    """Return whether a model sees clips `[B, T, H, W, c]`, and not images `[B, H, W, c]`."""
+    return bool(getattr(model, "num_frames", 0))
+
+
+def input_shape(
+    model: Any, image_size: int | tuple[int, int] = 0, channels: int = 3
+) -> tuple[int, ...]:
+    """Return the shape of a batch of one sample that a model sees.
+
+    Args:
+      image_size: 0 for the model's own, and 224 pixels if it has none.
+    """
+    size = image_size or getattr(model, "image_size", 224)
+    sides = (size, size) if isinstance(size, int) else size
+    frames = (model.num_frames,) if takes_clips(model) else ()
+    return (1, *frames, *sides, channels)
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """Model that computes maps of an image, for dense tasks."""

@@ -228,6 +228,8 @@ class Pyramid(nn.Module):
         stage, of the blocks for the stage's mixers.
       stem, downsample: modules `[B, H, W, c] → [B, h, w, dim]`, built with `width`.
       stem_stride: pixels of the image per pixel of the first map; every later one halves it.
+      num_frames: of the clips `[B, T, H, W, c]` that it sees, unless they are longer or shorter; 0
+        for images.
       norm: norm before pooling.
       norm_pooled: the head reads the norm of the last map's mean, not the mean of its norm
         (ConvNeXt).
@@ -256,6 +258,7 @@ class Pyramid(nn.Module):
     stage_norm: bool = False
     feature_norm: Spec | None = None
     stem_stride: int = 4
+    num_frames: int = 0
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
     drop_path_rate: float | tuple[float, ...] = 0.0
@@ -335,8 +338,8 @@ class Pyramid(nn.Module):
         return type(self), rest, blocks
 
     def features(
-        self, images: Float[Array, "B H W c"], train: bool = False
-    ) -> tuple[Float[Array, "B _ _ _"], ...]:
+        self, images: Float[Array, "B *S c"], train: bool = False
+    ) -> tuple[Float[Array, "..."], ...]:
         """Compute the map after each stage, finest first."""
         maps = self._maps(images, train)
         if self.feature_norm is None:
@@ -354,8 +357,8 @@ class Pyramid(nn.Module):
         return tuple(maps)
 
     def head_features(
-        self, images: Float[Array, "B H W c"], train: bool = False
-    ) -> Float[Array, "B h w C"]:
+        self, images: Float[Array, "B *S c"], train: bool = False
+    ) -> Float[Array, "B *s C"]:
         """Compute the last map, normalised, whose mean over positions the head reads.
 
         With `norm_pooled`, each position is what the head would read of that position alone.
@@ -363,11 +366,12 @@ class Pyramid(nn.Module):
         x = self._maps(images, train)[-1]
         return x if self.stage_norm else normalize(self.final_norm, x, train)
 
-    def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B K"]:
+    def __call__(self, images: Float[Array, "B *S c"], train: bool = False) -> Float[Array, "B K"]:
         """Compute logits `[B, num_classes]`, or pooled features if `num_classes` is 0."""
+        axes = tuple(range(1, images.ndim - 1))
         if self.norm_pooled:
-            x = jnp.mean(self._maps(images, train)[-1], axis=(1, 2))
+            x = jnp.mean(self._maps(images, train)[-1], axis=axes)
             x = normalize(self.final_norm, x, train)
         else:
-            x = jnp.mean(self.head_features(images, train), axis=(1, 2))
+            x = jnp.mean(self.head_features(images, train), axis=axes)
         return self.head(x) if self.num_classes else x

@@ -50,12 +50,14 @@ class SwinStem(nn.Module):
     """Patches (`embed`), optionally their absolute positions, dropout.
 
     Attributes:
+      patch_frames: frames of a patch of clips; 0 for images.
       map_size: rows and columns of the position table, which other maps interpolate; None for no
         positions.
     """
 
     width: int
     patch_size: int = 4
+    patch_frames: int = 0
     norm: Spec | None = layer_norm(1e-5)
     map_size: tuple[int, int] | None = None
     drop_rate: float = 0.0
@@ -63,12 +65,13 @@ class SwinStem(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
+    def __call__(self, x: Float[Array, "B *S c"], train: bool = False) -> Float[Array, "B *s C"]:
         p = self.patch_size
+        patch = (self.patch_frames, p, p) if self.patch_frames else p
         embed = ConvNorm(
             self.width,
-            p,
-            p,
+            patch,
+            patch,
             norm=self.norm,
             param_init=self.param_init,
             dtype=self.dtype,

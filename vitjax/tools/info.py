@@ -5,7 +5,9 @@ from typing import Any
 
 from vitjax.analysis.cost import count, layers
 from vitjax.console import show, table
+from vitjax.layers.maps import by_sides
 from vitjax.models import create_model, model_options, preprocessing_of
+from vitjax.models.protocols import input_shape
 from vitjax.runs import open_run
 from vitjax.train.goodput import describe, spent
 from vitjax.train.report import read_metrics
@@ -30,7 +32,7 @@ def model_info(
     taken: dict[str, Any] = {"image_size": size} if "image_size" in options else {}
     model: Any = create_model(name, **taken)
     height, width = (size, size) if isinstance(size, int) else size
-    shape = (1, height, width, channels)
+    shape = input_shape(model, size, channels)
     cost, rows = count(model, shape), layers(model, shape, depth)
     shown = preprocessing_of(name)
     result = {
@@ -45,7 +47,7 @@ def model_info(
     }
     head = {
         "model": name,
-        "image": f"{height}×{width}" + (f", channels: {channels}" if channels != 3 else ""),
+        "image": by_sides(shape[1:-1]) + (f", channels: {channels}" if channels != 3 else ""),
         "parameters": f"{cost.parameters:,}",
         "multiply-adds": f"{cost.macs / 1e9:,.3f} G (convolutions and matrix products)",
         "FLOPs": f"{cost.flops / 1e9:,.3f} G (compiled forward pass)",

@@ -20,6 +20,7 @@ from vitjax import models
 from vitjax.models import create_model, model_spec
 from vitjax.models.dense import DenseModel
 from vitjax.models.encoder import Encoder, stack_layers, unstack_layers
+from vitjax.models.protocols import input_shape
 from vitjax.weights import inputs, libraries, table
 
 FAMILIES: dict[Any, Any] = {
@@ -189,7 +190,5 @@ def abstract_variables(model: Any, channels: int = 3) -> Any:
 
     The image has the size `model.image_size`, with so many channels.
     """
-    size = model.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    image = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct(input_shape(model, channels=channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), image)

@@ -50,7 +50,7 @@ STEMS = (
     *(
         f"{model}.{stem}.weight"
         for model, stem in (
-            ("(?:vit|deit|dinov2|dinov2_with_registers|swin|swinv2)",
+            ("(?:vit|vivit|deit|dinov2|dinov2_with_registers|swin|swinv2)",
              r"embeddings\.patch_embeddings\.projection"),
             ("(?:pvt|segformer)", r"encoder\.patch_embeddings\.0\.proj(?:ection)?"),
             ("pvt_v2", r"encoder\.layers\.0\.patch_embedding\.proj"),
@@ -84,6 +84,8 @@ STEMS = (
 )  # fmt: skip
 """The first weights of every model that is known, by which a prefix of all names is found."""
 
+BESIDE = ((r"^cls_head\.fc_cls\.", "backbone.head."),)
+"""A classifier that mmaction keeps beside the backbone."""
 LEFT_OUT = (r"(\w+_)?(criterion|loss|loss_fn)\..*",)
 """Losses with buffers, which training scripts save beside the model."""
 
@@ -97,7 +99,7 @@ def translate(tables: Iterable[Names], state_dict: Mapping[str, Any], model: Any
     Raises:
       ValueError: the weights are of an architecture that the model cannot express.
     """
-    found, dropped = without_prefix(dict(state_dict))
+    found, dropped = without_prefix({rename(key, BESIDE): v for key, v in state_dict.items()})
     dropped += _take(found, LEFT_OUT)
     return rename_all(tables, found, model, dropped)
 

@@ -42,7 +42,7 @@ LIBRARIES = (transformers.SWIN, torchvision.SWIN)
 
 def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
     """Translate timm's keys; interpolate the position tables of another window or image size."""
-    state_dict = _authors_names(state_dict, len(model.depths))
+    state_dict = authors_names(state_dict, len(model.depths))
     for key, table in state_dict.items():
         if match := re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\..*position_bias_table", key):
             stage, block = map(int, match.groups())
@@ -73,7 +73,8 @@ def _window_size(model: Pyramid, stage: int, block: int) -> int | None:
     return dict(mixers[block % len(mixers)].at(stage).kwargs).get("window_size")
 
 
-def _authors_names(state_dict: dict[str, Any], num_stages: int) -> dict[str, Any]:
+def authors_names(state_dict: dict[str, Any], num_stages: int) -> dict[str, Any]:
+    """Translate timm's names of the head and of downsampling, which it counts with what follows."""
     state_dict = {re.sub(r"^head\.fc\.", "head.", key): v for key, v in state_dict.items()}
     if not any(key.startswith(f"layers.{num_stages - 1}.downsample.") for key in state_dict):
         return state_dict

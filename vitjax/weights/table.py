@@ -40,7 +40,10 @@ AS_IS = Transform(_same_size, lambda p: p)
 # same order inside.
 LINEAR = Transform(lambda w, shape: w.T.reshape(shape), lambda p: p.reshape(p.shape[0], -1).T)
 FLAT = Transform(_same_size, lambda p: p.reshape(-1))
-CONV = Transform(lambda w, _: w.transpose(2, 3, 1, 0), lambda p: p.transpose(3, 2, 0, 1))
+CONV = Transform(  # of maps and of clips
+    lambda w, _: w.transpose(*range(2, w.ndim), 1, 0),
+    lambda p: p.transpose(p.ndim - 1, p.ndim - 2, *range(p.ndim - 2)),
+)
 CONV_1X1 = Transform(
     lambda w, shape: w[:, :, 0, 0].T.reshape(shape), lambda p: LINEAR.dump(p)[:, :, None, None]
 )
@@ -116,8 +119,8 @@ KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
 
 
 _ANY_RANK = Transform(
-    lambda w, shape: (CONV if len(shape) == 4 else LINEAR).load(w, shape),
-    lambda p: (CONV if p.ndim == 4 else LINEAR).dump(p),
+    lambda w, shape: (CONV if len(shape) in (4, 5) else LINEAR).load(w, shape),
+    lambda p: (CONV if p.ndim in (4, 5) else LINEAR).dump(p),
 )
 _OWN_LEAVES: dict[tuple[str, str], tuple[str, Transform]] = {
     ("params", "kernel"): ("weight", _ANY_RANK),

@@ -35,12 +35,12 @@ def _stage(match: re.Match[str]) -> str:
     return f"layers.{stage}." + ("downsample." if halving else "blocks.")
 
 
+SWIN_BLOCK = ((r"\.mlp\.0\.", ".mlp.fc1."), (r"\.mlp\.3\.", ".mlp.fc2."))
 _SWIN = (
     (r"^features\.0\.0\.", "patch_embed.proj."),
     (r"^features\.0\.2\.", "patch_embed.norm."),
     (r"^features\.(\d+)\.", _stage),
-    (r"\.mlp\.0\.", ".mlp.fc1."),
-    (r"\.mlp\.3\.", ".mlp.fc2."),
+    *SWIN_BLOCK,
 )
 
 

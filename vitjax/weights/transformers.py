@@ -18,7 +18,10 @@ from vitjax.models.preprocessing import DINOV3 as DINOV3_IMAGES
 from vitjax.weights.libraries import KV, QKV, Names, count
 from vitjax.weights.pretraining import finish_clip
 
-_BARE = (r"^(?:vit|deit|dinov2|dinov2_with_registers|swin|swinv2|pvt|pvt_v2|bit|nat|dinat)\.", "")
+_BARE = (
+    r"^(?:vit|deit|dinov2|dinov2_with_registers|swin|swinv2|pvt|pvt_v2|bit|nat|dinat|vivit)\.",
+    "",
+)
 _HEAD = (r"^(?:cls_)?classifier\.", "head.")
 _ATTENTION = (
     *(
