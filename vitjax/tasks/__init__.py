@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from vitjax.data.source import DataInfo
 from vitjax.names import unknown
 from vitjax.task import Task
-from vitjax.tasks import classification, restoration, segmentation
+from vitjax.tasks import classification, restoration, segmentation, video
 from vitjax.train.config import read
 from vitjax.train.defaults import RunConfig
 
@@ -30,6 +30,7 @@ TASKS = {
     "classification": TaskEntry(classification.from_config, classification.ClassificationRun),
     "restoration": TaskEntry(restoration.from_config, restoration.RestorationRun, classes=False),
     "segmentation": TaskEntry(segmentation.from_config, segmentation.SegmentationRun),
+    "video": TaskEntry(video.from_config, video.VideoRun),
 }
 """Name → task."""
 

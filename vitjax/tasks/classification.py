@@ -22,7 +22,7 @@ from vitjax.data.transforms.crops import height_and_width
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.models import from_config as model_from_config
 from vitjax.models.partition import RESIDUAL, SHARDING_RULES
-from vitjax.models.protocols import GivesDistillationLogits, check_output
+from vitjax.models.protocols import GivesDistillationLogits, check_output, takes_clips
 from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
 from vitjax.runs import Trained, abstract_teacher, load_weights, open_teacher
@@ -82,6 +82,7 @@ def classification(
     *,
     num_classes: int,
     image_size: int | tuple[int, int],
+    sample_shape: tuple[int, ...] = (),
     loss: LossConfig = LossConfig(),
     class_weights: tuple[float, ...] = (),
     mean: tuple[float, ...] = (0.5, 0.5, 0.5),
@@ -102,6 +103,7 @@ def classification(
       class_weights: weight of an image of each class in training, see `weigh`; empty for 1 each.
         In evaluations each image has the weight 1.
       image_size: side of a square, or rows and columns.
+      sample_shape: of what the model sees of a sample; empty for an image.
       mean, std: one value for each channel, in units of the full range: pixels become
         (pixel / 255 - mean) / std.
       mixed: mixing of a training batch.
@@ -127,7 +129,8 @@ def classification(
         check_tokens(model, loss.name, mixed, distilled)
 
     def init(key: Array) -> dict[str, Any]:
-        variables = dict(model.init(key, jnp.zeros((1, *height_and_width(image_size), len(mean)))))
+        shape = sample_shape or (*height_and_width(image_size), len(mean))
+        variables = dict(model.init(key, jnp.zeros((1, *shape))))
         if loss.head_bias:
             variables["params"] = with_head_bias(variables["params"], loss.head_bias)
         return variables
@@ -316,6 +319,11 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
     model = model_from_config(config.model, len(classes), config.data.image_size)
     hint = "a model of `vitjax list` that is none of a dense task, or another --config.task"
     check_output(config.model["name"], model, "classification", "classes", hint)
+    if takes_clips(model):
+        raise ValueError(
+            f"The model {config.model['name']!r} sees clips, and classification has images: give "
+            f"--config.task=video, or another model."
+        )
     return classification(
         model,
         num_classes=len(classes),

@@ -1,4 +1,4 @@
-"""Predictions of a trained run for image files."""
+"""Predictions of a trained run for image files, or for videos."""
 
 import collections
 import glob
@@ -11,7 +11,9 @@ import cv2
 import jax
 import numpy as np
 
-from vitjax.data.codecs.image import Picture, read_file
+from vitjax.data.codecs.image import EXTENSIONS, Picture, read_file
+from vitjax.data.codecs.video import EXTENSIONS as VIDEOS
+from vitjax.data.codecs.video import VideoFile
 from vitjax.data.kinds import Kinds, batch_spec, encode
 from vitjax.data.source import Sample
 from vitjax.data.transforms.augment import evaluation
@@ -100,15 +102,16 @@ def predict(
             f"what suits the run and the machine."
         )
     run = open_run(workdir)
-    files = find_images(images)
     step, variables = run.variables(step)
     task, d = task_from_config(read_config(run.said), run.info, abstract=True), run.config.data
-    view, kinds = evaluation(d.eval_crop, d.interpolation), {"image": task.eval_kinds["image"]}
+    field = "clip" if "clip" in task.eval_kinds else "image"
+    files = find_images(images, VIDEOS if field == "clip" else EXTENSIONS)
+    view, kinds = evaluation(d.eval_crop, d.interpolation), {field: task.eval_kinds[field]}
     num_threads = num_threads or min(os.cpu_count() or 1, MOST_THREADS)
 
     def read(path: pathlib.Path) -> _Read:
         try:
-            sample: Any = {"image": Picture(read_file(str(path)), str(path), d.channels)}
+            sample: Any = {field: _open(path, field, d.channels)}
             if references is not None:
                 sample["reference"] = _reference(references, path)
             if task.predict_image is None:
@@ -126,6 +129,13 @@ def predict(
         found = _one_by_one(task.predict_image, variables, files, read, num_threads)
     show = _Shows(task.present, pictures or workdir / "predictions")
     return Predictions(step, len(files), task.columns, (show(*pair) for pair in found))
+
+
+def _open(path: pathlib.Path, field: str, channels: int) -> Any:
+    """Open the file of a sample's field: an image, or a clip."""
+    if field == "clip":
+        return VideoFile(str(path))
+    return Picture(read_file(str(path)), str(path), channels)
 
 
 def _by_batch(

@@ -16,11 +16,13 @@ from vitjax.data.sources import (
     image_folder,
     map_folder,
     mixture,
+    moving,
     photos,
     scenes,
     splits,
     tars,
     tfds,
+    videos,
     yolo,
 )
 from vitjax.names import unknown
@@ -32,9 +34,9 @@ def open_source(uri: str, split: str) -> Source:
     Args:
       uri: `digits://`, `folder:///photos?test_fraction=0.2` or the path alone, `tfds://name`,
         `hf://name`, `tar:///shards-{000..099}.tar`, `maps:///ade20k`, `coco:///coco`,
-        `yolo:///traffic`, `pairs:///sidd`,
-        `photos://`, `scenes://`, `boxes://`, `collages://`, `synthetic://?size=1000`; or a mixture
-        of them, `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
+        `yolo:///traffic`, `pairs:///sidd`, `kinetics:///tables`, `photos://`, `scenes://`,
+        `boxes://`, `collages://`, `moving://`, `synthetic://?size=1000`; or a mixture of them,
+        `0.75*URI + 0.25*URI`. The option `split=` stands before the argument.
       split: "train" or "test", or what else the data set calls its splits; or a slice of one by
         percent or count: "train[:80%]" and "train[80%:]" are disjoint and together all of "train".
         Slices of tfds:// are TFDS's own, in its order. Of the others a slice is one of a fixed
@@ -71,6 +73,11 @@ def open_source(uri: str, split: str) -> Source:
         ),
         "coco": (coco.open_coco, {"annotations": str, "images": str}),
         "yolo": (yolo.open_yolo, {}),
+        "moving": (
+            moving.open_moving,
+            dict.fromkeys(("size", "frames", "count", "seed"), int),
+        ),
+        "kinetics": (videos.open_kinetics, {}),
         "maps": (map_folder.open_maps, {"classes": str, "reduce_zero": int}),
         "pairs": (map_folder.open_pairs, {}),
     }
@@ -86,7 +93,7 @@ def open_source(uri: str, split: str) -> Source:
             raise ValueError(f"Option {key}={value!r} of {uri!r} is not a number.") from None
     if scheme == "tfds":
         return opener(path, split, **options)
-    generated = ("digits", "photos", "scenes", "boxes", "collages", "synthetic")
+    generated = ("digits", "photos", "scenes", "boxes", "collages", "moving", "synthetic")
     names = splits.SPLITS if scheme in generated else None
     part = splits.parse_split(split, names)
     return splits.take(opener(path, part.name, **options), part)

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from vitjax.data.codecs.image import ARRAYS, EXTENSIONS, read_file
+from vitjax.data.codecs.video import EXTENSIONS as VIDEOS
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources import remote
 from vitjax.data.sources.folders import VALIDATION, find_root
+from vitjax.data.sources.videos import Videos, check_local
 from vitjax.names import check_choice, unknown
 
 _log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ T = TypeVar("T")
 TEST_FRACTION = 0.2
 _LISTING = 16  # folders that are listed at once: a remote store takes its time to answer
 LAYOUT = "put each class's images into a folder of its own: photos/cat/1.jpg, photos/dog/2.jpg"
-FILES = {"pictures": EXTENSIONS, "npy": ARRAYS}
+FILES = {"pictures": EXTENSIONS, "npy": ARRAYS, "videos": VIDEOS}
 """Which files are the images → their extensions."""
 
 
@@ -57,7 +59,7 @@ class ImageFolder:
 
 def open_folder(
     path: str, split: str, test_fraction: float | None = None, files: str = "pictures"
-) -> ImageFolder:
+) -> ImageFolder | Videos:
     """Open one split of `path/<split>/<class>/**`, or of `path/<class>/**`.
 
     Where there is a folder `train`, each folder beside it is a split by its own name; "test" is
@@ -75,13 +77,16 @@ def open_folder(
         all, where there is no folder for it; None is a fifth if there is no `train/` either. Which
         ones depends on the files' names only: of n sorted names, the first of
         `numpy.random.Generator(PCG64(0)).permutation(n)`.
-      files: "pictures", or "npy" for arrays of NumPy `[H, W]` or `[H, W, C]`, of 8 or 16 bits.
+      files: "pictures"; "npy" for arrays of NumPy `[H, W]` or `[H, W, C]`, of 8 or 16 bits; or
+        "videos", whose samples have a clip in place of an image.
 
     Raises:
       ValueError: the folder or the split is not there, or it is not arranged like this.
     """
     check_choice("kind of files", files, FILES)
     kinds = FILES[files]
+    if files == "videos":
+        check_local(path)
     root = find_root(path)
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} must lie between 0 and 1, as 0.2 does.")
@@ -118,7 +123,11 @@ def open_folder(
             "class.", f"{below:,}", f"{total:,}", path, example,
         )  # fmt: skip
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return ImageFolder(root, folders, class_names, names, labels, short_sha256(hashed))
+    source = ImageFolder(root, folders, class_names, names, labels, short_sha256(hashed))
+    if files != "videos":
+        return source
+    paths = [source.example_name(i) for i in range(len(source))]
+    return Videos(root, paths, labels, class_names, source.info.fingerprint)
 
 
 def _choose(
@@ -210,6 +219,8 @@ def _no_images(folder: str, name: str, path: str, files: str) -> str:
     inner = _folders(folder)
     if inner:
         return f"Class {name!r} of {path!r} holds folders ({inner[0]}, …) and no images; {LAYOUT}."
+    if files == "videos":
+        return f"Class {name!r} of {path!r} has no videos; add some (mp4, mkv, avi, …)."
     if files == "npy":
         return f"Class {name!r} of {path!r} has no .npy files; add some, or leave files=npy out."
     if _images(folder, ARRAYS):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.data.codecs.video import FrameFiles
 from vitjax.data.source import BadImage, DataInfo, Sample, short_sha256
 from vitjax.data.sources import map_columns, object_columns, remote
 from vitjax.data.sources.map_columns import MapColumn
@@ -20,7 +21,8 @@ from vitjax.names import unknown
 class TfdsSource:
     """One split (or part of it, in TFDS's own words: `train[:99%]`) of a prepared data set.
 
-    Its samples have the image and, as `target` says, a label, a label map or objects.
+    Its samples have the image and, as `target` says, a label, a label map or objects. A feature
+    that is a video gives a clip in place of the image.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class TfdsSource:
         self._target = target if isinstance(target, str) else target.column
         self._files = (image, target.column) if isinstance(target, MapColumn) else (image,)
         self._read = (image, self._target)
+        self._video = isinstance(info.features[image], tfds.features.Video)
         decoders = {image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders).data_source
         self._name = info.full_name
@@ -39,7 +42,9 @@ class TfdsSource:
         text = f"{info.full_name} {split} {image} {self._target} {list(shards.shard_lengths)}"
         if isinstance(target, str):
             classes, several = _classes(info, target)
-            self.info = DataInfo(classes, short_sha256((text.encode(),)), multi_label=several)
+            fields = frozenset(("clip" if self._video else "image", "label"))
+            fingerprint = short_sha256((text.encode(),))
+            self.info = DataInfo(classes, fingerprint, fields, multi_label=several)
             return
         if isinstance(target, ObjectColumn):
             self._objects, text = target, f"{text} {target}"
@@ -57,7 +62,9 @@ class TfdsSource:
 
     def __getitem__(self, i: int) -> Sample:
         parts = self._parts(i)
-        image = bytes(parts[self._image][0])
+        image: Any = FrameFiles(parts[self._image], self.example_name(i))
+        if not self._video:
+            image = bytes(parts[self._image][0])
         if self._map:
             name = self.example_name(i)
             return {"image": image, "map": self._map.file(bytes(parts[self._target][0]), name)}
@@ -67,7 +74,7 @@ class TfdsSource:
             return {"image": image, "objects": self._objects.objects(values, i)}
         label = np.asarray(parts.get(self._target, ()), np.int64).tolist()
         return {
-            "image": image,
+            "clip" if self._video else "image": image,
             "label": label if self.info.multi_label else label[0] if label else -1,
         }
 
@@ -75,7 +82,8 @@ class TfdsSource:
         try:
             parts = parse_example(self._records[i], self._read)
             for key in self._files:
-                (_,) = parts[key]
+                if not (self._video and len(parts[key])):
+                    (_,) = parts[key]
         except (RuntimeError, ValueError, KeyError) as error:
             raise BadImage(self.example_name(i), f"its record is damaged ({error})") from error
         return parts

@@ -141,6 +141,9 @@ class Augmentation:
           size: of the crop; None for that of the kinds.
         """
         fields = {name: kind.open(sample[name]) for name, kind in kinds.items()}
+        for name, kind in kinds.items():
+            if hasattr(kind, "draw"):  # of a video, its frames
+                fields[name] = kind.draw(fields[name], rng)  # type: ignore[attr-defined]
         extents = (kind.extent(fields[name]) for name, kind in kinds.items())
         frame, usual = next(filter(None, extents))
         box, shown = self._box(fields, kinds, rng, frame, size or usual), size
