@@ -47,7 +47,8 @@ class Clip(Image):
     ) -> UInt8[np.ndarray, "T H W c"]:
         """Read a clip that begins anywhere, or without a generator the one in the middle."""
         free = self._free(len(value))
-        return self._read(value, free // 2 if rng is None else int(rng.integers(free + 1)))
+        start = (free + 1) // 2 if rng is None else int(rng.integers(free + 1))
+        return self._read(value, start)
 
     def _free(self, length: int) -> int:
         """Return the last frame at which a clip can begin; it warns once of a video too short."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ EXTENSIONS = frozenset(
 Frames = UInt8[np.ndarray, "T H W 3"]
 
 
+@runtime_checkable
 class Video(Protocol):
     """Protocol of a video of any length."""
 
