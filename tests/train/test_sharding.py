@@ -21,6 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from vitjax.attention import MIXERS
 from vitjax.models import create_model, list_models, model_options, model_spec
 from vitjax.models.partition import SHARDING_RULES
+from vitjax.models.protocols import input_shape
 from vitjax.train import partition, sharding
 from vitjax.train.partition import small_size
 from vitjax.train.sharding import AXES, MeshConfig, MeshError, mesh_shape, own_rows
@@ -38,8 +39,7 @@ def mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Any:
 
 def shapes(name: str, **overrides: Any) -> Any:
     model = create_model(name, **overrides)
-    size = model.image_size if isinstance(model.image_size, int) else model.image_size[0]
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct(input_shape(model), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import vitjax
 from vitjax import weights
-from vitjax.attention import MIXERS
+from vitjax.attention import MIXERS, VIDEO_MIXERS
 from vitjax.attention.projections import Projections
 from vitjax.layers.spec import fields
 from vitjax.models import model_spec
@@ -175,6 +175,16 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [dict(modulator=True, qkv_bias=False, mixer="window | neighborhood")],
     ),
     "upernet": (_DENSE | dict(width=8), [dict(auxiliary_width=0), dict(pool_sizes=(1, 2))]),
+    "swin3d_tiny": (
+        _PYRAMID | dict(num_frames=4),
+        [dict(qkv_bias=False, patch_norm=False, patch_frames=1, window_size_t=3),
+         dict(mixer=" | ".join(VIDEO_MIXERS), depths=(len(VIDEO_MIXERS), 1))],
+    ),
+    "vivit_b16x2": (
+        _VIT | dict(num_frames=4, patch_frames=2),
+        [dict(qk_norm=True, layer_scale_init=0.1, act="gelu"), dict(key_bias=False, scan=True),
+         dict(mlp="swiglu", act="gelu", norm_epsilon=1e-5), dict(qkv_bias=False, mixer="full")],
+    ),
     "semantic_fpn": (_DENSE | dict(width=8, neck_width=8), [dict(fusion="iaff")]),
 }  # fmt: skip
 """Model → tiny sizes, and options one by one."""
@@ -223,7 +233,7 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
             return shape
         if path[1:-1] in linear:
             return (math.prod(shape[1:]), shape[0])
-        return (*shape[:1:-1], *shape[:2])
+        return (*shape[:-3:-1], *shape[:-2])
 
     rng = np.random.default_rng(0)
     flat: dict[Any, Any] = traverse_util.flatten_dict(shapes)
