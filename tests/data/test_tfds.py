@@ -13,7 +13,10 @@ import pytest
 
 from tests.data.pictures import encoded, noise, train_batches, write_tar
 from vitjax.data import BadImage, Source, open_source
+from vitjax.data.clips import Views
 from vitjax.data.codecs.image import decode
+from vitjax.data.kinds import Label
+from vitjax.data.pipeline import eval_batches
 from vitjax.data.prepare.tfrecord import prepare
 from vitjax.data.sources.records import parse_example, read_tfrecords
 
@@ -389,3 +392,43 @@ def test_the_command(tfrecords, tmp_path, capsys):
     assert main([*arguments, str(tfrecords), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert pathlib.Path(result["folder"], "dataset_info.json").exists()
+
+
+class Films(tfds.core.GeneratorBasedBuilder):
+    """Videos of two kinds, of which film i has i + 2 frames, the f-th gray of 9 · f."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features.FeaturesDict({
+                "video": features.Sequence(features.Image(shape=(6, 8, 3))),
+                "label": features.ClassLabel(names=["still", "fast"]),
+            }),
+            supervised_keys=("video", "label"),
+        )  # fmt: skip
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            grays = (np.full((6, 8, 3), 9 * f, np.uint8) for f in range(i + 2))
+            frames = [io.BytesIO(cv2.imencode(".png", gray)[1].tobytes()) for gray in grays]
+            yield i, {"video": frames, "label": i % 2}
+
+
+def test_videos_are_clips(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Films(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    source = open_source(f"tfds://films?data_dir={tmp_path}", "train")
+    assert source.info.fields == {"clip", "label"} and source.info.classes == ("still", "fast")
+    lengths = sorted((len(source[i]["clip"]), source[i]["label"]) for i in range(3))
+    assert lengths == [(2, 0), (3, 1), (4, 0)]
+    kinds = {"clip": Views((6, 8), frames=2), "label": Label(2)}
+    (batch,) = eval_batches(source, kinds=kinds, batch_size=3, crop=0.0)
+    seen = {len(source[i]["clip"]): batch["clip"][i, 0, :, 0, 0, 0].tolist() for i in range(3)}
+    assert seen == {2: [0, 9], 3: [9, 18], 4: [9, 18]}

@@ -28,8 +28,8 @@ def require_map(x: Array, axes: int = 2) -> None:
         return
     if axes == 3:
         raise ValueError(
-            f"A clip [B, T, H, W, C] is needed here, and this is of shape {x.shape}; choose a "
-            f"token mixer without axis of time, or a model of clips."
+            f"A clip [B, T, H, W, C] is needed here, and this is of shape {x.shape}; give "
+            f"clips, or choose a model and a token mixer that see images."
         )
     raise ValueError(
         f"A map [B, H, W, C] is needed here, and this is a sequence of shape {x.shape}; choose "

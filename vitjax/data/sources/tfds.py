@@ -34,7 +34,7 @@ class TfdsSource:
         self._target = target if isinstance(target, str) else target.column
         self._files = (image, target.column) if isinstance(target, MapColumn) else (image,)
         self._read = (image, self._target)
-        self._video = isinstance(info.features[image], tfds.features.Video)
+        self._video = is_video(info.features[image])
         decoders = {image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split=split, decoders=decoders).data_source
         self._name = info.full_name
@@ -181,6 +181,11 @@ def _objects(builder: Any, objects: str, other: str, asked: dict[str, Any]) -> O
     )
 
 
+def is_video(feature: Any) -> bool:
+    """Return whether a feature is a sequence of images, as TFDS's `Video` is too."""
+    return isinstance(getattr(feature, "feature", None), import_tfds().features.Image)
+
+
 def _columns(
     builder: Any, image: str, label: str, map: str, numbers: dict[str, Any]
 ) -> tuple[str, str | MapColumn]:
@@ -246,6 +251,11 @@ def open_builder(path: str, data_dir: str = "") -> Any:
             path, **({"data_dir": os.path.expanduser(data_dir)} if data_dir else {})
         )
     except (tfds.core.registered.DatasetNotFoundError, ImportError) as error:
+        if getattr(error, "name", "") == "tensorflow":
+            raise ValueError(
+                f"{path!r} has a feature that TFDS describes by TensorFlow alone, such as Video: "
+                f"pip install tensorflow, or prepare its videos as Sequence(Image)."
+            ) from error
         known = _prepared(data_dir or os.path.join("~", "tensorflow_datasets"))
         raise ValueError(
             f"TFDS finds no data set {path!r} there. {unknown('prepared data set', path, known)} "
