@@ -75,7 +75,7 @@ def test_a_clip_is_a_function_of_seed_and_place() -> None:
     def batches(seed: int, start: int = 0) -> Any:
         kinds = {"clip": kind, "label": Label(8)}
         found = train_batches(Ramps(), kinds=kinds, batch_size=3, seed=seed, start_step=start)
-        return [[(*row, label) for row, label in zip(shown(b["clip"]), b["label"], strict=True)]
+        return [[(*shown(clip), label) for clip, label in zip(b["clip"], b["label"], strict=True)]
                 for b in itertools.islice(found, 4 - start)]  # fmt: skip
 
     first = batches(seed=1)

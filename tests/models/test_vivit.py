@@ -50,7 +50,7 @@ def test_clips_of_another_size_interpolate_positions() -> None:
     model = vitjax.create_model("vivit_b16x2", 5, **SMALL)
     variables = random_variables(model)
     state = weights.to_torch("vivit_b16x2", variables, **SMALL)
-    longer = SMALL | dict(image_size=(16, 12))
+    longer: dict[str, Any] = {**SMALL, "image_size": (16, 12)}
     loaded = weights.from_torch("vivit_b16x2", state, 5, **longer)
     assert loaded["params"]["pos_embed"].shape == (1, 1 + 2 * 4 * 3, 16)
     clip = jnp.asarray(np.random.default_rng(1).standard_normal((1, 4, 16, 12, 3), np.float32))

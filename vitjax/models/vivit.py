@@ -54,8 +54,10 @@ class ViViT(Encoder):
 
     def setup(self) -> None:
         super().setup()
-        init, context = self.param_init, dict(param_init=self.param_init, dtype=self.dtype)
-        self.patch_embed = PatchEmbed(self.width, self.patch_size, self.patch_frames, **context)
+        init = self.param_init
+        self.patch_embed = PatchEmbed(
+            self.width, self.patch_size, self.patch_frames, param_init=init, dtype=self.dtype
+        )
         self.cls_token = self.param("cls_token", init.token, (1, 1, self.width))
         frames, rows, columns = self.grid
         length = 1 + frames * rows * columns

@@ -39,11 +39,10 @@ def adapt(state_dict: dict[str, Any], model: Pyramid) -> dict[str, Any]:
     """
     found = swin.authors_names(state_dict, len(model.depths))
     frames = dict(model.stem.kwargs)["patch_frames"]
-    kernel = found.get("patch_embed.proj.weight")
-    of_images = np.ndim(kernel) == 4
+    kernel = np.asarray(found.get("patch_embed.proj.weight", ()))
+    of_images = kernel.ndim == 4
     if of_images:
-        kernel = np.repeat(np.asarray(kernel)[:, :, None], frames, axis=2) / frames
-        found["patch_embed.proj.weight"] = kernel
+        found["patch_embed.proj.weight"] = np.repeat(kernel[:, :, None], frames, axis=2) / frames
     for key, table in found.items():
         match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\..*position_bias_table", key)
         window = match and _window(model, *map(int, match.groups()))

@@ -21,10 +21,10 @@ def adapt(state_dict: dict[str, Any], model: ViViT) -> dict[str, Any]:
     frames are 0, and positions are repeated over time (arXiv:2103.15691, section 3.4).
     """
     found, frames = dict(state_dict), model.patch_frames
-    kernel, positions = found.get("patch_embed.proj.weight"), found.get("pos_embed")
-    of_images = np.ndim(kernel) == 4
+    kernel = np.asarray(found.get("patch_embed.proj.weight", ()))
+    positions, of_images = found.get("pos_embed"), kernel.ndim == 4
     if of_images:
-        inflated = np.zeros((*np.shape(kernel)[:2], frames, *np.shape(kernel)[2:]), np.float32)
+        inflated = np.zeros((*kernel.shape[:2], frames, *kernel.shape[2:]), np.float32)
         inflated[:, :, frames // 2] = kernel
         found["patch_embed.proj.weight"] = inflated
     if positions is None:
