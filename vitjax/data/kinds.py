@@ -35,7 +35,11 @@ class ArraySpec(NamedTuple):
 
 @runtime_checkable
 class Kind(Protocol):
-    """Protocol of a kind, which converts one field of a sample to a part of a batch."""
+    """Protocol of a kind, which converts one field of a sample to a part of a batch.
+
+    A kind that takes a part of an opened value before the crop, as clips take frames of a video,
+    has `draw(value, rng)` too; in evaluation there is no generator.
+    """
 
     def spec(self) -> dict[str, ArraySpec]:
         """List the arrays of the field, by the suffix of its name ("" for a single array)."""
