@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.train.test_sharding import FAMILIES, shallow
+from vitjax import models
 from vitjax.attention import MIXERS, takes_sequences
 from vitjax.layers.spec import spec
 from vitjax.models import create_model
@@ -15,6 +16,8 @@ from vitjax.models.protocols import (
     GivesDistillationLogits,
     GivesHeadFeatures,
     GivesTokenLogits,
+    input_shape,
+    takes_clips,
 )
 
 NAMES = (
@@ -56,6 +59,13 @@ def test_abilities_are_those_of_the_families() -> None:
         "swin_tiny": [True, False, False],
         "bit_r50x1": [True, False, False],
     }
+
+
+def test_families_say_what_their_models_see() -> None:
+    for family in models.FAMILIES:
+        assert takes_clips(create_model(next(iter(family.models)))) == (family.takes == "clips")
+    assert input_shape(create_model("swin3d_tiny")) == (1, 32, 224, 224, 3)
+    assert input_shape(create_model("swin_tiny"), (32, 64), 1) == (1, 32, 64, 1)
 
 
 def test_a_mixer_declares_whether_it_takes_sequences() -> None:
