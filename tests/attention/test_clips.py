@@ -87,8 +87,11 @@ def of_maps(params: Any) -> Any:
         ("bra3d(n_win=3, topk=2, kernel_size_t=3)", "bra(n_win=3, topk=2)"),
         ("dbra3d(n_win=2, topk=2, stride=2, kernel_size=3, lepe_kernel_size=3)",
          "dbra(n_win=2, topk=2, stride=2, kernel_size=3, lepe_kernel_size=3, offset_channels=2)"),
-        ("dbra3d(n_win=2, topk=2, stride=2, kernel_size=3, offset_channels=1, stride_t=1, "
-         "kernel_size_t=1)", "dbra(n_win=2, topk=2, stride=2, kernel_size=3)"),
+        pytest.param(
+            "dbra3d(n_win=2, topk=2, stride=2, kernel_size=3, offset_channels=1, stride_t=1, "
+            "kernel_size_t=1)", "dbra(n_win=2, topk=2, stride=2, kernel_size=3)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_a_clip_of_one_frame_is_a_map(clips: str, maps: str) -> None:
@@ -122,7 +125,7 @@ def test_windows_of_the_whole_clip_are_full_attention() -> None:
     q, k, v = heads(2, 3, 5)
     table = normal(3 * 5 * 9, 2, seed=4)
     bias = first_positions_bias(table, (2, 3, 5), 30)
-    ours = window_attention(q, k, v, window_size=(2, 3, 5), bias=bias)
+    ours = jax.jit(functools.partial(window_attention, window_size=(2, 3, 5)))(q, k, v, bias=bias)
     t, y, x = (g.reshape(-1) for g in np.mgrid[:2, :3, :5])
     rows = [a[:, None] - a + side - 1 for a, side in ((t, 2), (y, 3), (x, 5))]
     geometric = table[(rows[0] * 5 + rows[1]) * 9 + rows[2]].transpose(2, 0, 1)
@@ -154,7 +157,8 @@ def test_a_short_window_reads_the_first_rows_of_the_full_index() -> None:
 def test_all_regions_are_full_attention() -> None:
     q, k, v = heads(4, 6, 4)
     full = dot_product_attention(flat(q), flat(k), flat(v), scale=0.3)
-    out = bilevel_routing_attention(q, k, v, n_win=(2, 3, 2), scale=0.3)
+    attend = functools.partial(bilevel_routing_attention, n_win=(2, 3, 2), scale=0.3)
+    out = jax.jit(attend)(q, k, v)
     np.testing.assert_allclose(flat(out), full, atol=1e-5)
     agents, bias = normal(2, 2, 3, 2, 2, 4, seed=3), normal(2, 2, 96, 12, seed=4)
     out = deformable_bilevel_routing_attention(
