@@ -1,0 +1,48 @@
+"""Anchors: reference boxes of several sizes and shapes at each position of each map.
+
+They are constants of the shapes, computed by numpy in float32.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+Size = tuple[int, int]
+
+
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.ndarray, "a 4"]:
+    """Compute the anchors about the origin, by ratio, then size.
+
+    Args:
+      sizes: square roots of areas; `ratios`: height / width.
+
+    Returns:
+      Boxes whose half sides are whole pixels (half to even), as torchvision's.
+    """
+    heights = np.sqrt(np.asarray(ratios, np.float32))
+    size = np.asarray(sizes, np.float32)
+    w = ((1 / heights)[:, None] * size).ravel()
+    h = (heights[:, None] * size).ravel()
+    return np.round(np.stack([-w, -h, w, h], axis=1) / 2)
+
+
+def level_anchors(
+    image: Size, grid: Size, sizes: Sequence[float], ratios: Sequence[float]
+) -> Float[np.ndarray, "A 4"]:
+    """Compute the anchors of one map, by row, then column, then as `cell_anchors`.
+
+    They stand at the top left corners of cells, which are ⌊image / grid⌋ pixels large.
+
+    Args:
+      image, grid: height and width of the image and of the map.
+    """
+    y, x = (np.arange(n, dtype=np.float32) * (side // n) for n, side in zip(grid, image))
+    x, y = np.meshgrid(x, y)
+    corners = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
+    return (corners + cell_anchors(sizes, ratios)).reshape(-1, 4)
+
+
+def octaves(size: float, count: int) -> tuple[int, ...]:
+    """Compute the sizes s · 2^(k / count), rounded down (RetinaNet, section 4)."""
+    return tuple(int(size * 2 ** (k / count)) for k in range(count))

@@ -1,0 +1,137 @@
+"""Boxes: areas, overlaps (IoU, GIoU, DIoU, CIoU), and coding relative to reference boxes.
+
+The functions of two boxes broadcast: `iou(a[:, None], b)` compares every pair.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Boxes = Float[Array, "*#N 4"]
+Values = Float[Array, "..."]
+MOST_GROWTH = math.log(1000 / 16)
+"""Of a decoded side, as a logarithm: no box becomes more than 62.5 times its reference."""
+LEAST_SIDE = 1e-6
+"""Of a box, in pixels, where sides are divisors or in logarithms, so that all stays finite."""
+
+
+def area(boxes: Boxes) -> Values:
+    """Compute the areas of boxes."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def to_center(boxes: Boxes) -> Boxes:
+    """Convert corners to (centre x, centre y, width, height)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
+def from_center(boxes: Boxes) -> Boxes:
+    """Convert (centre x, centre y, width, height) to corners."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return jnp.concatenate([center - half, center + half], axis=-1)
+
+
+def clip(boxes: Boxes, extent: Int[Array, "*#N 2"]) -> Boxes:
+    """Clip boxes to images of the extent (height, width)."""
+    limit = extent[..., ::-1].astype(boxes.dtype)
+    return jnp.clip(boxes, 0, jnp.concatenate([limit, limit], axis=-1))
+
+
+def intersection(a: Boxes, b: Boxes) -> Values:
+    """Compute the area that two boxes share."""
+    low = jnp.maximum(a[..., :2], b[..., :2])
+    high = jnp.minimum(a[..., 2:], b[..., 2:])
+    sides = jnp.maximum(high - low, 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(a: Boxes, b: Boxes, eps: float = 0.0) -> Values:
+    """Compute the intersection over union; 0 where both boxes are empty.
+
+    Args:
+      eps: added to denominators, as losses have it.
+    """
+    shared = intersection(a, b)
+    return _ratio(shared, area(a) + area(b) - shared, eps)
+
+
+def inside_share(a: Boxes, b: Boxes) -> Values:
+    """Compute the share of a's area that lies in b; 0 where a is empty."""
+    return _ratio(intersection(a, b), area(a))
+
+
+def giou(a: Boxes, b: Boxes, eps: float = 0.0) -> Values:
+    """Compute the generalised IoU (arXiv:1902.09630, algorithm 1), from -1 to 1."""
+    hull = area(_hull(a, b))
+    union = area(a) + area(b) - intersection(a, b)
+    return iou(a, b, eps) - _ratio(hull - union, hull, eps)
+
+
+def diou(a: Boxes, b: Boxes, eps: float = 1e-7) -> Values:
+    """Compute the IoU less the centres' distance, over the diagonal (arXiv:1911.08287, eq. 7)."""
+    hull = _hull(a, b)
+    diagonal = jnp.square(hull[..., 2:] - hull[..., :2]).sum(axis=-1)
+    distance = jnp.square(to_center(a)[..., :2] - to_center(b)[..., :2]).sum(axis=-1)
+    return iou(a, b, eps) - _ratio(distance, diagonal, eps)
+
+
+def ciou(a: Boxes, b: Boxes, eps: float = 1e-7) -> Values:
+    """Compute the DIoU less the difference of aspect ratios (arXiv:1911.08287, eq. 10).
+
+    The weight α of that difference v is not differentiated.
+    """
+    v = 4 / math.pi**2 * jnp.square(_aspect(b) - _aspect(a))
+    alpha = jax.lax.stop_gradient(_ratio(v, 1 - iou(a, b, eps) + v, eps))
+    return diou(a, b, eps) - alpha * v
+
+
+def _ratio(share: Array, whole: Array, eps: float = 0.0) -> Array:
+    """Divide; 0, with no gradient, where the divisor is not positive."""
+    whole = whole + eps
+    return jnp.where(whole > 0, share / jnp.where(whole > 0, whole, 1), 0)
+
+
+def _hull(a: Boxes, b: Boxes) -> Boxes:
+    """Compute the smallest box that holds both."""
+    low = jnp.minimum(a[..., :2], b[..., :2])
+    return jnp.concatenate([low, jnp.maximum(a[..., 2:], b[..., 2:])], axis=-1)
+
+
+def _aspect(boxes: Boxes) -> Values:
+    """Compute the angle of a box's diagonal against the vertical."""
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], LEAST_SIDE)
+    return jnp.arctan2(sides[..., 0], sides[..., 1])
+
+
+Scales = tuple[float, float, float, float]
+UNSCALED: Scales = (1.0, 1.0, 1.0, 1.0)
+
+
+def encode(
+    boxes: Float[Array, "*N 4"], references: Float[Array, "*N 4"], scales: Scales = UNSCALED
+) -> Float[Array, "*N 4"]:
+    """Encode boxes relative to references (R-CNN, arXiv:1311.2524, eq. 6-9).
+
+    Args:
+      scales: factors of the shifts in x and y and of the logarithms of width and height.
+
+    Returns:
+      ((x - x_r) / w_r, (y - y_r) / h_r, log(w / w_r), log(h / h_r)) of centres and sides.
+    """
+    own, other = to_center(boxes), to_center(references)
+    sides = jnp.maximum(own[..., 2:], LEAST_SIDE)
+    unit = jnp.maximum(other[..., 2:], LEAST_SIDE)
+    shift = (own[..., :2] - other[..., :2]) / unit
+    code = jnp.concatenate([shift, jnp.log(sides / unit)], axis=-1)
+    return code * jnp.asarray(scales, code.dtype)
+
+
+def decode(code: Boxes, references: Boxes, scales: Scales = UNSCALED) -> Boxes:
+    """Decode what `encode` gives, with sides that grow by MOST_GROWTH at most."""
+    other, code = to_center(references), code / jnp.asarray(scales, code.dtype)
+    center = code[..., :2] * other[..., 2:] + other[..., :2]
+    sides = jnp.exp(jnp.minimum(code[..., 2:], MOST_GROWTH)) * other[..., 2:]
+    return from_center(jnp.concatenate([center, sides], axis=-1))
