@@ -67,6 +67,18 @@ def test_end_factor_is_where_the_decay_ends() -> None:
     np.testing.assert_allclose(s(100), 0.2, rtol=1e-6)
 
 
+def test_the_steps_of_detectors() -> None:
+    """Twelve epochs of 100 steps: a tenth of the rate after the eighth and eleventh."""
+    config = ScheduleConfig(
+        "step", 2.0, warmup_steps=50, start_factor=1e-3, warmup_prefix=False,
+        milestones=(8 / 12, 11 / 12),
+    )  # fmt: skip
+    s = make_schedule(config, 1200)
+    np.testing.assert_allclose(s(0), 2e-3, rtol=1e-4)
+    found = [float(s(t)) for t in (50, 799, 801, 1099, 1101)]
+    np.testing.assert_allclose(found, [2, 2, 0.2, 0.2, 0.02], rtol=1e-6)
+
+
 def test_the_schedule_by_epoch_is_timms() -> None:
     # timm's CosineLRScheduler(t_initial=30, warmup_t=5, warmup_lr_init=1e-6, lr_min=1e-5) with a
     # rate of 1e-3, read once an epoch of 7 steps.
@@ -110,6 +122,8 @@ def test_without_prefix_the_decay_begins_at_step_0(name: str) -> None:
         ("cosine", dict(timescale=7), "'cosine' does not read timescale=7"),
         ("cosine", dict(start_factor=0.1), "need a warm-up"),
         ("cosine", dict(hold_steps=0), "hold_steps is at least 1"),
+        ("cosine", dict(gamma=0.2), "'cosine' does not read gamma=0.2"),
+        ("step", dict(milestones=(0.9, 0.5)), "in rising order"),
     ],
 )
 def test_what_a_schedule_does_not_read_is_refused(name: str, options: dict, message: str) -> None:

@@ -26,6 +26,7 @@ SCHEDULES = {
     "linear": ("end_factor",),
     "polynomial": ("end_factor", "power"),
     "rsqrt": ("timescale",),
+    "step": ("milestones", "gamma"),
     "constant": (),
 }
 """Schedule → the hyperparameters of its own that it reads."""
@@ -67,6 +68,10 @@ class ScheduleConfig:
     cooldown_steps: int = 0
     timescale: int = 10_000  # of "rsqrt"
     power: float = 0.9  # of "polynomial"
+    # Of "step": the shares of the decay at which the rate is multiplied by gamma: of 12 epochs,
+    # after 8 and 11, (8 / 12, 11 / 12).
+    milestones: tuple[float, ...] = (2 / 3, 11 / 12)
+    gamma: float = 0.1
     start_factor: float = 0.0  # of the learning rate, where the warm-up starts
     end_factor: float = 0.0  # of the learning rate, where the decay ends
     # The decay begins where the warm-up ends. False: it begins at step 0, and the warm-up replaces
@@ -88,7 +93,8 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Callable[[Any], Any]:
       steps: length of the whole run, warm-up and cooldown included.
 
     Raises:
-      ValueError: the parts are longer than the run, or the schedule does not read a given value.
+      ValueError: the parts are longer than the run, the schedule does not read a given value, or
+        its milestones are no shares in rising order.
     """
     _refuse_unread("schedule", config, SCHEDULES)
     c, learning_rate, warmup_steps = config, config.learning_rate, config.warmup_steps
@@ -105,6 +111,11 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Callable[[Any], Any]:
             f"warmup_prefix={c.warmup_prefix}: hold_steps is at least 1, and start_factor and "
             f"warmup_prefix=False need a warm-up."
         )
+    if list(c.milestones) != sorted({*c.milestones}) or not all(0 < m < 1 for m in c.milestones):
+        raise ValueError(
+            f"config.schedule.milestones={c.milestones} must be shares of the run between 0 and 1 "
+            f"in rising order, such as (0.67, 0.92)."
+        )
     before = 0 if c.warmup_prefix else warmup_steps  # steps of the decay that the warm-up replaces
     decay = {
         "cosine": lambda: optax.cosine_decay_schedule(
@@ -117,6 +128,9 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Callable[[Any], Any]:
             learning_rate, learning_rate * c.end_factor, c.power, body + before
         ),
         "rsqrt": lambda: lambda t: learning_rate / jnp.sqrt(1 + t / c.timescale),
+        "step": lambda: optax.piecewise_constant_schedule(
+            learning_rate, {round(share * (body + before)): c.gamma for share in c.milestones}
+        ),
         "constant": lambda: optax.constant_schedule(learning_rate),
     }[c.name]()
     parts: list[Callable[[Any], Any]] = [lambda t: decay(t + before)]
