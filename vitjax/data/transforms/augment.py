@@ -5,6 +5,7 @@ The first part says which rectangle is cropped, the others what is done to the c
   centre(fraction=1.0)  crop(area=(0.08, 1.0), ratio=(0.75, 1.33), interpolation='bicubic')
   simple_crop(pad=4)
   scaled_crop(scale=(0.5, 2.0), short_side=512, pad_last=True, max_share=0.75)
+  multi_scale(short_sides=(480, 800, 32), long_side=1333, part=0.5)
   lsj(scale=(0.1, 2.0), interpolation='bilinear')  crop(keep=0.5)
   flip(p=0.5)  symmetry  affine(degrees=15, …)  jitter(brightness=0.4, …)
   photometric(brightness=32, …, p=(0.5, 0.5, 0.5, 0.5))  three_augment  autoaugment
@@ -28,6 +29,7 @@ from vitjax.data.transforms import crops, policies
 from vitjax.data.transforms.crops import Part, Window
 from vitjax.data.transforms.mosaic import Mosaic, parse_mosaic, side_by_side
 from vitjax.data.transforms.moves import Flip, Move, Turn, View, random_affine
+from vitjax.data.transforms.multi_scale import multi_scale
 from vitjax.names import check_choice, parse_call, unknown
 
 AUGMENTATIONS = {
@@ -77,6 +79,7 @@ CROPS = {
     "crop": _crop,
     "simple_crop": crops.shifted_box,
     "scaled_crop": crops.scaled_window,
+    "multi_scale": multi_scale,
     "lsj": crops.large_scale_jitter,
 }
 OPS = {
