@@ -16,7 +16,8 @@ from tests.models.test_pvt import noisy, run
 from vitjax import weights
 from vitjax.analysis.cost import trace
 from vitjax.attention.window_modulated import ModulatedWindowAttention
-from vitjax.models.uformer import Upsample, mirror_to_multiple
+from vitjax.layers.upsample import Upsample
+from vitjax.models.uformer import mirror_to_multiple
 
 PARTS = {**{f"encoderlayer_{i}": f"stage_{i}" for i in range(4)}, "conv": "stage_4",
          **{f"decoderlayer_{i}": f"stage_{i + 5}" for i in range(4)}}  # fmt: skip

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from vitjax.attention import MIXERS, Mixers, fill_mixers, parse_mixers
@@ -30,6 +29,7 @@ from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.mlp import ConvMlp
 from vitjax.layers.norm import layer_norm
 from vitjax.layers.spec import Spec, spec
+from vitjax.layers.upsample import Upsample
 from vitjax.models.family import Family
 from vitjax.models.preprocessing import Preprocessing
 from vitjax.models.pyramid import Block, DecayRules, Stage
@@ -49,28 +49,6 @@ DECAY: DecayRules = ((".*", 1.0),)
 """All parameters decay: the authors' training code gives AdamW no groups."""
 LEVELS = 4
 """Halvings of the map: as many stages before the bottleneck as after it."""
-
-
-class Upsample(nn.Module):
-    """Double the sides of a map by a transposed convolution, 2×2 with stride 2.
-
-    The pixels do not overlap, so it is one matrix product. The kernel is `[2, 2, width, channels]`.
-    """
-
-    width: int
-    param_init: Init = NORMAL
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
-        batch, height, width, channels = x.shape
-        # PyTorch takes the outputs of a transposed convolution for its fan-in.
-        init = self.param_init.conv(4 * self.width, 4 * channels)
-        kernel = self.param("kernel", init["kernel_init"], (2, 2, self.width, channels))
-        bias = self.param("bias", init["bias_init"], (self.width,))
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = jnp.einsum("bhwc,yxoc->bhywxo", x, kernel)
-        return y.reshape(batch, 2 * height, 2 * width, self.width) + bias
 
 
 class Uformer(nn.Module):
