@@ -31,7 +31,8 @@ ALL = 4
 HEAD = """# Models
 
 Written by `python benchmarks/models_table.py`: every model on the menu, with 1000 classes (150
-under dense heads, 10 of CIFAR, none where images are restored), at the image size of its variant.
+under dense heads, 91 or 90 in detectors of COCO, 10 of CIFAR, none where images are restored), at
+the image size of its variant.
 Multiply-adds are those of convolutions and matrix products, attention included, of one image (the
 published "FLOPs" are these; products that stand for a lookup are not counted). Figures are quoted
 from the source named with each family. Nothing here was trained on ImageNet by us: the accuracies

@@ -186,6 +186,11 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
          dict(mlp="swiglu", act="gelu", norm_epsilon=1e-5), dict(qkv_bias=False, mixer="full")],
     ),
     "semantic_fpn": (_DENSE | dict(width=8, neck_width=8), [dict(fusion="iaff")]),
+    "retinanet": (
+        _DENSE | dict(width=32, depth=1),
+        [dict(group_norm=True, extra_from_backbone=True, extra_levels=1),
+         dict(finest=4, octave_scales=1, ratios=(1.0,))],
+    ),
 }  # fmt: skip
 """Model → tiny sizes, and options one by one."""
 SIZES = frozenset({
@@ -198,7 +203,11 @@ WITHOUT_PARAMETERS = frozenset({
     "drop_rate", "attn_drop_rate", "drop_path_rate", "auxiliary_weight", "remat", "scan", "dtype",
     "scale", "param_init", "decay_rules", "layers_of_features", "stride", "padding", "inset",
     "offset_range_factor", "neighborhood_size", "n_win", "pretrained_window_size",
-    "frozen_statistics", "norm_pooled",
+    "frozen_statistics", "norm_pooled", "epsilon",
+    "anchor_scale", "positive", "negative", "box_loss", "alpha", "gamma", "score_threshold",
+    "candidates", "nms_threshold", "limit", "rpn_ious", "rpn_samples", "rpn_candidates", "rpn_nms",
+    "proposals", "box_beta", "iou", "samples", "positive_share", "mask_bins", "sampling_ratio",
+    "aligned",
 })  # fmt: skip
 
 
@@ -231,6 +240,8 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
             return (1,)
         if path[-1] != "kernel":
             return shape
+        if path[-2] == "fc_0":  # of a flattened map
+            return (shape[3], math.prod(shape[:3]))
         if path[1:-1] in linear:
             return (math.prod(shape[1:]), shape[0])
         return (*shape[:-3:-1], *shape[:-2])

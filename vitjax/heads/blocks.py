@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.layers.downsample import ConvNorm
@@ -53,3 +54,8 @@ class PixelClassifier(nn.Module):
         x = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2), deterministic=not train)(x)
         init = self.param_init.of_head(x.shape[-1], self.num_classes)
         return nn.Conv(self.num_classes, (1, 1), **init, dtype=self.dtype, name="conv")(x)
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Convert 16-bit predictions to float32, for losses and selections."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -36,6 +36,7 @@ from vitjax.models import (
     pvt_v2,
     ranet,
     refinenet,
+    retinanet,
     segformer,
     semantic_fpn,
     setr,
@@ -95,6 +96,7 @@ FAMILIES: tuple[Family, ...] = (
     semantic_fpn.FAMILY,
     swin3d.FAMILY,
     vivit.FAMILY,
+    retinanet.FAMILY,
 )
 """All families; the menu, the tables of weights and docs/models.md come from them."""
 

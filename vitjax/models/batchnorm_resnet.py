@@ -37,17 +37,19 @@ class Bottleneck(nn.Module):
     Attributes:
       mixer: what this token mixer gives is added to the map before all (arXiv:1711.07971); None for
         none.
+      epsilon: of BatchNorm.
     """
 
     width: int
     stride: int = 1
     mixer: Spec | None = None
+    epsilon: float = 1e-5
     param_init: Init = INIT
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
-        how: dict[str, Any] = dict(use_bias=False, norm=batch_norm())
+        how: dict[str, Any] = dict(use_bias=False, norm=batch_norm(self.epsilon))
         how |= dict(param_init=self.param_init, dtype=self.dtype)
         if self.mixer is not None:
             mixer = self.mixer.default(param_init=self.param_init, dtype=self.dtype)
@@ -73,6 +75,7 @@ class ResidualStage(nn.Module):
     stride: int
     remat: bool = False
     mixers: tuple[tuple[int, Spec], ...] = ()
+    epsilon: float = 1e-5
     param_init: Init = INIT
     dtype: Any = None
 
@@ -80,7 +83,7 @@ class ResidualStage(nn.Module):
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
         factory = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         for i in range(self.depth):
-            options = (self.width, 1 if i else self.stride, dict(self.mixers).get(i))
+            options = (self.width, 1 if i else self.stride, dict(self.mixers).get(i), self.epsilon)
             block = factory(*options, self.param_init, self.dtype, name=f"block_{i}")
             x = block(x, train)
         return x
@@ -94,6 +97,7 @@ class BatchNormResNet(nn.Module):
       depths: bottlenecks of each stage, whose widths are 256, 512, ….
       frozen_statistics: BatchNorm takes its running statistics in training too, and does not change
         them: for fine-tuning with few images per step, as dense tasks are. Scales and biases train.
+      epsilon: of BatchNorm.
       image_size: side of the images that parameters are initialised with; others work as well.
       remat: recompute bottlenecks in the backward pass.
       param_init: distributions of first weights.
@@ -101,6 +105,7 @@ class BatchNormResNet(nn.Module):
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
     frozen_statistics: bool = False
+    epsilon: float = 1e-5
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
     remat: bool = False
@@ -109,10 +114,11 @@ class BatchNormResNet(nn.Module):
 
     def setup(self) -> None:
         how: dict[str, Any] = dict(param_init=self.param_init, dtype=self.dtype)
-        self.stem = ConvNorm(64, 7, 2, 3, use_bias=False, norm=batch_norm(), act=nn.relu, **how)
+        norm = batch_norm(self.epsilon)
+        self.stem = ConvNorm(64, 7, 2, 3, use_bias=False, norm=norm, act=nn.relu, **how)
         self.stages = [
             ResidualStage(
-                depth, 256 << i, 2 if i else 1, self.remat, self.mixers_of(i), **how,
+                depth, 256 << i, 2 if i else 1, self.remat, self.mixers_of(i), self.epsilon, **how,
                 name=f"stage_{i}",
             )
             for i, depth in enumerate(self.depths)

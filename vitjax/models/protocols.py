@@ -9,6 +9,7 @@ OUTPUTS = {
     "classes": "logits of each image's classes",
     "map": "logits of each pixel",
     "image": "images",
+    "boxes": "boxes of objects",
 }
 """What a model gives, by its `output`; "classes" for a model without."""
 

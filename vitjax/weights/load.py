@@ -16,6 +16,7 @@ from vitjax import weights
 from vitjax.layers.spec import fields, spec
 from vitjax.models import create_model, model_spec
 from vitjax.models.dense import DenseModel
+from vitjax.models.detector import Detector
 from vitjax.models.encoder import unstack_layers
 from vitjax.weights import configs, table
 from vitjax.weights.files import read
@@ -118,16 +119,17 @@ def load_arrays(
     shapes = _leaves(weights.unrolled(probe), channels)
     weights.inputs.check_grid(os.fspath(source), probe.image_size, shapes)
     links = table.link(rows, list(shapes))
-    heads = [path for path, leaf in shapes.items() if _PROBE_CLASSES in leaf.shape]
+    heads = _heads(name, probe, shapes, channels, overrides) if several else {}
     keys = {links[path].key for path in heads}
-    # A head's bias has an entry a class; a checkpoint without one has no head.
-    found = next((v.size for k in keys if (v := state_dict.get(k)) is not None and v.ndim == 1), 0)
+    # The classes are counted by a head's bias; a checkpoint without one has no head.
+    counts = (((state_dict.get(links[path].key)), *sizes) for path, sizes in heads.items())
+    found = next(((b.size - n) // m for b, m, n in counts if b is not None and b.ndim == 1), 0)
     wanted = (found if num_classes is None else num_classes) if several else 0
     model = create_model(name, wanted, **overrides)
     fresh = {}
     if heads and wanted != found:
         state_dict = {k: v for k, v in state_dict.items() if k not in keys}
-        fresh = _initial(model, heads, channels) if wanted else {}
+        fresh = _initial(model, list(heads), channels) if wanted else {}
         log.warning(
             "%s: %s classes are asked for and %s has %s; %s, all else is loaded.", name, wanted,
             source, found or "no head", "the head is new" if wanted else "the head is left out",
@@ -189,6 +191,27 @@ def _under_head(
     fresh = _initial(model, new, channels)
     variables = weights.convert(family, rows, renamed, model, fresh, channels)
     return model, jax.tree.map(jnp.asarray, variables)
+
+
+def _heads(
+    name: str, probe: Any, shapes: dict[Any, Any], channels: int, overrides: dict[str, Any]
+) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Find the leaves whose size depends on the number of classes.
+
+    Returns:
+      Path → entries of a bias for each class, and others: a detector has several anchors of each
+      class, or a background besides.
+    """
+    if not isinstance(probe, Detector):
+        return {path: (1, 0) for path, leaf in shapes.items() if _PROBE_CLASSES in leaf.shape}
+    other = create_model(name, _PROBE_CLASSES + 1, **overrides)
+    more = _leaves(weights.unrolled(other), channels)
+    found = {}
+    for path, leaf in shapes.items():
+        each = sum(more[path].shape) - sum(leaf.shape)
+        if each:
+            found[path] = (each, leaf.size - each * _PROBE_CLASSES)
+    return found
 
 
 def _leaves(model: Any, channels: int = 3) -> dict[tuple[str, ...], Any]:

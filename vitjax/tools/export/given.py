@@ -65,9 +65,14 @@ def open_given(text: str) -> Given:
       text: a run's folder, or published weights as `open_trained` takes them.
 
     Raises:
-      ValueError: as `open_trained`.
+      ValueError: as `open_trained`; or the model is a detector.
     """
     trained = open_trained(text)
+    if getattr(trained.model, "output", "") == "boxes":
+        raise ValueError(
+            f"{trained.name!r} gives boxes of objects, and classifiers, segmentation and "
+            f"restoration are exported; use it by vitjax.load_pretrained and method='detect'."
+        )
     if published_weights(text):
         return Given(text, trained.name, dict(trained.options), trained, {})
     run = open_run(text)
