@@ -171,6 +171,9 @@ def test_detections_of_padded_images() -> None:
         ("retinanet_resnet50", 50, 34_068_119),
         ("retinanet_resnet50", 101, 53_060_247),
         ("retinanet_resnet50_v2", 50, 38_198_935),
+        ("mask_rcnn_resnet50", 50, 44_454_513),
+        ("mask_rcnn_resnet50", 101, 63_446_641),
+        ("faster_rcnn_resnet50", 50, 41_808_406),
     ],
 )
 def test_sizes_are_the_official_ones(name: str, depth: int, official: int) -> None:
@@ -184,7 +187,7 @@ def test_sizes_are_the_official_ones(name: str, depth: int, official: int) -> No
     "backbone",
     ["vit_ti16(depth=1)", "swin_tiny(dims=(8, 16), depths=(1, 1), num_heads=(1, 2))"],
 )
-@pytest.mark.parametrize("name", ["retinanet"])
+@pytest.mark.parametrize("name", ["retinanet", "mask_rcnn"])
 def test_weights_there_and_back(name: str, backbone: str) -> None:
     """On a backbone of one map, of which a pyramid is made, and of two."""
     options: dict[str, Any] = dict(backbone=backbone, width=32, image_size=64)

@@ -191,6 +191,10 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [dict(group_norm=True, extra_from_backbone=True, extra_levels=1),
          dict(finest=4, octave_scales=1, ratios=(1.0,))],
     ),
+    "mask_rcnn": (
+        _DENSE | dict(width=8, box_width=8),
+        [dict(with_masks=False), dict(box_bins=3, ratios=(1.0,))],
+    ),
 }  # fmt: skip
 """Model → tiny sizes, and options one by one."""
 SIZES = frozenset({

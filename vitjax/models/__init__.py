@@ -26,6 +26,7 @@ from vitjax.models import (
     efficientnet,
     ghostnet,
     hybrid,
+    mask_rcnn,
     mit,
     mlp_mixer,
     mobile_former,
@@ -97,6 +98,7 @@ FAMILIES: tuple[Family, ...] = (
     swin3d.FAMILY,
     vivit.FAMILY,
     retinanet.FAMILY,
+    mask_rcnn.FAMILY,
 )
 """All families; the menu, the tables of weights and docs/models.md come from them."""
 

@@ -88,11 +88,18 @@ BIAS_OF_EACH_HEAD = Transform(
 # Tables of relative positions [(2H-1)(2W-1), heads]; ours are [2H-1, 2W-1, heads].
 ROWS = Transform(_same_size, lambda p: p.reshape(-1, p.shape[-1]))
 
+# A linear layer of a flattened map, [out, in · h · w]; ours is [h, w, in, out].
+OF_MAP = Transform(
+    lambda w, shape: w.reshape(shape[3], shape[2], *shape[:2]).transpose(2, 3, 1, 0),
+    lambda p: CONV.dump(p).reshape(p.shape[3], -1),
+)
+
 _AFFINE = {"weight": ("params", "scale", AS_IS), "bias": ("params", "bias", AS_IS)}
 KINDS: dict[str, dict[str, tuple[str, str, Transform]]] = {
     "linear": {"weight": ("params", "kernel", LINEAR), "bias": ("params", "bias", FLAT)},
     "conv": {"weight": ("params", "kernel", CONV), "bias": ("params", "bias", FLAT)},
     "conv_1x1": {"weight": ("params", "kernel", CONV_1X1), "bias": ("params", "bias", FLAT)},
+    "linear_of_map": {"weight": ("params", "kernel", OF_MAP), "bias": ("params", "bias", FLAT)},
     "norm": _AFFINE,
     "batch_norm": {
         **_AFFINE,
