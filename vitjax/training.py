@@ -271,7 +271,7 @@ def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float
     """Draw the curves, and format the results and the next command as a table."""
     rows = read_metrics(workdir / "metrics.jsonl")
     tests = [r for r in rows if r["split"] == MAIN]
-    best = max(tests, key=lambda r: (r.get(monitor, -r["loss"]), r["step"]))
+    best = max(tests, key=lambda r: (r.get(monitor, -r.get("loss", math.inf)), r["step"]))
 
     def line(row: dict[str, Any]) -> str:
         return f"step {row['step']}  {show({k: row[k] for k in row if k not in NOT_MEASURED})}"

@@ -7,6 +7,7 @@ from vitjax.data.source import DataInfo
 from vitjax.names import unknown
 from vitjax.task import Task
 from vitjax.tasks import classification, restoration, segmentation, video
+from vitjax.tasks import classification, detection, restoration, segmentation
 from vitjax.train.config import read
 from vitjax.train.defaults import RunConfig
 
@@ -28,6 +29,7 @@ class TaskEntry(NamedTuple):
 
 TASKS = {
     "classification": TaskEntry(classification.from_config, classification.ClassificationRun),
+    "detection": TaskEntry(detection.from_config, detection.DetectionRun),
     "restoration": TaskEntry(restoration.from_config, restoration.RestorationRun, classes=False),
     "segmentation": TaskEntry(segmentation.from_config, segmentation.SegmentationRun),
     "video": TaskEntry(video.from_config, video.VideoRun),

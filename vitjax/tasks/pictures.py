@@ -1,10 +1,11 @@
 """Pictures of predictions: class maps in colours, and images side by side."""
 
 import colorsys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 Pixels = UInt8[np.ndarray, "H W 3"]
 Strip = UInt8[np.ndarray, "H _ 3"]
@@ -45,6 +46,35 @@ def segmentation_picture(
     shown = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]][:LEGEND]
     rows = [(names[k], tuple(int(c) for c in colours[k])) for k in shown]
     return beside([image, over, legend(rows, image.shape[0])])
+
+
+def detection_picture(
+    image: Pixels,
+    boxes: Float[np.ndarray, "n 4"],
+    labels: list[str],
+    colours: UInt8[np.ndarray, "n 3"],
+    masks: Sequence[Bool[np.ndarray, "H W"]] | None = None,
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Draw boxes with labels over an image, the first ones on top, and masks if there are any.
+
+    Args:
+      boxes: in pixels of the image.
+    """
+    scale = max(1, round(512 / min(image.shape[:2])))  # small images are enlarged
+    drawn = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+    tones = [tuple(int(c) for c in colour) for colour in colours]
+    for mask, tone in zip(masks or (), tones):
+        inside = np.repeat(np.repeat(mask, scale, axis=0), scale, axis=1)
+        drawn[inside] = np.rint(0.5 * drawn[inside] + 0.5 * np.array(tone)).astype(np.uint8)
+    for box, label, tone in reversed([*zip(boxes, labels, tones, strict=True)]):
+        x0, y0, x1, y1 = (round(float(n) * scale) for n in box)
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), tone, 2)
+        (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+        top = max(y0 - height - 6, 0)
+        cv2.rectangle(drawn, (x0, top), (x0 + width + 4, top + height + 6), tone, -1)
+        cv2.putText(drawn, label, (x0 + 2, top + height + 3), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
+                    (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
+    return drawn
 
 
 def legend(rows: list[tuple[str, tuple[int, ...]]], height: int) -> Strip:

@@ -29,10 +29,10 @@ from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
 from vitjax.runs import load_weights
 from vitjax.task import Batch, Findings, Keys, Loss, Presentation, Sums, Task
+from vitjax.tasks.canvases import inside
 from vitjax.tasks.image_quality import luma, psnr, ssim
 from vitjax.tasks.mixing import mix_pairs, pair_weights
 from vitjax.tasks.pictures import beside
-from vitjax.tasks.sliding import inside
 from vitjax.tasks.tiles import tiled
 from vitjax.train.defaults import RunConfig
 

@@ -25,7 +25,6 @@ from vitjax.data.crop_kinds import PaddedImage
 from vitjax.data.kinds import SemanticMap, Size
 from vitjax.data.source import DataInfo, Sample
 from vitjax.data.transforms.crops import height_and_width
-from vitjax.layers.pixels import normalize_pixels
 from vitjax.layers.resize import resize
 from vitjax.models import from_config as model_from_config
 from vitjax.models.partition import RESIDUAL, SHARDING_RULES
@@ -35,9 +34,10 @@ from vitjax.names import check_choice
 from vitjax.runs import load_weights
 from vitjax.task import Batch, Keys, Loss, Presentation, Sums, Task
 from vitjax.tasks.areas import areas, by_class, pixel_weights, summarize
+from vitjax.tasks.canvases import canvas_pixels, canvas_size
 from vitjax.tasks.inspection import pixel_findings
 from vitjax.tasks.pictures import class_colours, segmentation_picture, visible
-from vitjax.tasks.sliding import ROWS, inside, own_size_rows, sliding_logits
+from vitjax.tasks.sliding import ROWS, own_size_rows, sliding_logits
 from vitjax.train.defaults import RunConfig
 
 
@@ -91,8 +91,8 @@ def segmentation(
     """
     c = config
     check_choice(f"{SECTION}.eval_mode", c.eval_mode, MODES)
-    canvas = _size("eval_size", c.eval_size, image_size)
-    limit = _size("label_size", c.label_size, canvas)
+    canvas = canvas_size(f"{SECTION}.eval_size", c.eval_size, image_size)
+    limit = canvas_size(f"{SECTION}.label_size", c.label_size, canvas)
     _check(len(class_names), c.class_weights, c.eval_overlap, c.eval_scales)
     _check_divisor(c.eval_divisor, canvas, c.eval_scales)
     run = _Segmentation(model, class_names, image_size, canvas, limit, mean, std, config)
@@ -150,12 +150,7 @@ class _Segmentation:
         return bool(getattr(self.model, "align_corners", False))
 
     def pixels(self, batch: Batch) -> Float[Array, "B H W c"]:
-        """Normalise images; the padding becomes 0, the mean colour."""
-        images, extent = (
-            normalize_pixels(batch["image"], self.mean, self.std),
-            batch["image_extent"],
-        )
-        return jnp.where(inside(extent, images.shape[1:3])[..., None], images, 0)
+        return canvas_pixels(batch, self.mean, self.std)
 
     def loss(self, params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any) -> Loss:
         del frozen
@@ -290,21 +285,6 @@ def from_config(config: SegmentationRun, info: DataInfo, abstract: bool = False)
         config=config.segmentation,
         load=lambda source: load_weights(config, source, len(info.classes)),
     )
-
-
-def _size(name: str, value: tuple[int, ...], default: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width of a field; the default if it is empty.
-
-    Raises:
-      ValueError: it is neither empty nor two positive numbers.
-    """
-    if not value:
-        return default
-    if len(value) != 2 or not all(isinstance(n, int) and n > 0 for n in value):
-        raise ValueError(
-            f"{SECTION}.{name}={value} must be empty, or rows and columns such as (512, 1024)."
-        )
-    return value[0], value[1]
 
 
 def _check(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from vitjax.layers.resize import resize
 
@@ -82,12 +82,6 @@ def own_size_rows(
     across = _weights(jnp.arange(width), extent[:, 1], own[:, 1], values.shape[2], align_corners)
     part = jnp.einsum("brh,bhwk->brwk", down.astype(values.dtype), values)
     return jnp.einsum("bcw,brwk->brck", across.astype(values.dtype), part)
-
-
-def inside(extent: Int[Array, "B 2"], size: tuple[int, ...]) -> Bool[Array, "B H W"]:
-    """Build the mask of the pixels of canvases that belong to their images."""
-    rows = jnp.arange(size[0])[:, None] < extent[:, 0, None, None]
-    return rows & (jnp.arange(size[1]) < extent[:, 1, None, None])
 
 
 def _weights(

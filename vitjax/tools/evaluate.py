@@ -29,9 +29,13 @@ FIELDS = (
     *("data.eval_crop", "data.interpolation", "data.mean", "data.std"),
     *("segmentation.eval_*", "segmentation.label_size", "restoration.eval_size"),
     *("restoration.degradation", "restoration.quantize"),
+    *("detection.eval_*", "detection.mask_bytes"),
 )
 """Fields of a run's config that an evaluation reads, and that may be replaced."""
-TASK_OF = {"classes": "classification", "map": "segmentation", "image": "restoration"}
+TASK_OF = {
+    "classes": "classification", "map": "segmentation", "image": "restoration",
+    "boxes": "detection",
+}  # fmt: skip
 """What a model gives → the task that measures published weights."""
 
 

@@ -1,0 +1,185 @@
+"""Detection: digits on photographs to try on two CPU cores, and the recipes of COCO, not run here.
+
+  :digits                          a small RetinaNet on `boxes://`, the default
+  :digits_masks                    a small Mask R-CNN on the same
+  :retinanet_swin_tiny_1x …        the papers' recipes of COCO (RUNS)
+
+Command: `vitjax train --config=detection --workdir=runs/boxes`, ten minutes on two CPU cores.
+COCO: `vitjax train --config=detection:mask_rcnn_swin_tiny_1x --workdir=runs/swin
+--config.init=swin_tiny.pth --config.data.train=coco:///data/coco`. `config.init` is the backbone's
+weights from ImageNet, with which all papers begin. Measuring needs the extra `coco`.
+
+Data of the first: scenes of digits (vitjax/data/sources/boxes.py), 100,000 to train on and 1000 of
+other parts and other scans held out.
+
+Papers and code: Swin arXiv:2103.14030 (Mask R-CNN of its detection repository, the RetinaNet with
+its optimizer and BiFormer's rate, as none was published), PVT arXiv:2102.12122 and PVT v2
+arXiv:2106.13797 (whai362/PVT), DAT++ arXiv:2309.01430 (LeapLabTHU/DAT-Detection), BiFormer
+arXiv:2303.08810, DeBiFormer arXiv:2410.08582, their repositories. All are based on mmdetection,
+whose anchors, samples and L1 losses these are (`aligned`, `sampling_ratio`, `box_beta`). Schedules
+of 12 (1x) or 36 epochs (3x), a tenth of the rate after 2/3 and 11/12 (27 and 33 of 36), behind 500
+steps of warm-up.
+
+What differs from the authors: images stand in squares of 1344 pixels, as all images of a batch have
+one size, where theirs are padded to the largest of a batch; images without objects are seen too.
+DeBiFormer's RetinaNet reads the usual levels, of strides 8 to 128; its code has those of 4 to 64
+under the anchors of 8 to 128.
+
+Expected AP on COCO's validation images, of boxes / of masks (the repositories' READMEs, of PVT the
+papers): Mask R-CNN 1x: Swin-T 43.7 / 39.8, PVT-T 36.7 / 35.1, S 40.4 / 37.8, PVT v2-B2 45.3 / 41.2,
+DAT-T++ 48.7 / 43.7, S++ 49.8 / 44.5, BiFormer-S 47.8 / 43.2, DeBiFormer-S 47.5 / 42.5,
+B 48.5 / 43.2; 3x: Swin-T 46.0 / 41.6, S 48.5 / 43.3, DAT-T++ 50.5 / 45.1, S++ 51.2 / 45.7.
+RetinaNet 1x: PVT-T 36.7, S 40.4, PVT v2-B2 44.6, DAT-T++ 46.8, S++ 48.3, BiFormer-S 45.9,
+DeBiFormer-S 45.6, B 47.1; 3x: DAT-T++ 49.2, S++ 50.2.
+"""
+
+from typing import Any
+
+SMALL = (
+    "mit_b0(dims=(32, 64, 96, 128), num_heads=(1, 2, 3, 4), depths=(1, 2, 2, 1), "
+    "drop_path_rate=0.0)"
+)
+NO_NORMS = (("backbone/.*norm.*", 0.0), (".*", 1.0))
+NO_TABLES = {
+    "swin": (("backbone/.*relative_position_bias.*", 0.0), *NO_NORMS),
+    "dat": (("backbone/.*bias/table", 0.0), *NO_NORMS),
+}
+"""Decay of all but norms, and tables of relative positions."""
+ALL = ((".*", 1.0),)
+MMDET_MASKS: dict[str, Any] = dict(
+    name="mask_rcnn", aligned=True, sampling_ratio=0, box_beta=0.0, proposals=(1000, 1000)
+)
+MMDET_RETINANET: dict[str, Any] = dict(name="retinanet", extra_from_backbone=True)
+
+SWIN = dict(batch=16, rate=1e-4, decay=0.05, rules=NO_TABLES["swin"], scales="several")
+PVT = dict(batch=16, decay=1e-4, rules=ALL, scales="one")
+DAT = dict(batch=64, decay=0.05, rules=NO_TABLES["dat"], scales="several")
+BIFORMER = dict(batch=16, rate=1e-4, scales="one")
+DEBIFORMER = dict(batch=16, rules=NO_TABLES["dat"], scales="one")
+DEBIFORMER_MIXER = "bra(topk=1) | dbra ; bra(topk=4) | dbra ; bra(topk=16) | dbra ; dbra(topk=49)"
+
+
+def _run(kind: str, backbone: str, options: str, epochs: int, recipe: dict[str, Any], **own: Any):
+    masks = kind == "mask_rcnn"
+    model = MMDET_MASKS if masks else MMDET_RETINANET
+    name = f"{kind}_{backbone}_{epochs // 12}x"
+    text = f"{backbone}({options})" if options else backbone
+    return {name: dict(recipe, model=dict(model, backbone=text), epochs=epochs, **own)}
+
+
+RUNS: dict[str, dict[str, Any]] = {}
+for _epochs, _drop in ((12, 0.1), (36, 0.2)):
+    for _kind in ("mask_rcnn", "retinanet"):
+        RUNS |= _run(_kind, "swin_tiny", f"drop_path_rate={_drop}", _epochs, SWIN)
+RUNS |= _run("mask_rcnn", "swin_small", "drop_path_rate=0.2", 36, SWIN)
+for _kind, _rate in (("mask_rcnn", 2e-4), ("retinanet", 1e-4)):
+    for _size in ("tiny", "small", "medium", "large"):
+        _options = "image_size=224, drop_path_rate=0.1"
+        RUNS |= _run(_kind, f"pvt_{_size}", _options, 12, PVT, rate=_rate)
+    for _size in ("b0", "b1", "b2", "b2_li", "b3", "b4", "b5"):
+        RUNS |= _run(_kind, f"pvt_v2_{_size}", "drop_path_rate=0.1", 12, PVT, rate=_rate)
+RUNS |= _run("mask_rcnn", "pvt_v2_b2", "drop_path_rate=0.1", 36, SWIN, rules=NO_NORMS)
+for _kind, _rate, _drops in (
+    ("mask_rcnn", 4e-4, (0.0, 0.3, 0.1, 0.5)), ("retinanet", 2e-4, (0.0, 0.2, 0.1, 0.5)),
+):  # fmt: skip
+    for _i, (_size, _epochs) in enumerate(
+        (("tiny", 12), ("tiny", 36), ("small", 12), ("small", 36))
+    ):
+        _options = f"drop_path_rate={_drops[_i]}"
+        RUNS |= _run(_kind, f"dat_pp_{_size}", _options, _epochs, DAT, rate=_rate)
+for _size, _drop in (("small", 0.2), ("base", 0.3)):
+    _options = f"n_win=16, drop_path_rate={_drop}"
+    RUNS |= _run(
+        "mask_rcnn", f"biformer_{_size}", _options, 12, BIFORMER, decay=0.05, rules=NO_NORMS
+    )
+    RUNS |= _run("retinanet", f"biformer_{_size}", _options, 12, BIFORMER, decay=1e-4, rules=ALL)
+for _size, _drop, _windows, _rate, _warmup in (
+    ("small", 0.2, 16, 5e-5, 1500), ("base", 0.3, 32, 2.5e-5, 5000),
+):  # fmt: skip
+    _options = f"n_win={_windows}, mixer='{DEBIFORMER_MIXER}', drop_path_rate={{}}"
+    RUNS |= _run(
+        "mask_rcnn", f"debiformer_{_size}", _options.format(_drop), 12,
+        dict(DEBIFORMER, batch=8), rate=_rate, decay=0.05, warmup=_warmup,
+    )  # fmt: skip
+    RUNS |= _run(
+        "retinanet", f"debiformer_{_size}", _options.format(0.0), 12, DEBIFORMER, rate=1e-4,
+        decay=1e-4,
+    )  # fmt: skip
+"""Model, backbone and schedule → recipe; the backbone's text holds what its authors chose there."""
+
+CANVAS = 1344
+AUGMENT = {
+    "one": "multi_scale(short_sides=(800, 800, 1), part=0.0, interpolation='bilinear') | flip",
+    "several": "multi_scale(interpolation='bilinear') | flip",
+}
+
+
+def get_config(name: str = "digits") -> dict[str, Any]:
+    if name in ("digits", "digits_masks"):
+        return _digits(name == "digits_masks")
+    if name not in RUNS:
+        names = ", ".join(("digits", "digits_masks", *RUNS))
+        raise ValueError(f"No run {name!r} in configs/detection.py; choose from {names}.")
+    run = RUNS[name]
+    return dict(
+        task="detection",
+        epochs=float(run["epochs"]),
+        model=dict(run["model"], dtype="bfloat16"),
+        data=dict(
+            train="coco://data/coco",
+            image_size=CANVAS,
+            batch_size=run["batch"],
+            eval_batch_size=16,
+            augment=AUGMENT[run["scales"]],
+            interpolation="bilinear",
+            num_threads=16,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        detection=dict(eval_short_side=800),
+        optimizer=dict(name="adamw", weight_decay=run["decay"], weight_decay_rules=run["rules"]),
+        schedule=dict(
+            name="step",
+            learning_rate=run["rate"],
+            milestones=(8 / 12, 11 / 12) if run["epochs"] == 12 else (27 / 36, 33 / 36),
+            start_factor=1e-3,
+            warmup_steps=run.get("warmup", 500),
+            warmup_prefix=False,
+        ),
+        log_every=50,
+        eval_every=7330,
+        checkpoint_every=2000,
+    )
+
+
+def _digits(masks: bool) -> dict[str, Any]:
+    """Build the small run: images of 96 pixels, objects of 12 to 48."""
+    model: dict[str, Any] = dict(backbone=SMALL, width=64)
+    if masks:
+        model |= dict(
+            name="mask_rcnn", box_width=128, anchor_scale=4.0, aligned=True, rpn_samples=64,
+            rpn_candidates=(100, 100), proposals=(100, 50), samples=32,
+        )  # fmt: skip
+    else:
+        model |= dict(
+            name="retinanet", depth=2, extra_levels=0, anchor_scale=2.0, octave_scales=2,
+            ratios=(0.5, 1.0, 2.0), box_loss="giou", candidates=100,
+        )  # fmt: skip
+    return dict(
+        task="detection",
+        steps=2500,
+        model=model,
+        data=dict(
+            train="boxes://?size=96",
+            image_size=96,
+            batch_size=32,
+            eval_batch_size=50,
+            augment="centre | jitter(brightness=0.3, contrast=0.3)",
+        ),
+        detection=dict(limit=8, eval_limit=8),
+        optimizer=dict(name="adamw", weight_decay=0.01, clip_norm=1.0),
+        schedule=dict(name="cosine", learning_rate=2e-3, warmup_steps=100),
+        log_every=50,
+        eval_every=500,
+        checkpoint_every=500,
+    )
