@@ -1,0 +1,44 @@
+"""COCO's recipes resolve: augmentation, schedule, model, rules; and some have published sizes."""
+
+import jax
+import pytest
+
+from tests.test_recipes import config_of, runs
+from vitjax.data import DataInfo
+from vitjax.data.transforms.augment import parse_augmentation
+from vitjax.tasks import task_from_config
+from vitjax.train.optimizer import make_schedule, match_rules
+from vitjax.train.state import named_leaves
+
+INFO = DataInfo(tuple(map(str, range(80))), "", frozenset(("image", "objects")))
+PUBLISHED = {  # millions of parameters
+    "mask_rcnn_swin_tiny_1x": 48, "retinanet_pvt_tiny_1x": 23.0, "mask_rcnn_pvt_v2_b2_3x": 45.3,
+}  # fmt: skip
+
+
+def test_schedules_and_crops() -> None:
+    for recipe in runs("detection"):
+        config = config_of(recipe)
+        parse_augmentation(config.data.augment)
+        rate = config.schedule.learning_rate
+        assert config.epochs == (36 if recipe.endswith("_3x") else 12)
+        steps = int(config.epochs) * 7330
+        schedule = make_schedule(config.schedule, steps)
+        for share, factor in ((0.1, 1), (0.65, 1), (0.8, 0.1), (0.93, 0.01)):
+            assert float(schedule(round(share * steps))) == pytest.approx(rate * factor, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_have_published_sizes(name: str) -> None:
+    config = config_of(f"detection.py:{name}")
+    task = task_from_config(config, INFO)
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert size / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
+    rules = config.optimizer.weight_decay_rules
+    decays = named_leaves(match_rules(params, rules, "weight_decay_rules"))
+    kept = {path for path, factor in decays.items() if not factor}
+    assert bool(kept) == (config.optimizer.weight_decay == 0.05)
+    assert all("norm" in path or "relative_position_bias" in path for path in kept)
+    assert all(path.startswith("backbone/") for path in kept)
