@@ -23,6 +23,7 @@ ADE20K = {"data.train": "maps:///data/ade20k", "steps": "0", "epochs": "10"}
         ("maps:///data/ade-20k/2016?reduce_zero=1", (20_210, 150)),
         ("maps://data/ADEChallengeData2016?classes=150&reduce_zero=1", (20_210, 150)),
         ("tfds://cityscapes?data_dir=/data", (2_975, 19)),
+        ("coco:///data/coco2017", (118_287, 80)),
         ("pairs:///data/GoPro", (2_103, 0)),
         ("pairs:///data/SIDD_Medium_Srgb", (320, 0)),
         ("tfds://cifar100", (50_000, 100)),

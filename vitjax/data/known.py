@@ -14,6 +14,7 @@ KNOWN = {
     "oxfordflowers102": (1_020, 102),
     "ade20k": (20_210, 150),  # the scene parsing benchmark, arXiv:1608.05442
     "adechallengedata2016": (20_210, 150),  # as its archive is called
+    "coco": (118_287, 80),  # train2017, arXiv:1405.0312
     "cityscapes": (2_975, 19),  # with fine labels, arXiv:1604.01685
     "gopro": (2_103, 0),  # pairs, arXiv:1612.02177
     "sidd": (320, 0),  # pairs of SIDD-Medium in sRGB; patches cut of them are more
