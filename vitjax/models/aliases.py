@@ -141,6 +141,10 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_l2": ("efficientnet_l2", {}),
     **{f"mixer_{v}_224": (f"mixer_{v}", {}) for v in ("s32", "s16", "b32", "b16", "l32", "l16")},
     # torchvision
+    "retinanet_resnet50_fpn": ("retinanet_resnet50", {}),
+    "retinanet_resnet50_fpn_v2": ("retinanet_resnet50_v2", {}),
+    "fasterrcnn_resnet50_fpn": ("faster_rcnn_resnet50", {}),
+    "maskrcnn_resnet50_fpn": ("mask_rcnn_resnet50", {}),
     "vit_b_16": ("vit_b16", {}),
     "vit_b_32": ("vit_b32", {}),
     "vit_l_16": ("vit_l16", {}),
