@@ -10,6 +10,7 @@ import pytest
 import vitjax
 from tests.golden import detectors
 from vitjax import weights
+from vitjax.detection.matching import Sample
 from vitjax.detection.results import Targets
 from vitjax.detection.roi_align import level_of
 from vitjax.heads import regions, rpn
@@ -116,3 +117,33 @@ def check_references(case: detectors.Case, rest: dict[str, Any], t: Targets) -> 
             f"roi_labels{i}": ours.classes[order], f"roi_matched{i}": ours.matched[order],
             f"roi_sampled{i}": ours.boxes[order][-8:],
         })  # fmt: skip
+
+
+def test_samples_may_be_given() -> None:
+    """As masks over anchors, and over proposals and objects: 4 levels' and 11 + 2 of them."""
+    model: Any = vitjax.create_model(
+        "mask_rcnn", 5, backbone="resnet50(depths=(1, 1))", width=16, box_width=16,
+        proposals=(11, 11), samples=8, image_size=32,
+    )  # fmt: skip
+    shapes = weights.abstract_variables(model)
+    anchors = 3 * (8 * 8 + 4 * 4 + 2 * 2)
+    some = jnp.ones((1, 2), bool)
+    t = Targets(
+        jnp.ones((1, 2, 4)), jnp.zeros((1, 2), int), ~some, some, jnp.ones((1, 2, 9, 9), "u1")
+    )
+
+    def loss(variables, images, first, second):
+        bound = model.bind(variables)
+        given = bound.decode.levels_and_anchors(bound.backbone.features(images))
+        return bound.decode.loss_of(
+            *given, (32, 32), t, jnp.ones(1), drawn=(Sample(first, first), Sample(second, second))
+        )
+
+    def masks(count: int) -> Any:
+        return jax.ShapeDtypeStruct((1, count), bool)
+
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    found = jax.eval_shape(loss, shapes, images, masks(anchors), masks(13))
+    assert {part.shape for part in found.parts.values()} == {(1,)}
+    with pytest.raises(ValueError, match="14 entries, and there are 11 proposals and 2 objects"):
+        jax.eval_shape(loss, shapes, images, masks(anchors), masks(14))

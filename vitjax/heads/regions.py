@@ -123,8 +123,16 @@ def draw_regions(
       iou: with an object, from which a region is positive.
       count: of regions; `share`: of positives at most.
       drawn: instead of drawing: masks over the R + L candidates.
+
+    Raises:
+      ValueError: the masks are of another number of candidates.
     """
     every = jnp.concatenate([proposals, boxes])
+    if drawn is not None and len(drawn.positive) != len(every):
+        raise ValueError(
+            f"The masks of drawn regions have {len(drawn.positive)} entries, and there are "
+            f"{len(proposals)} proposals and {len(boxes)} objects; give one for each."
+        )
     matched = match(overlaps(boxes, wanted, every), iou, iou)
     matched = ignore_crowds(matched, boxes, crowds, every)
     matched = jnp.where(jnp.concatenate([some, wanted]), matched, -2)  # padding is ignored
