@@ -4,8 +4,9 @@
   :digits_masks                    a small Mask R-CNN on the same
   :retinanet_swin_tiny_1x …        the papers' recipes of COCO (RUNS)
 
-Command: `vitjax train --config=detection --workdir=runs/boxes`. It was not yet run to its end: half
-of a run of 1000 steps of 16 images had 15 % AP and 50 % AR, and both were rising.
+Command: `vitjax train --config=detection --workdir=runs/boxes`. Not yet run at this length: a run
+of 1000 steps of 16 images, a fifth of its images, has 30.9 % AP and 46.7 % AP50 on 200 scenes (15.1
+and 26.6 halfway); boxes are found sooner (61.9 % AR) than digits are told apart.
 COCO: `vitjax train --config=detection:mask_rcnn_swin_tiny_1x --workdir=runs/swin
 --config.init=swin_tiny.pth --config.data.train=coco:///data/coco`. `config.init` is the backbone's
 weights from ImageNet, with which all papers begin. Measuring needs the extra `coco`.
