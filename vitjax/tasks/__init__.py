@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 from vitjax.data.source import DataInfo
 from vitjax.names import unknown
 from vitjax.task import Task
-from vitjax.tasks import classification, restoration, segmentation, video
-from vitjax.tasks import classification, detection, restoration, segmentation
+from vitjax.tasks import classification, detection, restoration, segmentation, video
 from vitjax.train.config import read
 from vitjax.train.defaults import RunConfig
 
