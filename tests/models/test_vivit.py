@@ -47,14 +47,14 @@ def test_size_is_the_official_one() -> None:
 
 
 def test_clips_of_another_size_interpolate_positions() -> None:
-    model = vitjax.create_model("vivit_b16x2", 5, **SMALL)
+    model: Any = vitjax.create_model("vivit_b16x2", 5, **SMALL)
     variables = random_variables(model)
     state = weights.to_torch("vivit_b16x2", variables, **SMALL)
     longer: dict[str, Any] = {**SMALL, "image_size": (16, 12)}
     loaded = weights.from_torch("vivit_b16x2", state, 5, **longer)
     assert loaded["params"]["pos_embed"].shape == (1, 1 + 2 * 4 * 3, 16)
     clip = jnp.asarray(np.random.default_rng(1).standard_normal((1, 4, 16, 12, 3), np.float32))
-    wide = vitjax.create_model("vivit_b16x2", 5, **longer)
+    wide: Any = vitjax.create_model("vivit_b16x2", 5, **longer)
     ours, theirs = (
         m.apply(v, clip, method="embed") for m, v in ((model, variables), (wide, loaded))
     )
@@ -74,7 +74,7 @@ def test_clips_that_do_not_divide_are_refused() -> None:
 def test_weights_of_images_begin_it() -> None:
     """Tubelets read their middle frame; positions repeat over time; the rest is the image's."""
     sizes = {k: v for k, v in SMALL.items() if k != "num_frames"}
-    flat = vitjax.create_model("vit_b16", 5, **sizes, act="gelu_tanh")
+    flat: Any = vitjax.create_model("vit_b16", 5, **sizes, act="gelu_tanh")
     variables = random_variables(flat)
     state = weights.to_torch("vit_b16", variables, **sizes, act="gelu_tanh")
     params = weights.from_torch("vivit_b16x2", state, 5, **SMALL)["params"]
@@ -84,7 +84,7 @@ def test_weights_of_images_begin_it() -> None:
     places = variables["params"]["pos_embed"]
     np.testing.assert_allclose(params["pos_embed"][:, 1:10], places[:, 1:])
     np.testing.assert_allclose(params["pos_embed"][:, 10:], places[:, 1:])
-    one = vitjax.create_model("vivit_b16x2", 5, **SMALL | dict(num_frames=2))
+    one: Any = vitjax.create_model("vivit_b16x2", 5, **SMALL | dict(num_frames=2))
     loaded = weights.from_torch("vivit_b16x2", state, 5, **SMALL | dict(num_frames=2))
     image = jnp.asarray(np.random.default_rng(1).standard_normal((1, 12, 12, 3), np.float32))
     clip = jnp.stack([7 * image, image], axis=1)

@@ -162,13 +162,11 @@ class BiLevelRoutingAttention(nn.Module):
 
     num_heads: int
     n_win: int = 7
-    n_win_t: int = 0
     topk: int | None = 4
     qk_dim: int | None = None
     scale: float | None = None
     qkv_bias: bool = True
     lepe_kernel_size: int = 5
-    kernel_size_t: int = 3
     kv_downsample: str = "identity"
     kv_size: int = 0
     param_routing: bool = False
@@ -176,6 +174,8 @@ class BiLevelRoutingAttention(nn.Module):
     mul_weight: str = "none"
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
+    n_win_t: int = 0
+    kernel_size_t: int = 3
     param_init: Init = NORMAL
     dtype: Any = None
 

@@ -96,13 +96,10 @@ class DeformableBiLevelRoutingAttention(nn.Module):
 
     num_heads: int
     n_win: int = 7
-    n_win_t: int = 0
     topk: int | None = None
     scale: float | None = None
     stride: int = 1
-    stride_t: int = 1
     kernel_size: int = 3
-    kernel_size_t: int = 3
     offset_groups: int | None = None
     offset_channels: int = 1
     offset_range_factor: float = -1.0
@@ -117,6 +114,9 @@ class DeformableBiLevelRoutingAttention(nn.Module):
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     drop_rate: float = 0.0
+    n_win_t: int = 0
+    stride_t: int = 1
+    kernel_size_t: int = 3
     param_init: Init = NORMAL
     dtype: Any = None
 

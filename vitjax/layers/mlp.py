@@ -145,10 +145,10 @@ class ConvMlp(nn.Module):
 
     mlp_ratio: float = 4.0
     residual: bool = False
-    kernel_size_t: int = 0
     act: Callable[[Array], Array] = gelu
     pre_act: Callable[[Array], Array] | None = None
     drop_rate: float = 0.0
+    kernel_size_t: int = 0
     param_init: Init = NORMAL
     dtype: Any = None
 

@@ -22,8 +22,8 @@ class PatchEmbed(nn.Module):
 
     width: int
     patch_size: int
-    patch_frames: int = 0
     use_bias: bool = True
+    patch_frames: int = 0
     param_init: Init = NORMAL
     dtype: Any = None
 

@@ -57,10 +57,10 @@ class SwinStem(nn.Module):
 
     width: int
     patch_size: int = 4
-    patch_frames: int = 0
     norm: Spec | None = layer_norm(1e-5)
     map_size: tuple[int, int] | None = None
     drop_rate: float = 0.0
+    patch_frames: int = 0
     param_init: Init = NORMAL
     dtype: Any = None
 

@@ -56,7 +56,11 @@ class ViViT(Encoder):
         super().setup()
         init = self.param_init
         self.patch_embed = PatchEmbed(
-            self.width, self.patch_size, self.patch_frames, param_init=init, dtype=self.dtype
+            self.width,
+            self.patch_size,
+            patch_frames=self.patch_frames,
+            param_init=init,
+            dtype=self.dtype,
         )
         self.cls_token = self.param("cls_token", init.token, (1, 1, self.width))
         frames, rows, columns = self.grid
