@@ -70,7 +70,7 @@ class Case:
 
     def check_losses(self, found: tuple[Any, ...]) -> None:
         """Compare the training losses, in their order."""
-        rtol = 1e-9 if self.double else 1e-5
+        rtol = 1e-7 if self.double else 1e-5  # theirs computes one in float32 in both runs
         np.testing.assert_allclose(found, self.data["train_loss_f64"], rtol=rtol)
 
     def check_gradients(self, grads: dict[str, Any]) -> None:
