@@ -28,7 +28,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "tasks": {
         *("runs", "task", "train", "models", "heads", "layers", "detection", "data", "console"),
     },
-    "analysis": {"attention", "layers", "models", "weights", "kernels", "figures"},
+    "analysis": {"attention", "layers", "models", "weights", "kernels", "train", "figures"},
     "tools": {
         "__version__",
         "runs",

@@ -70,7 +70,7 @@ def test_few_shots_are_so_many_of_each_class():
 
 
 @pytest.mark.slow
-def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
+def test_features_of_a_model_on_the_digits(monkeypatch, capsys, tmp_path):
     model = create_model(
         "vit_ti4", num_classes=3, image_size=8, width=16, depth=1, num_heads=1, pool="gap"
     )
@@ -84,6 +84,14 @@ def test_features_of_a_model_on_the_digits(monkeypatch, capsys):
     assert min(found["knn"], found["linear"], found["fewshot"]) > 0.4  # of weights not trained
     assert main(["probe", "runs/one", *flags[:3], "--protocol", "knn"]) == 0
     assert f"{found['knn']:.2%}" in (out := capsys.readouterr().out) and "linear" not in out
+    picture = tmp_path / "probes.png"
+    layers = [*flags, "--protocol", "knn", "--layers", f"--picture={picture}"]
+    assert main(["probe", "runs/one", *layers]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["knn"].keys() == {"block_0"} and found["knn"]["block_0"] > 0.4
+    assert found["chance"] < 0.2 and picture.stat().st_size > 10_000
+    assert main(["probe", "runs/one", *flags, f"--picture={picture}"]) == 2
+    assert "goes with --layers" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def test_the_program_of_the_page_runs(tmp_path, monkeypatch: pytest.MonkeyPatch)
 def test_the_page_names_what_there_is() -> None:
     rows = "".join(line for line in PAGE.splitlines(keepends=True) if line.startswith("| `"))
     named = re.findall(r"`(\w+)\.(\w+)`", rows)
-    assert len(named) == 12
+    assert len(named) == 14
     for module, name in named:
         assert hasattr(importlib.import_module(f"vitjax.analysis.{module}"), name)
     drawn = {name for name in vars(plots) if name.startswith("plot_")}

@@ -15,6 +15,7 @@ from vitjax.analysis.check import RANDOM, Worth
 from vitjax.analysis.distance import Distances
 from vitjax.analysis.filters import Components
 from vitjax.analysis.layers import Similarity
+from vitjax.analysis.probes import LayerProbes
 from vitjax.figures import new_figure
 
 HEAT = "viridis"
@@ -307,6 +308,22 @@ def plot_similarity(similarity: Similarity) -> Any:
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="layer of the second model", ylabel="layer of the first model")
     figure.colorbar(drawn, ax=axes, label="linear CKA")
+    return figure
+
+
+def plot_probes(found: LayerProbes) -> Any:
+    """Draw the accuracy of the probes over depth, and that of always saying the same class."""
+    figure = new_figure(WIDTH, 3.6)
+    axes = figure.subplots()
+    places = range(len(found.names))
+    for (name, values), colour, marker in zip(found.top1.items(), (ORANGE, BLUE, GREEN), "os^"):
+        axes.plot(places, 100 * values, color=colour, marker=marker, label=name)
+    axes.axhline(100 * found.chance, color=BLACK, linestyle="--", linewidth=1,
+                 label="most frequent class")  # fmt: skip
+    axes.set(xlabel="block", ylabel="accuracy of its probe (%)", ylim=(0, 102))
+    axes.set_xticks(places, found.names, rotation=60, ha="right", fontsize=7)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
     return figure
 
 

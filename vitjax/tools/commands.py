@@ -54,9 +54,12 @@ def predict_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def probe(options: argparse.Namespace) -> tuple[Any, str]:
-    """Evaluate frozen features: weighted k-NN, few-shot least squares, a linear classifier."""
+    """Evaluate frozen features: weighted k-NN, few-shot least squares, a linear classifier.
+
+    --layers evaluates those of every block, and not of the last one alone.
+    """
     from vitjax.console import table
-    from vitjax.tools.probe import probe
+    from vitjax.tools import probe as probing
     from vitjax.train.probes import ProbesConfig
 
     o = options
@@ -64,12 +67,23 @@ def probe(options: argparse.Namespace) -> tuple[Any, str]:
         protocols=tuple(o.protocol), k=o.k, temperature=o.temperature, shots=o.shots,
         draws=o.draws, l2=o.l2,
     )  # fmt: skip
-    result = probe(
+    if o.picture and not o.layers:
+        raise ValueError("--picture is of the accuracy over depth: it goes with --layers.")
+    measure: Any = probing.probe_blocks if o.layers else probing.probe
+    found = measure(
         o.model, o.data, o.test_data or o.data, (o.split, o.test_split), config,
         batch_size=o.batch_size, num_threads=o.threads,
     )  # fmt: skip
-    rows = ((k, f"{v:.2%}" if isinstance(v, float) else str(v)) for k, v in result.items())
-    return result, table(rows)
+    if not o.layers:
+        rows = ((k, f"{v:.2%}" if isinstance(v, float) else str(v)) for k, v in found.items())
+        return found, table(rows)
+    if o.picture:
+        from vitjax.analysis.plots import plot_probes
+
+        plot_probes(found).savefig(o.picture, dpi=150)
+    top1 = {k: dict(zip(found.names, v.tolist())) for k, v in found.top1.items()}
+    rows = ((n, "  ".join(f"{k} {v[n]:.2%}" for k, v in top1.items())) for n in found.names)
+    return {"model": o.model, "chance": found.chance, **top1}, table(rows)
 
 
 def probe_arguments(sub: argparse.ArgumentParser) -> None:
@@ -81,6 +95,9 @@ def probe_arguments(sub: argparse.ArgumentParser) -> None:
     add("--split", default="train", help="of the labelled images (train)")
     add("--test-split", default="test", help="(test)")
     add("--protocol", nargs="+", choices=protocols, default=protocols, help="(all)")
+    add("--layers", action="store_true", help="of every block (of what the head reads)")
+    add("--picture", type=pathlib.Path, metavar="FILE.png", help="accuracy over depth, for "
+        "--layers")  # fmt: skip
     add("--k", type=int, default=20, help="neighbours (20)")
     add("--temperature", type=float, default=0.07, help="of their votes (0.07)")
     add("--shots", type=int, default=5, help="images of a class (5)")
