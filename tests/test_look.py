@@ -68,6 +68,8 @@ def test_pictures_of_a_run(workdir: pathlib.Path, photos: pathlib.Path) -> None:
         (image, "--picture", "heads", "--query", "0", "--layer", "block_0"),
         (photos / "b", "--picture", "distances"),
         ("--picture", "positions"),
+        (image, "--picture", "lens"),
+        (image, "--picture", "gradcam", "--layer", "block_0", "--class", "3"),
     ):
         out = photos / "out.png"
         assert look(*arguments, "--workdir", workdir, "--out", out) == 0
@@ -97,6 +99,9 @@ def test_pictures_of_a_run(workdir: pathlib.Path, photos: pathlib.Path) -> None:
         (["a/1.png", "--workdir=RUN", "--picture=heads", "--query=8,0"], "outside of the image"),
         (["a/1.png", "--workdir=RUN", "--picture=heads", "--query=x"], "Query 'x' must be"),
         (["a/1.png", "--workdir=RUN", "--picture=filters"], "An image does not go with"),
+        (["a/1.png", "--workdir=RUN", "--picture=gradcam", "--class=ten"], "Unknown class 'ten'"),
+        (["a/1.png", "--workdir=RUN", "--picture=field", "--class=3"], "--class does not go with"),
+        (["a/1.png", "--workdir=RUN", "--class=3"], "--class is for --picture"),
         (["--workdir=RUN", "--picture=heads"], "needs an image"),
         (["b", "--workdir=RUN", "--picture=heads"], "of one image, and 2 are given"),
         (["a/1.png", "--workdir=RUN", "--picture=depth", "--head=0"], "--head does not go with"),

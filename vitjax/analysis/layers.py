@@ -43,11 +43,13 @@ class Lens(NamedTuple):
       name: of the block.
       tokens: logits of tokens without a place.
       patches: logits of each patch, or pixel of the map.
+      stride: pixels of the image along a side of a patch.
     """
 
     name: str
     tokens: Float[np.ndarray, "B t K"]
     patches: Float[np.ndarray, "B h w K"]
+    stride: int
 
 
 def block_features(model: nn.Module, variables: Any, images: Array) -> dict[str, Array]:
@@ -129,7 +131,7 @@ def logit_lens(model: nn.Module, variables: Any, images: Array | np.ndarray) -> 
         flat = np.asarray(logits).reshape(logits.shape[0], -1, logits.shape[-1])
         tokens, rest = np.split(flat, [place.tokens], axis=1)
         rest = rest.reshape(rest.shape[0], place.height, place.width, -1)
-        found.append(Lens(name, tokens, rest))
+        found.append(Lens(name, tokens, rest, places.stride(place)))
     return found
 
 

@@ -9,8 +9,8 @@ from vitjax.tools.commands import MODEL_HELP, say
 
 PICTURES = (
     *("rollout", "heads", "depth", "distances", "points", "regions", "agents", "outlook"),
-    *("filters", "positions", "field", "similarity", "gradcam", "gradient-rollout"),
-    "integrated-gradients",
+    *("filters", "positions", "field", "similarity", "lens", "gradcam", "layercam"),
+    *("gradient-rollout", "integrated-gradients"),
 )
 """Names of `look_pictures.PICTURES`, which is heavy to import."""
 
@@ -41,7 +41,7 @@ def look(options: argparse.Namespace) -> tuple[Any, str]:
         from vitjax.tools.look_pictures import draw
 
         figure = draw(o.picture, subjects, o.images, layer=o.layer, query=parse_query(o.query),
-                      head=o.head)  # fmt: skip
+                      head=o.head, label=o.label)  # fmt: skip
         out = o.out or pathlib.Path(f"{o.picture}.png")
         figure.savefig(out, dpi=150)
         return {"out": str(out), "picture": o.picture, "models": names}, str(out)
@@ -73,7 +73,8 @@ def _check_options(o: argparse.Namespace, names: list[str]) -> None:
         raise ValueError("Which image? Name at least one file.")
     if not o.megabytes > 0:
         raise ValueError(f"--megabytes={o.megabytes} must be more than 0.")
-    given = {"--layer": o.layer, "--query": o.query, "--head": o.head is not None}
+    given = {"--layer": o.layer, "--query": o.query, "--head": o.head is not None,
+             "--class": o.label}  # fmt: skip
     if not o.picture and (flags := [flag for flag, value in given.items() if value]):
         raise ValueError(f"{flags[0]} is for --picture; on the page every one can be chosen.")
 
@@ -112,5 +113,7 @@ def look_arguments(sub: argparse.ArgumentParser) -> None:
     add("--query", default="", help="for --picture: 112,80, a pixel's row and column, or 0, the "
         "class token (the middle; for rollout what the head reads)")  # fmt: skip
     add("--head", type=int, help="for --picture points (all)")
+    add("--class", dest="label", default="", metavar="CLASS", help="for --picture gradcam and "
+        "its like: a class's name or number (the most probable)")  # fmt: skip
     add("--check", action="store_true", help="deletion, insertion and random weights, of some "
         "dozens of images; methods that are no better than a random map are marked")  # fmt: skip

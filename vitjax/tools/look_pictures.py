@@ -3,18 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from vitjax.analysis import plots
-from vitjax.analysis.attention import Capture, Layer, Query
+from vitjax.analysis.attention import Capture, Layer, Query, paint
 from vitjax.analysis.attribution import gradcam, gradient_rollout, integrated_gradients
 from vitjax.analysis.distance import attention_distances
 from vitjax.analysis.filters import filter_components, position_similarity
-from vitjax.analysis.layers import compare
+from vitjax.analysis.layers import compare, logit_lens
 from vitjax.analysis.page.pack import kind_of
 from vitjax.analysis.receptive_field import effective_receptive_field
 from vitjax.analysis.rollout import rollout_on_image
+from vitjax.names import unknown
 from vitjax.tools.image_files import find_images
 from vitjax.tools.look import Subject
 
@@ -28,6 +30,7 @@ class Asked(NamedTuple):
       layer: name of a layer; empty for the picture's own choice.
       query: None for the picture's own choice.
       head: None for all.
+      label: name or number of a class; empty for the most probable one.
     """
 
     subjects: Sequence[Subject]
@@ -35,6 +38,7 @@ class Asked(NamedTuple):
     layer: str
     query: Query | None
     head: int | None
+    label: str
 
     @property
     def subject(self) -> Subject:
@@ -73,6 +77,25 @@ class Asked(NamedTuple):
                 f"another picture."
             )
         return found[-1]
+
+    def chosen(self) -> int | None:
+        """Return the number of the class that was named; None for the most probable.
+
+        Raises:
+          ValueError: there is no such class.
+        """
+        if not self.label:
+            return None
+        own: Any = self.subject.trained
+        numbers = [str(i) for i in range(getattr(own.model, "num_classes", 0))]
+        names = list(own.classes or numbers)
+        if self.label not in (*names, *numbers):
+            raise ValueError(unknown("class", self.label, names))
+        return (names if self.label in names else numbers).index(self.label)
+
+    def of_class(self) -> str:
+        """Return words for the class."""
+        return f"class {self.label}" if self.label else "the most probable class"
 
     def place(self) -> Query:
         """Return the query, the middle of the image if none was given."""
@@ -138,13 +161,28 @@ def _similarity(asked: Asked) -> Any:
     return plots.plot_similarity(compare(pair[0], pair[1], [images]))
 
 
-def _attribution(method: Callable[..., Any], label: str) -> Callable[[Asked], Any]:
+def _attribution(method: Callable[..., Any], title: str, **options: str) -> Callable[[Asked], Any]:
     def picture(asked: Asked) -> Any:
         t, images = asked.subject.trained, asked.subject.normalized(asked.images())
-        heat = method(t.model, t.variables, images)[0]
-        return plots.plot_heat(asked.image, [heat], [label], label="for the most probable class")
+        number, layer = asked.chosen(), {"layer": asked.layer} if asked.layer else {}
+        classes = None if number is None else np.full(len(images), number)
+        heat = method(t.model, t.variables, images, classes, **options, **layer)[0]
+        name = f"{title}, {asked.layer}" if asked.layer else title
+        return plots.plot_heat(asked.image, [heat], [name], label=f"for {asked.of_class()}")
 
     return picture
+
+
+def _lens(asked: Asked) -> Any:
+    t, image = asked.subject.trained, asked.image
+    images = asked.subject.normalized(asked.images())
+    found, number = logit_lens(t.model, t.variables, images), asked.chosen()
+    if number is None:
+        number = int(np.argmax(t.model.apply(t.variables, images)[0]))
+    odds = [np.asarray(jax.nn.softmax(lens.patches[0]))[..., number] for lens in found]
+    maps = [paint(m, lens.stride, image.shape[:2]) for m, lens in zip(odds, found)]
+    label = f"probability of {asked.of_class()}"
+    return plots.plot_heat(image, maps, [lens.name for lens in found], label=label)
 
 
 PICTURES: dict[str, Callable[[Asked], Any]] = {
@@ -160,12 +198,15 @@ PICTURES: dict[str, Callable[[Asked], Any]] = {
     "positions": _positions,
     "field": _field,
     "similarity": _similarity,
+    "lens": _lens,
     "gradcam": _attribution(gradcam, "Grad-CAM"),
+    "layercam": _attribution(gradcam, "LayerCAM", kind="layercam"),
     "gradient-rollout": _attribution(gradient_rollout, "gradient-weighted rollout"),
     "integrated-gradients": _attribution(integrated_gradients, "integrated gradients"),
 }
 TAKES_QUERY = ("rollout", "heads", "depth", "points", "regions", "agents", "outlook")
-TAKES_LAYER = ("heads", "points", "regions", "agents", "outlook")
+TAKES_LAYER = ("heads", "points", "regions", "agents", "outlook", "gradcam", "layercam")
+TAKES_CLASS = ("lens", "gradcam", "layercam", "gradient-rollout", "integrated-gradients")
 TAKES_NO_IMAGE = ("filters", "positions")
 
 
@@ -177,6 +218,7 @@ def draw(
     layer: str = "",
     query: Query | None = None,
     head: int | None = None,
+    label: str = "",
 ) -> Any:
     """Draw one of PICTURES; the result is a figure.
 
@@ -185,11 +227,11 @@ def draw(
     """
     for flag, given, names in (
         ("--query", query is not None, TAKES_QUERY), ("--layer", bool(layer), TAKES_LAYER),
-        ("--head", head is not None, ("points",)),
+        ("--head", head is not None, ("points",)), ("--class", bool(label), TAKES_CLASS),
         ("An image", bool(images), [n for n in PICTURES if n not in TAKES_NO_IMAGE]),
     ):  # fmt: skip
         if given and name not in names:
             raise ValueError(f"{flag} does not go with --picture {name}; it is for "
                              f"{', '.join(names)}.")  # fmt: skip
     pixels = [subjects[0].read(path) for path in find_images(images)] if images else []
-    return PICTURES[name](Asked(subjects, np.array(pixels), layer, query, head))
+    return PICTURES[name](Asked(subjects, np.array(pixels), layer, query, head, label))
