@@ -62,6 +62,29 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a user's error ends in one sentence and exit code 2."""
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        if options.function is not plan:  # which chooses itself
+            leave_out_absent()
+        if options.function is train:
+            return train(options)
+        result, text = options.function(options)
+        if options.json or text:
+            print(json.dumps(result) if options.json else text)
+        return getattr(options, "code", 0)
+    except BrokenPipeError:  # `vitjax list | head`
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse a command; the result has its `function`, and `--config.FIELD` as `fields`.
+
+    Raises:
+      ValueError: there is no such command, or it does not take these arguments.
+    """
     parsers = {}
     parser = Parser("vitjax", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -76,31 +99,18 @@ def main(arguments: list[str] | None = None) -> int:
         add_arguments(sub)
         if function is not train:
             sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    try:
-        plain, fields = split_fields(sys.argv[1:] if arguments is None else arguments)
-        if plain and not plain[0].startswith("-"):
-            check_choice("command", plain[0], COMMANDS)
-        options, rest = parser.parse_known_args(plain)
-        if rest:
-            parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
-        if fields and options.function not in (train, plan, evaluate, launch):
-            raise ValueError(
-                f"--config.{next(iter(fields))} is for `vitjax train`, `plan`, `eval` and `launch`."
-            )
-        options.fields = fields
-        if options.function is not plan:  # which chooses itself
-            leave_out_absent()
-        if options.function is train:
-            return train(options)
-        result, text = options.function(options)
-        if options.json or text:
-            print(json.dumps(result) if options.json else text)
-        return getattr(options, "code", 0)
-    except BrokenPipeError:  # `vitjax list | head`
-        return 0
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    plain, fields = split_fields(arguments)
+    if plain and not plain[0].startswith("-"):
+        check_choice("command", plain[0], COMMANDS)
+    options, rest = parser.parse_known_args(plain)
+    if rest:
+        parsers[plain[0]].error(f"unrecognized arguments: {' '.join(rest)}")
+    if fields and options.function not in (train, plan, evaluate, launch):
+        raise ValueError(
+            f"--config.{next(iter(fields))} is for `vitjax train`, `plan`, `eval` and `launch`."
+        )
+    options.fields = fields
+    return options
 
 
 def split_fields(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
