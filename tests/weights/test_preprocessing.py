@@ -203,6 +203,13 @@ def test_files_that_say_nothing(tmp_path: pathlib.Path, caplog: pytest.LogCaptur
     assert "is for swin_t, and not for vit_b16" in caplog.text
 
 
+def test_the_kernel_of_our_own_exports_is_read_again(tmp_path: pathlib.Path) -> None:
+    config = dict(TIMM, pretrained_cfg=dict(TIMM_CFG, interpolation="box"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = published_preprocessing("vit_b16", tmp_path / "x.pth", {})
+    assert found.interpolation == "area"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,8 +20,13 @@ from vitjax.weights.files import beside
 log = logging.getLogger(__name__)
 
 FILES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
-_PILLOW = {"bicubic": "bicubic", "bilinear": "antialias", 3: "bicubic", 2: "antialias"}
-"""Pillow's kernels, by timm's names and by Pillow's numbers → ours."""
+_PILLOW = {
+    "bicubic": "bicubic", "bilinear": "antialias", "box": "area",
+    3: "bicubic", 2: "antialias", 4: "area",
+}  # fmt: skip
+"""Pillow's kernels, by timm's names and by Pillow's numbers → ours. "box" is what our own runs are
+exported with; "area" counts parts of pixels where Pillow's counts whole ones.
+"""
 
 
 def published_preprocessing(
@@ -161,7 +166,7 @@ def _kernel(name: Any, default: Preprocessing) -> str:
     """Translate the name of Pillow's kernel."""
     if name not in _PILLOW:
         raise ValueError(
-            f"{default.source} resizes images by {name!r}, and here are bicubic and bilinear; "
+            f"{default.source} resizes images by {name!r}, and here are bicubic, bilinear and box; "
             f"write one of them there."
         )
     return _PILLOW[name]
