@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-fast lint types format clean
+.PHONY: train test test-fast lint types format notebooks docs clean
 
 train: $(READY)  ## trains a small ViT on scanned digits into runs/digits, and shows its result
 	$(BIN)/python train.py --config=configs/digits.py --workdir=runs/digits
@@ -24,6 +24,22 @@ types: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# With the network off, where the system lets us: notebooks need none.
+OFFLINE := $(shell unshare --map-root-user --net true 2>/dev/null && echo unshare --map-root-user --net)
+DOCS := .venv/.docs-ready
+
+notebooks: $(patsubst notebooks/%.py,build/notebooks/%.ipynb,$(wildcard notebooks/*.py))  ## executes those that changed, into build/notebooks
+
+build/notebooks/%.ipynb: notebooks/%.py $(DOCS)
+	$(OFFLINE) $(BIN)/python benchmarks/notebooks.py execute $*
+
+docs: notebooks  ## the site, in build/site; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $(DOCS)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
