@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from vitjax.data.source import DataInfo
+from vitjax.data.transforms.crops import height_and_width
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.layers.spec import fields
 from vitjax.models import (
