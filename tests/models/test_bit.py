@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vitjax
-from tests.models.test_deit import noisy
+from tests.drawn import variables_of
 from vitjax import weights
 
 COUNTS = {  # in millions, as published
@@ -33,7 +33,7 @@ def test_bit_in_pytorch(height: int, width: int) -> None:
     torch = pytest.importorskip("torch")
     f = torch.nn.functional
     model = vitjax.create_model("bit_r50x1", **SMALL)
-    variables = noisy(model)
+    variables = variables_of(model, jnp.zeros((1, 64, 64, 3)))
     state_dict = {k: torch.tensor(v) for k, v in weights.to_torch("bit_r50x1", variables).items()}
 
     def conv(x, key, stride=1, padding=0):
@@ -72,7 +72,7 @@ def test_strides_and_gradients() -> None:
     assert [m.shape[1:3] for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
 
     model = vitjax.create_model("bit_r50x1", **SMALL)
-    variables = noisy(model)
+    variables = variables_of(model, jnp.zeros((1, 64, 64, 3)))
     grads, recomputed = (
         jax.jit(jax.grad(lambda v, m=m: m.apply(v, x).sum()))(variables)
         for m in (model, model.clone(remat=True))
@@ -86,7 +86,7 @@ def test_strides_and_gradients() -> None:
 @pytest.mark.slow
 def test_bfloat16() -> None:
     model = vitjax.create_model("bit_r50x1", **SMALL)
-    variables = noisy(model)
+    variables = variables_of(model, jnp.zeros((1, 64, 64, 3)))
     x = jax.random.normal(jax.random.key(2), (2, 64, 64, 3))
     exact = jax.jit(model.apply)(variables, x)
     half = jax.jit(model.clone(dtype=jnp.bfloat16).apply)(variables, x)

@@ -63,7 +63,7 @@ def test_parameter_counts(name):
 @pytest.mark.parametrize("name", ["dat_tiny", "dat_pp_tiny"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (512, 200)])
 def test_any_image_size(name, size):
-    model = vitjax.create_model(name, num_classes=10)
+    model = vitjax.create_model(name, num_classes=10, depths=(2, 2, 2, 2))
     variables = weights.abstract_variables(model)
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     assert jax.eval_shape(model.apply, variables, images).shape == (1, 10)

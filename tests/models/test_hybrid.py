@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import vitjax
-from tests.drawn import random_variables
+from tests.drawn import variables_of
 from tests.golden.compare import check_case
 from vitjax import weights
 from vitjax.layers.spec import spec
@@ -56,7 +56,7 @@ def test_counts(name: str) -> None:
 def test_any_image(depths: tuple[int, ...], patch_size: int) -> None:
     stem = spec(ResNetEmbed, depths=depths)
     model = vitjax.create_model("r50_vit_b16", stem=stem, patch_size=patch_size, **SMALL)
-    variables = random_variables(model)
+    variables = variables_of(model, jnp.zeros((1, 64, 64, 3)))
     for height, width in ((64, 64), (75, 49)):
         x = jax.random.normal(jax.random.key(2), (2, height, width, 3))
         grad = jax.jit(jax.grad(lambda x: model.apply(variables, x).sum()))(x)
@@ -68,7 +68,7 @@ def test_any_image(depths: tuple[int, ...], patch_size: int) -> None:
 
 def test_bfloat16() -> None:
     model = vitjax.create_model("r_vit_ti16", **SMALL)
-    variables = random_variables(model)
+    variables = variables_of(model, jnp.zeros((1, 64, 64, 3)))
     x = jax.random.normal(jax.random.key(2), (2, 64, 64, 3))
     exact = jax.jit(model.apply)(variables, x)
     half = jax.jit(model.clone(dtype=jnp.bfloat16).apply)(variables, x)

@@ -21,6 +21,7 @@ STAGES = {
 
 
 @pytest.mark.golden
+@pytest.mark.usefixtures("optimized")
 def test_pvt_v2_is_the_official_one() -> None:
     check_case("pvt_v2_b0_224", "pvt_v2_b0", STAGES)
 

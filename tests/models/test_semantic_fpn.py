@@ -229,7 +229,11 @@ def test_an_fpn_may_fuse_by_attention() -> None:
 
     def even(path, leaf):  # a sigmoid of zero
         name = jax.tree_util.keystr(path)
-        return jnp.zeros_like(leaf) if "fusion" in name and "scale" in name else leaf
+        return (
+            jnp.zeros_like(leaf)
+            if "fusion" in name and ("scale" in name or "bias" in name)
+            else leaf
+        )
 
     for fusion, factor in (("aff", 1.0), ("iaff", 0.5)):
         model = vitjax.create_model(

@@ -38,7 +38,7 @@ def adapted(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 def conv_of_images(name: str, theirs: dict[str, np.ndarray]) -> str:
     """Give the key of the only convolution that reads three channels, by shapes alone."""
-    found = [k for k, v in theirs.items() if v.ndim == 4 and v.shape[1] == 3 and v.shape[0] != 3]
+    found = [k for k, v in theirs.items() if v.ndim >= 4 and v.shape[1] == 3 and v.shape[0] != 3]
     assert len(found) == 1, (name, found)
     return found[0]
 

@@ -92,7 +92,7 @@ def fits(links: Mapping[tuple[str, ...], table.Link], state_dict: Mapping[str, A
     return all(
         _load(transform, state_dict[key], tuple(shapes[path].shape)) is not None
         for path, (key, transform) in links.items()
-        if path in shapes and key in state_dict and len(shapes[path].shape) == 4
+        if path in shapes and key in state_dict and len(shapes[path].shape) >= 4
     )
 
 
