@@ -59,7 +59,6 @@ def test_a_mistake_is_one_sentence(capsys, arguments: list[str], message: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
 def test_a_trained_run_names_what_it_sees(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -34,7 +34,6 @@ def count(name: str, **options: Any) -> int:
 
 @pytest.mark.golden
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimized")
 def test_the_light_form_is_the_official_one() -> None:
     check_case("container_light_224", "container_light", STAGES)
 

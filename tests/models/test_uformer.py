@@ -41,7 +41,6 @@ SMALL: dict[str, Any] = dict(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("size", ["t", pytest.param("s", marks=pytest.mark.slow)])
-@pytest.mark.usefixtures("optimized")
 def test_uformer_is_the_official_one(size: str) -> None:
     data, meta, state_dict = load_golden.load(FOLDER / f"uformer_{size}_128.npz")
     name = f"uformer_{size}_modulator"
