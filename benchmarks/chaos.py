@@ -66,9 +66,13 @@ class Supervisor:
         elif full_disk:
             command = ["bash", "-c", 'ulimit -f 64 && exec "$0" "$@"', *command]
         return subprocess.Popen(
-            command, cwd=ROOT, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def fill_disk(self) -> None:
         """Fill the disk, and leave none or a random part of the room that a checkpoint needs."""

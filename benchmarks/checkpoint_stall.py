@@ -33,10 +33,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     options = parser.parse_args()
     flags = {
-        "model.name": options.model, "data.image_size": "224", "data.batch_size":
-        str(options.batch), "epochs": "0", "steps": "100", "data.augment": "none",
+        "model.name": options.model,
+        "data.image_size": "224",
+        "data.batch_size": str(options.batch),
+        "epochs": "0",
+        "steps": "100",
+        "data.augment": "none",
         "model.scan": "True",  # compiles one block instead of all
-    }  # fmt: skip
+    }
     config = load_config("configs/digits.py", flags)
     mesh = sharding.make_mesh(config.mesh)
     model = from_config(config.model, 1000, 224)

@@ -106,8 +106,9 @@ def table(rows: list[dict[str, Any]], contestants: list[str], quiet: bool) -> st
             seconds, ratio = r["seconds"].get(other), (r["ratios"] or {}).get(other)
             shown = "" if seconds is None else f"{1e3 * seconds:,.0f} ms"
             cells.append(f"{ratio:.2f} ({shown})" if quiet and ratio else shown)
-        cells += [f"{r['first_step'][n]:.1f}" if n in r["first_step"] else ""
-                  for n in ("vitjax", "timm")]  # fmt: skip
+        cells += [
+            f"{r['first_step'][n]:.1f}" if n in r["first_step"] else "" for n in ("vitjax", "timm")
+        ]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -140,10 +141,14 @@ def profile(model: str, direction: str, rows: int = 30) -> str:
             operations[event.name] += ms
     total = sum(operations.values())
     lines = [f"{total:,.1f} ms of processor time a step, in {len(operations)} operations"]
-    lines += [f"{ms:9.2f} ms {ms / total:6.1%}  {place}  ({kind})"
-              for (place, kind), ms in places.most_common(rows)]  # fmt: skip
-    lines += [f"{ms:9.2f} ms {ms / total:6.1%}  {name}  {paths.get(name, '')}"
-              for name, ms in operations.most_common(rows // 2)]  # fmt: skip
+    lines += [
+        f"{ms:9.2f} ms {ms / total:6.1%}  {place}  ({kind})"
+        for (place, kind), ms in places.most_common(rows)
+    ]
+    lines += [
+        f"{ms:9.2f} ms {ms / total:6.1%}  {name}  {paths.get(name, '')}"
+        for name, ms in operations.most_common(rows // 2)
+    ]
     return "\n".join(lines)
 
 

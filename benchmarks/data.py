@@ -105,9 +105,13 @@ class Worker:
         if not name.endswith(TURBO):
             environment["VITJAX_TURBOJPEG"] = "0"
         self.process = subprocess.Popen(
-            [python, script, name, folder, str(BATCH), str(cores)], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [python, script, name, folder, str(BATCH), str(cores)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         if self._line() != "ready":
             raise RuntimeError(f"{name} did not start; run it by hand: {python} {script}")
 

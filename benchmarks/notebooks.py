@@ -63,9 +63,11 @@ def execute(path: pathlib.Path) -> float:
     seconds = time.perf_counter() - began
     OUT.mkdir(parents=True, exist_ok=True)
     pictures = [
-        o.data["image/png"] for cell in book.cells for o in cell.get("outputs", ())
+        o.data["image/png"]
+        for cell in book.cells
+        for o in cell.get("outputs", ())
         if "image/png" in o.get("data", {})
-    ]  # fmt: skip
+    ]
     assert pictures and "outputs" in book.cells[-1], f"{path.name} does not end in a picture"
     (OUT / f"{path.stem}.png").write_bytes(base64.b64decode(pictures[-1]))
     (OUT / f"{path.stem}.ipynb").write_text(nbformat.writes(book) + "\n")

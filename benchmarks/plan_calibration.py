@@ -77,8 +77,11 @@ def main() -> None:
     ):
         estimate = seconds(model, topology, batch)
         factors = [batch / rate / estimate for rate in published]
-        print(f"{name} {topology}: {estimate:.4f} s, published over estimated "
-              f"{factors[1]:.2f} to {factors[0]:.2f}", flush=True)  # fmt: skip
+        print(
+            f"{name} {topology}: {estimate:.4f} s, published over estimated "
+            f"{factors[1]:.2f} to {factors[0]:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -42,9 +42,12 @@ def plan(run: str, *flags: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:  # an empty cache: the seconds of a first plan
         files = [open(pathlib.Path(folder) / name, "w+") for name in ("out", "err")]  # noqa: SIM115
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=files[0], stderr=files[1],
+            command,
+            cwd=ROOT,
+            stdout=files[0],
+            stderr=files[1],
             env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": folder},
-        )  # fmt: skip
+        )
         _, status, usage = os.wait4(process.pid, 0)
         out, errors = (pathlib.Path(file.name).read_text().strip() for file in files)
         for file in files:

@@ -20,8 +20,9 @@ JFT = dict(train="jft300m", batch_size=4096, eval_batch_size=4096)
 
 def vit(name: str, width: int) -> dict[str, Any]:
     """Build the hyperparameters of a ViT without class token, with a pretraining head."""
-    return dict(name=name, dtype="bfloat16", pool="gap", position="sincos2d",
-                representation_size=width)  # fmt: skip
+    return dict(
+        name=name, dtype="bfloat16", pool="gap", position="sincos2d", representation_size=width
+    )
 
 
 def get_config(name: str) -> dict[str, Any]:

@@ -32,8 +32,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=6, help="and as many numbers of samples")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--noise", type=float, default=0.005, help="of log loss")
-    parser.add_argument("--all", action="store_true", help="fit each draw from 2,500 starts, and "
-        "not from the optimum of the first")  # fmt: skip
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="fit each draw from 2,500 starts, and not from the optimum of the first",
+    )
     o = parser.parse_args()
     n, d = np.geomspace(4e7, 1.6e10, o.sizes), np.geomspace(4e8, 2e11, o.sizes)
     inputs = np.stack([a.ravel() for a in np.meshgrid(n, d, indexing="ij")], axis=1)

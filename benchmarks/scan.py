@@ -83,8 +83,10 @@ def main() -> None:
         for scan in (0, 1):
             out = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], f"--one={name}:{scan}"],
-                check=True, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             r = json.loads(out.stdout.splitlines()[-1])
             step = f"{r['step']:.2f}" if "step" in r else ""
             print(

@@ -80,8 +80,12 @@ def main() -> None:
         worker.wait()
     found = results(killed)
     same = sum(found[cell] == expected[cell] for cell in expected)
-    figures = {"cells": len(expected), "kills": kills, "bit-identical": same,
-               "cells by times begun": dict(sorted(attempts(killed).items()))}  # fmt: skip
+    figures = {
+        "cells": len(expected),
+        "kills": kills,
+        "bit-identical": same,
+        "cells by times begun": dict(sorted(attempts(killed).items())),
+    }
     print(json.dumps(figures))
     (o.folder / "chaos.json").write_text(json.dumps(figures, indent=2) + "\n")
     if same != len(expected):

@@ -36,18 +36,23 @@ SKELETONS: dict[str, dict[str, Any]] = {
     "swin": dict(name="swin_tiny", depths=(2, 2, 1, 1), **SMALL),
     "pvt_v2": dict(name="pvt_v2_b0", depths=(2, 2, 1, 1), **SMALL),
     "debiformer": dict(
-        name="debiformer_tiny", dims=SMALL["dims"], depths=(2, 2, 2, 2), head_dim=16,
+        name="debiformer_tiny",
+        dims=SMALL["dims"],
+        depths=(2, 2, 2, 2),
+        head_dim=16,
     ),
-}  # fmt: skip
+}
 OWN: dict[str, dict[str, Any]] = {
     "swin": dict(window_size=4),
     "pvt_v2": {},
     "debiformer": dict(
-        n_win=2, offset_groups=(1, 2, 4, 8), table_size=(8, 4, 2, 1),
+        n_win=2,
+        offset_groups=(1, 2, 4, 8),
+        table_size=(8, 4, 2, 1),
         mixer="bra(topk=1) | dbra(topk=2) ; bra(topk=2) | dbra(topk=3) "
         "; bra(topk=None) | dbra(topk=None) ; dbra(topk=None)",
     ),
-}  # fmt: skip
+}
 """Hyperparameters that a skeleton's own mixer alone takes."""
 OTHERS = {
     "dbra": "dbra(n_win=2, topk=(2, 3, None, None), stride=(2, 1, 1, 1), kernel_size=3)",
@@ -197,9 +202,12 @@ def measure(name: str, folder: pathlib.Path, seeds: int) -> tuple[list[float], f
         workdir = folder / name.replace("/", "-") / f"seed{seed}"
         workdir.parent.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "train.py", f"--config={__file__}:{name}", f"--config.seed={seed}",
+            sys.executable,
+            "train.py",
+            f"--config={__file__}:{name}",
+            f"--config.seed={seed}",
             f"--workdir={workdir}",
-        ]  # fmt: skip
+        ]
         with workdir.with_suffix(".log").open("a") as log:
             code = subprocess.run(command, stdout=log, stderr=log, env=shared).returncode
         if code:

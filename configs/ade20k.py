@@ -45,9 +45,12 @@ SHARED: dict[str, Any] = dict(
 """Rates are absolute, after the warm-up and at the end; `decay` and `rates` are (regex, factor)."""
 
 SEGFORMER = dict(
-    SHARED, warmup=1500, first_factor=1e-6,
-    decay=(("backbone/.*norm.*", 0.0), (".*", 1.0)), rates=(("head/.*", 10.0), (".*", 1.0)),
-)  # fmt: skip
+    SHARED,
+    warmup=1500,
+    first_factor=1e-6,
+    decay=(("backbone/.*norm.*", 0.0), (".*", 1.0)),
+    rates=(("head/.*", 10.0), (".*", 1.0)),
+)
 SETR = dict(
     SHARED, optimizer=dict(name="sgd", b1=0.9), decay=(), schedule="polynomial",
     learning_rate=1e-3, last_rate=1e-4,
@@ -64,12 +67,15 @@ BIFORMER = dict(
     decay=(("backbone/stage_.*norm.*", 0.0), ("backbone/feature_norm.*", 0.0), (".*", 1.0)),
 )
 DEBIFORMER = dict(
-    SWIN, warmup=3000,
+    SWIN,
+    warmup=3000,
     decay=(
-        ("backbone/stage_.*norm.*", 0.0), ("backbone/feature_norm.*", 0.0),
-        ("backbone/.*bias/table", 0.0), (".*", 1.0),
+        ("backbone/stage_.*norm.*", 0.0),
+        ("backbone/feature_norm.*", 0.0),
+        ("backbone/.*bias/table", 0.0),
+        (".*", 1.0),
     ),
-)  # fmt: skip
+)
 PVT = dict(
     SHARED, batch=32, steps=40_000, optimizer=dict(name="adamw", weight_decay=1e-4),
     schedule="polynomial", learning_rate=2e-4, divisor=32,

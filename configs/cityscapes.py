@@ -25,9 +25,12 @@ Expected mIoU on the validation images, in %, one scale: SegFormer B0 to B5 76.5
 from typing import Any
 
 SHARED: dict[str, Any] = dict(
-    mode="slide", optimizer=dict(name="adamw", weight_decay=0.01), schedule="linear",
-    learning_rate=6e-5, last_rate=0.0,
-)  # fmt: skip
+    mode="slide",
+    optimizer=dict(name="adamw", weight_decay=0.01),
+    schedule="linear",
+    learning_rate=6e-5,
+    last_rate=0.0,
+)
 """Rates are absolute, after the warm-up and at the end; `decay` and `rates` are (regex, factor)."""
 SEGFORMER = dict(
     SHARED, crop=1024, overlap=1 / 4, steps=160_000, warmup=1500, first_factor=1e-6,
@@ -41,12 +44,14 @@ SETR = dict(
 )  # fmt: skip
 
 RUNS: dict[str, dict[str, Any]] = {
-    **{f"segformer_b{i}": dict(SEGFORMER, backbone=f"mit_b{i}(drop_path_rate=0.1)")
-       for i in range(6)},
+    **{
+        f"segformer_b{i}": dict(SEGFORMER, backbone=f"mit_b{i}(drop_path_rate=0.1)")
+        for i in range(6)
+    },
     "setr_naive_vit_l16": dict(SETR, backbone="vit_l16"),
     "setr_pup_vit_l16": dict(SETR, backbone="vit_l16"),
     "setr_mla_vit_l16": dict(SETR, backbone="vit_l16", learning_rate=2e-3),
-}  # fmt: skip
+}
 """Model of the menu → its recipe; the backbone's text holds what its authors chose there."""
 
 

@@ -82,8 +82,9 @@ for _kind, _rate in (("mask_rcnn", 2e-4), ("retinanet", 1e-4)):
         RUNS |= _run(_kind, f"pvt_v2_{_size}", "drop_path_rate=0.1", 12, PVT, rate=_rate)
 RUNS |= _run("mask_rcnn", "pvt_v2_b2", "drop_path_rate=0.1", 36, SWIN, rules=NO_NORMS)
 for _kind, _rate, _drops in (
-    ("mask_rcnn", 4e-4, (0.0, 0.3, 0.1, 0.5)), ("retinanet", 2e-4, (0.0, 0.2, 0.1, 0.5)),
-):  # fmt: skip
+    ("mask_rcnn", 4e-4, (0.0, 0.3, 0.1, 0.5)),
+    ("retinanet", 2e-4, (0.0, 0.2, 0.1, 0.5)),
+):
     for _i, (_size, _epochs) in enumerate(
         (("tiny", 12), ("tiny", 36), ("small", 12), ("small", 36))
     ):
@@ -96,8 +97,9 @@ for _size, _drop in (("small", 0.2), ("base", 0.3)):
     )
     RUNS |= _run("retinanet", f"biformer_{_size}", _options, 12, BIFORMER, decay=1e-4, rules=ALL)
 for _size, _drop, _windows, _rate, _warmup in (
-    ("small", 0.2, 16, 5e-5, 1500), ("base", 0.3, 32, 2.5e-5, 5000),
-):  # fmt: skip
+    ("small", 0.2, 16, 5e-5, 1500),
+    ("base", 0.3, 32, 2.5e-5, 5000),
+):
     _options = f"n_win={_windows}, mixer='{DEBIFORMER_MIXER}', drop_path_rate={{}}"
     RUNS |= _run(
         "mask_rcnn", f"debiformer_{_size}", _options.format(_drop), 12,

@@ -54,10 +54,13 @@ SWIN = dict(repeats=1, warmup=20, clip_norm=5.0, by_epoch=False, prefix=True)
 DAT = dict(SWIN, prefix=False)
 DEBIFORMER = dict(repeats=1, warmup=20, clip_norm=5.0, last_rate=5e-6, weight_decay=0.1)
 VOLO = dict(
-    repeats=1, warmup=20, eval_crop=0.96, mixing=dict(mixtoken=1.0, erase=0.25),
+    repeats=1,
+    warmup=20,
+    eval_crop=0.96,
+    mixing=dict(mixtoken=1.0, erase=0.25),
     token_labels=dict(weight=0.5, class_target="maps"),
     augment="crop(interpolation='bicubic') | flip | randaugment(n=2, m=9, mstd=0.5)",
-)  # fmt: skip
+)
 PRETRAIN = dict(
     SWIN, data=IMAGENET_22K, images=PRETRAINING_IMAGES, batch=4096, epochs=90.0, warmup=5,
     drop_path_rate=0.2,
@@ -71,8 +74,11 @@ V2_PRETRAIN = dict(PRETRAIN, weight_decay=0.1, image_size=192)
 FROM_192 = dict(pretrained_window_size=(12, 12, 12, 6))
 
 RUNS: dict[str, dict[str, Any]] = {
-    **{f"deit_{v}{d}": dict(drop_path_rate=0.1, group=256)
-       for v in ("tiny", "small", "base") for d in ("", "_distilled")},
+    **{
+        f"deit_{v}{d}": dict(drop_path_rate=0.1, group=256)
+        for v in ("tiny", "small", "base")
+        for d in ("", "_distilled")
+    },
     "swin_tiny": dict(SWIN, drop_path_rate=0.2),
     "swin_small": dict(SWIN, drop_path_rate=0.3),
     "swin_base": dict(SWIN, drop_path_rate=0.5),
@@ -111,7 +117,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "finetune_swin_large_384": AT_384,
     "finetune_swinv2_base_w16": dict(FINETUNE, image_size=256, model=FROM_192),
     "finetune_swinv2_base_w24": AT_384,
-}  # fmt: skip
+}
 """Model of the menu, and what is done with it → what differs from DeiT; warm-up is in epochs."""
 
 

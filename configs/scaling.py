@@ -46,7 +46,7 @@ def fields(width: int, images: int, seed: int) -> dict[str, Any]:
         eval_every=100_000,  # at the end
         checkpoint_every=500,
         keep=1,
-    )  # fmt: skip
+    )
 
 
 def get_config() -> dict[str, Any]:

@@ -77,19 +77,21 @@ def swin3d(name: str) -> dict[str, Any]:
             augment="crop(interpolation='bilinear') | flip", eval_crop=1.0, interpolation="bilinear"
         ),
         optimizer=dict(
-            name="adamw", weight_decay=SWIN[name],
-            weight_decay_rules=(
-                (".*relative_position_bias", 0.0), (".*norm.*", 0.0), (".*", 1.0)
-            ),
+            name="adamw",
+            weight_decay=SWIN[name],
+            weight_decay_rules=((".*relative_position_bias", 0.0), (".*norm.*", 0.0), (".*", 1.0)),
             learning_rate_rules=(("head/.*", 1.0), (".*", 0.1)),
         ),
         schedule=dict(
-            name="cosine", learning_rate=1e-3, warmup_steps=round(2.5 * per_epoch),
-            start_factor=0.1, warmup_prefix=False,
+            name="cosine",
+            learning_rate=1e-3,
+            warmup_steps=round(2.5 * per_epoch),
+            start_factor=0.1,
+            warmup_prefix=False,
         ),
         eval_every=3 * per_epoch,
         checkpoint_every=1000,
-    )  # fmt: skip
+    )
 
 
 def vivit() -> dict[str, Any]:
@@ -102,13 +104,14 @@ def vivit() -> dict[str, Any]:
         clip=FRAMES,
         data=_kinetics(
             augment=f"scaled_crop(scale=(0.9, 1.33), short_side=256) | flip | {colour}",
-            eval_crop=0.875, interpolation="bilinear",
+            eval_crop=0.875,
+            interpolation="bilinear",
         ),
         optimizer=dict(name="sgd", b1=0.9, clip_norm=1.0),
         schedule=dict(name="cosine", learning_rate=0.1, warmup_steps=round(2.5 * per_epoch)),
         eval_every=5 * per_epoch,
         checkpoint_every=1000,
-    )  # fmt: skip
+    )
 
 
 def _kinetics(**parts: Any) -> dict[str, Any]:

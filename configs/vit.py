@@ -60,13 +60,15 @@ def _config(name: str, batch: int, epochs: float, **parts: Any) -> dict[str, Any
 
 def _baseline(epochs: float) -> dict[str, Any]:
     return _config(
-        "vit_s16", 1024, epochs,
+        "vit_s16",
+        1024,
+        epochs,
         model=dict(pool="gap", position="sincos2d", representation_size=384),
         data=dict(augment=AUGMENT.format(more=RAND_AUGMENT.format(m=10))),
         mixing=dict(mixup=0.2),
         optimizer=dict(weight_decay=0.1, mu_dtype="bfloat16"),
         schedule=dict(learning_rate=1e-3, warmup_steps=10_000),
-    )  # fmt: skip
+    )
 
 
 IMAGENET_21K = dict(train="tfds://imagenet21k", train_split="train[1%:]", test_split="train[:1%]")
@@ -77,23 +79,27 @@ SIGMOID = dict(name="sigmoid", head_bias=-10.0)
 
 def _pretraining(name: str, width: int) -> dict[str, Any]:
     return _config(
-        name, 4096, 90.0,
+        name,
+        4096,
+        90.0,
         model=dict(drop_rate=0.1, representation_size=width),
         data=dict(IMAGENET_21K, augment=AUGMENT.format(more="")),
         optimizer=dict(weight_decay=0.03),
         schedule=dict(name="linear", learning_rate=1e-3, warmup_steps=10_000),
-    )  # fmt: skip
+    )
 
 
 def _augreg(name: str, magnitude: int, mixup: float, weight_decay: float) -> dict[str, Any]:
     return _config(
-        name, 4096, 300.0,
+        name,
+        4096,
+        300.0,
         data=dict(IMAGENET_21K, augment=AUGMENT.format(more=RAND_AUGMENT.format(m=magnitude))),
         loss=SIGMOID,
         mixing=dict(mixup=mixup),
         optimizer=dict(weight_decay=weight_decay, mu_dtype="bfloat16"),
         schedule=dict(learning_rate=1e-3, warmup_steps=10_000),
-    )  # fmt: skip
+    )
 
 
 def _scaling() -> dict[str, Any]:

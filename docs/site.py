@@ -16,8 +16,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md",
-              "CHANGELOG.md": "CHANGELOG.md"}  # fmt: skip
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+}
 EXECUTED = ROOT / "build" / "notebooks"
 PACKAGES = {
     "models": ("Models", "One file a family; `create_model` and `list_models` are `vitjax`'s own."),
@@ -36,8 +39,11 @@ PACKAGES = {
     "scaling": ("Scaling laws", "Forms, fits and intervals; see [Scaling](../scaling.md)."),
 }  # fmt: skip
 """Folder of vitjax → title of its page of the reference, and a sentence."""
-FIRST = {"tasks": ("vitjax.task",), "train": ("vitjax.train.defaults",),
-         "weights": ("vitjax.runs",)}  # fmt: skip
+FIRST = {
+    "tasks": ("vitjax.task",),
+    "train": ("vitjax.train.defaults",),
+    "weights": ("vitjax.runs",),
+}
 """What stands before a folder's own modules."""
 
 

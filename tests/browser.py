@@ -73,8 +73,9 @@ class Browser:
         kind = "touch" if touch else "mouse"
         steps: list[dict[str, Any]] = [
             {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y)},
-            {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0},
-        ]  # fmt: skip
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerUp", "button": 0},
+        ]
         self._point(kind, steps)
 
     def move(self, x: float, y: float) -> None:

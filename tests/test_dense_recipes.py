@@ -129,9 +129,11 @@ def test_folders_as_they_are_unpacked(tmp_path: pathlib.Path) -> None:
 
 
 SMALL = {
-    "model.dtype": "float32", "data.batch_size": "3", "data.eval_batch_size": "3",
+    "model.dtype": "float32",
+    "data.batch_size": "3",
+    "data.eval_batch_size": "3",
     "data.image_size": "64",
-}  # fmt: skip
+}
 
 
 def program_of(config, info):
@@ -145,10 +147,14 @@ def test_takes_two_steps() -> None:
     """SegFormer's decay, rates and augmentation, with a tiny model and other data."""
     backbone = "mit_b0(depths=(1,1), dims=(8,16), num_heads=(1,2), sr_ratio=(4,1))"
     fields = {
-        **SMALL, "model.backbone": backbone, "model.width": "16",
-        "data.train": "scenes://?size=48&count=23", "segmentation.eval_size": "(64, 64)",
-        "schedule.warmup_steps": "0", "schedule.start_factor": "0.0",
-    }  # fmt: skip
+        **SMALL,
+        "model.backbone": backbone,
+        "model.width": "16",
+        "data.train": "scenes://?size=48&count=23",
+        "segmentation.eval_size": "(64, 64)",
+        "schedule.warmup_steps": "0",
+        "schedule.start_factor": "0.0",
+    }
     config = config_of("ade20k.py:segformer_b0", **fields)
     source = open_source(config.data.train, "train")
     task, program = program_of(config, source.info)

@@ -12,8 +12,10 @@ from vitjax.train.state import named_leaves
 
 INFO = DataInfo(tuple(map(str, range(80))), "", frozenset(("image", "objects")))
 PUBLISHED = {  # millions of parameters
-    "mask_rcnn_swin_tiny_1x": 48, "retinanet_pvt_tiny_1x": 23.0, "mask_rcnn_pvt_v2_b2_3x": 45.3,
-}  # fmt: skip
+    "mask_rcnn_swin_tiny_1x": 48,
+    "retinanet_pvt_tiny_1x": 23.0,
+    "mask_rcnn_pvt_v2_b2_3x": 45.3,
+}
 
 
 def test_schedules_and_crops() -> None:

@@ -10,9 +10,13 @@ from vitjax.train import processes
 from vitjax.train.cluster import Machine
 
 SLURM = {
-    "SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_NODES": "2",
-    "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
-}  # fmt: skip
+    "SLURM_JOB_ID": "1",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+}
 
 
 def look(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], machine: Machine) -> None:

@@ -137,8 +137,9 @@ def test_volo_learns_from_maps(tmp_path, capsys, named):
     def run(folder, maps, **more):
         flags = VOLO | {"token_labels.maps": str(tmp_path / maps)} | more
         arguments = [f"--config.{name}={value}" for name, value in flags.items()]
-        code = train.main(["--config=configs/digits.py", f"--workdir={tmp_path / folder}",
-                           *arguments])  # fmt: skip
+        code = train.main(
+            ["--config=configs/digits.py", f"--workdir={tmp_path / folder}", *arguments]
+        )
         return code, capsys.readouterr().err
 
     assert run("run", "maps") == (0, "")

@@ -108,9 +108,13 @@ def test_pictures_of_a_run(workdir: pathlib.Path, photos: pathlib.Path) -> None:
     ],
 )
 def test_what_is_refused_costs_one_sentence(
-    arguments: list[str], error: str, workdir: pathlib.Path, photos: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    arguments: list[str],
+    error: str,
+    workdir: pathlib.Path,
+    photos: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(photos)
     assert look(*(text.replace("RUN", str(workdir)) for text in arguments)) == 2
     *_, told = capsys.readouterr().err.splitlines()
@@ -153,8 +157,10 @@ def test_queries_are_pixels_or_tokens() -> None:
 
 def test_the_report_marks_what_is_no_better_than_random() -> None:
     some, curve = Interval(0.5, 0.4, 0.6), np.zeros(3)
-    found = [Worth(name, some, some, curve, curve, None if name == RANDOM else some, beats)
-             for name, beats in (("good", True), ("bad", False), (RANDOM, False))]  # fmt: skip
+    found = [
+        Worth(name, some, some, curve, curve, None if name == RANDOM else some, beats)
+        for name, beats in (("good", True), ("bad", False), (RANDOM, False))
+    ]
     numbers, text = check_report(found)
     marked = [line.split()[0] for line in text.splitlines() if "NO BETTER THAN RANDOM" in line]
     assert marked == ["bad"] and "not an explanation" in text
@@ -162,9 +168,11 @@ def test_the_report_marks_what_is_no_better_than_random() -> None:
 
 
 def test_a_check_of_a_run(
-    workdir: pathlib.Path, photos: pathlib.Path, capsys: pytest.CaptureFixture[str],
+    workdir: pathlib.Path,
+    photos: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def broken(*given: object) -> np.ndarray:
         raise ValueError("Not of this model.")
 

@@ -39,8 +39,9 @@ def test_a_notebook_is_its_source_and_short(path: pathlib.Path) -> None:
 
 
 def test_every_badge_names_its_own_notebook() -> None:
-    repository = re.search(r"^repo_url: https://github.com/(\S+)$",
-                           (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)  # fmt: skip
+    repository = re.search(
+        r"^repo_url: https://github.com/(\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
     assert repository
     seen: dict[str, Any] = {}
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *notebooks.SOURCES]:

@@ -46,10 +46,14 @@ DISTINCT = {
     "imagenet.py:dat_tiny": {"mixer": "window ; deformable", "offset_groups": (1, 1)},
     "imagenet.py:biformer_tiny": {"mixer": "bra(topk=1) ; full_lepe(num_heads=2)"},
     "imagenet.py:debiformer_tiny": {
-        "mixer": "bra(topk=1) ; dbra(topk=2)", "offset_groups": (1, 2), "table_size": (16, 8),
+        "mixer": "bra(topk=1) ; dbra(topk=2)",
+        "offset_groups": (1, 2),
+        "table_size": (16, 8),
     },
     "imagenet.py:volo_d1": {
-        "downsample": (True, False), "mixer": "outlook ; full", "post_layers": ("ca",),
+        "downsample": (True, False),
+        "mixer": "outlook ; full",
+        "post_layers": ("ca",),
     },
     "imagenet.py:finetune_swinv2_base_w24": {"pretrained_window_size": 0},
     "vit.py:b16_i21k": {"representation_size": 16},
@@ -57,7 +61,7 @@ DISTINCT = {
     "vit.py:scaling_g14": {"patch_size": 16},
     "finetune.py:imagenet": {},
     "photos.py": {},
-}  # fmt: skip
+}
 
 
 def config_of(recipe, **overrides):
@@ -81,9 +85,13 @@ def small(recipe, **more):
     if "width" in model:
         model["num_heads"] = 2
     fields = {f"model.{k}": str(v) for k, v in model.items()} | {
-        "model.dtype": "float32", "data.image_size": "64", "data.batch_size": "4",
-        "data.eval_batch_size": "4", "mixing.group_size": "2", "data.train": "synthetic://?size=16&classes=4&jpeg=1",
-    }  # fmt: skip
+        "model.dtype": "float32",
+        "data.image_size": "64",
+        "data.batch_size": "4",
+        "data.eval_batch_size": "4",
+        "mixing.group_size": "2",
+        "data.train": "synthetic://?size=16&classes=4&jpeg=1",
+    }
     return config_of(recipe, **fields)
 
 

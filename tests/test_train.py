@@ -37,8 +37,12 @@ def start(workdir: pathlib.Path, *flags: str, prefix: tuple[str, ...] = ()) -> s
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [*prefix, sys.executable, "train.py", *TINY, f"--workdir={workdir}", *flags],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(workdir: pathlib.Path, *flags: str) -> tuple[int, str]:
@@ -182,9 +186,11 @@ def test_a_full_disk_costs_checkpoints_not_training(
 @pytest.mark.slow
 def test_a_spike_with_nowhere_to_go_is_named(tmp_path: pathlib.Path) -> None:
     code, output = finish(
-        tmp_path / "work", "--config.on_divergence.action=rollback",
-        "--config.on_divergence.max=1", "--config.on_divergence.spike=1e-3",
-    )  # fmt: skip
+        tmp_path / "work",
+        "--config.on_divergence.action=rollback",
+        "--config.on_divergence.max=1",
+        "--config.on_divergence.spike=1e-3",
+    )
     assert code == 1
     assert "going back to step 16, and leaving out the next 5 batches of data." in output
     assert "It went back 1 times before." in output.strip().splitlines()[-1]
@@ -223,10 +229,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
     flags = [
-        "--config.schedule.learning_rate=1e30", "--config.optimizer.clip_norm=0.0",
-        "--config.schedule.warmup_steps=0", "--config.schedule.name=constant",
+        "--config.schedule.learning_rate=1e30",
+        "--config.optimizer.clip_norm=0.0",
+        "--config.schedule.warmup_steps=0",
+        "--config.schedule.name=constant",
         "--config.optimizer.name=sgd",
-    ]  # fmt: skip
+    ]
     code, output = finish(tmp_path / "work", *flags)
     assert code == 1
     last = output.strip().splitlines()[-1]

@@ -86,15 +86,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
       ValueError: there is no such command, or it does not take these arguments.
     """
     parsers = {}
-    parser = Parser("vitjax", description=__doc__, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(
+        "vitjax",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, (function, add_arguments) in COMMANDS.items():
         text = (function.__doc__ or "").splitlines()[0]
         parsers[name] = sub = commands.add_parser(
-            name, help=text, description=function.__doc__, allow_abbrev=False,
+            name,
+            help=text,
+            description=function.__doc__,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         sub.set_defaults(function=function)
         add_arguments(sub)
         if function is not train:
@@ -174,9 +181,13 @@ def train(options: argparse.Namespace) -> int:
             if not several:
                 stack.enter_context(signals.leave_at_once())
             return run(
-                config, options.workdir, stack, options.profile, options.extend,
+                config,
+                options.workdir,
+                stack,
+                options.profile,
+                options.extend,
                 began=process_began(),
-            )  # fmt: skip
+            )
     except (CheckpointError, DivergedError, processes.ProcessError, ChildProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -186,12 +197,20 @@ def _train_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--config", required=True, metavar="FILE[:ARGUMENT]", help="the run: a Python file with "
         "get_config(), or the name of one that comes along, such as digits")  # fmt: skip
-    add("--workdir", type=pathlib.Path, metavar="FOLDER", help="where checkpoints, metrics and "
-        "plots go; shared by all processes")  # fmt: skip
+    add(
+        "--workdir",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="where checkpoints, metrics and plots go; shared by all processes",
+    )
     add("--extend", action="store_true", help="go on to more steps or epochs than the run had")
     add("--show", action="store_true", help="print the resolved config and leave")
-    add("--profile", default="", metavar="START:STEPS", help="trace some steps into "
-        "FOLDER/profile, for TensorBoard and Perfetto")  # fmt: skip
+    add(
+        "--profile",
+        default="",
+        metavar="START:STEPS",
+        help="trace some steps into FOLDER/profile, for TensorBoard and Perfetto",
+    )
     process_arguments(sub)
     add("--wait_seconds", type=int, default=0, metavar="S", help="for the others (300; 1800 from "
         "16 processes on)")  # fmt: skip
@@ -236,8 +255,11 @@ def _info_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("model", nargs="?", help="a name of `vitjax list`")
     add("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
-    add("--image-size", default="", help="pixels per side, or '(32, 64)': rows and columns (the "
-        "model's own)")  # fmt: skip
+    add(
+        "--image-size",
+        default="",
+        help="pixels per side, or '(32, 64)': rows and columns (the model's own)",
+    )
     add("--channels", type=int, default=3, help="of the image (3)")
     add("--depth", type=int, default=2, help="levels of layers to show (2)")
 
@@ -273,9 +295,12 @@ def plan(options: argparse.Namespace) -> tuple[Any, str]:
 
     def make(more: dict[str, str]) -> Any:
         return make_plan(
-            config(more), topology, images=options.images, classes=options.classes,
+            config(more),
+            topology,
+            images=options.images,
+            classes=options.classes,
             quick=options.quick,
-        )  # fmt: skip
+        )
 
     if options.fit:
         return search(first, topology, make)
@@ -300,15 +325,25 @@ def _count(options: argparse.Namespace) -> tuple[Any, str]:
 def _plan_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--config", required=True, help="the run, as `vitjax train` takes it")
-    add("--topology", default="cpu", help="v3:4x4, v3-32, v5e:8x8, …; a100, "
-        "h100x8, h200x16, b200, …; gpu, cpu")  # fmt: skip
+    add(
+        "--topology",
+        default="cpu",
+        help="v3:4x4, v3-32, v5e:8x8, …; a100, h100x8, h200x16, b200, …; gpu, cpu",
+    )
     add("--images", type=int, default=0, help="training images, if the data's name does not tell")
     add("--classes", type=int, default=0, help="classes, likewise")
     add("--fit", action="store_true", help="search mesh, remat and accumulation")
-    add("--count", action="store_true", help="count the operations of the whole run in seconds; "
-        "compile nothing")  # fmt: skip
-    add("--quick", action="store_true", help="compile several times faster, with less "
-        "optimization: memory and time come out otherwise, mostly larger")  # fmt: skip
+    add(
+        "--count",
+        action="store_true",
+        help="count the operations of the whole run in seconds; compile nothing",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="compile several times faster, with less "
+        "optimization: memory and time come out otherwise, mostly larger",
+    )
 
 
 def data(options: argparse.Namespace) -> tuple[Any, str]:
@@ -332,8 +367,11 @@ def _data_arguments(sub: argparse.ArgumentParser) -> None:
     add("source", help="a TFDS name, or the folder with its dataset_info.json")
     add("--to", required=True, help="the new data_dir, which ?data_dir= then names")
     add("--data-dir", default="", help="where the name is looked up (TFDS's own)")
-    add("--archives", default="", help="a folder with ILSVRC2012_img_train.tar and "
-        "ILSVRC2012_img_val.tar, for imagenet2012")  # fmt: skip
+    add(
+        "--archives",
+        default="",
+        help="a folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, for imagenet2012",
+    )
 
 
 COMMANDS: dict[str, tuple[Callable[..., Any], Callable[[argparse.ArgumentParser], None]]] = {

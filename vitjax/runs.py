@@ -281,8 +281,11 @@ def load_weights(config: RunConfig, source: str, num_classes: int) -> Any:
             log.warning(
                 "The pretrained weights expect mean %s and std %s, and this run's images have %s "
                 "and %s; '--config.data.mean=()' '--config.data.std=()' use those of the weights.",
-                shown.mean, shown.std, tuple(d.mean), tuple(d.std),
-            )  # fmt: skip
+                shown.mean,
+                shown.std,
+                tuple(d.mean),
+                tuple(d.std),
+            )
     return load.load_arrays(name, arrays, source, num_classes, channels=d.channels, **options)[1]
 
 

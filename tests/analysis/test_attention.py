@@ -47,8 +47,9 @@ def test_every_family_gives_its_logits_and_rows(name: str) -> None:
     heat = layer.on_map(query)
     np.testing.assert_allclose(
         heat.reshape(*heat.shape[:2], -1),
-        weights[:, :, layer.index(query), rows.keys.tokens :], atol=1e-6,
-    )  # fmt: skip
+        weights[:, :, layer.index(query), rows.keys.tokens :],
+        atol=1e-6,
+    )
     total = heat.sum(axis=(2, 3)) + layer.on_tokens(query).sum(axis=-1) + layer.outside(query)
     np.testing.assert_allclose(
         total, rows.weights[:, :, layer.index(query)].sum(axis=-1), atol=1e-5
@@ -83,11 +84,14 @@ def test_a_map_smaller_than_the_image_gives_its_last_pixel_to_what_is_left_over(
     )
 
 
-@pytest.mark.parametrize(("query", "message"), [
-    ((7, 0), "outside of the image: y runs from 0 to 6, x from 0 to 10"),
-    ((0, -1), "outside of the image"),
-    (1, "has 1 tokens"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ((7, 0), "outside of the image: y runs from 0 to 6, x from 0 to 10"),
+        ((0, -1), "outside of the image"),
+        (1, "has 1 tokens"),
+    ],
+)
 def test_a_query_that_is_not_there(query, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ramp().on_image(query)

@@ -121,9 +121,7 @@ def test_attributions_of_a_vit() -> None:
         tree: Any = offset
         for key in reversed(path):
             tree = {key: tree}
-        logits, _ = model.apply(
-            {**variables, "offsets": tree}, images, mutable=["intermediates"]
-        )  # fmt: skip
+        logits, _ = model.apply({**variables, "offsets": tree}, images, mutable=["intermediates"])
         return logits[jnp.arange(2), jnp.array([0, 2])]
 
     for y, x in ((0, 0), (1, 3), (2, 4)):

@@ -108,9 +108,10 @@ def test_rollout_is_the_jacobian_of_the_frozen_model(name: str) -> None:
     images = jax.random.normal(jax.random.key(0), (2, height, width, 3))
     variables = variables_of(model, images)
     seeing = functools.partial(
-        model.apply, mutable=["intermediates"],
+        model.apply,
+        mutable=["intermediates"],
         capture_intermediates=lambda module, _: isinstance(module, OffsetNetwork),
-    )  # fmt: skip
+    )
     seen, (_, sown) = jax.jit(lambda v, x: (capture(model, v, x), seeing(v, x)))(variables, images)
     sown = sown["intermediates"]
     size = seen[0].map_size

@@ -177,10 +177,12 @@ def test_a_query_sees_the_positions_of_the_routed_regions() -> None:
     t, y, x = (g.reshape(-1) for g in np.mgrid[:4, :4, :6])
     region = (t // 2 * 2 + y // 2) * 3 + x // 2
     means = [
-        np.stack([np.asarray(flat(a))[:, region == r].mean(axis=1).reshape(2, -1)
-                  for r in range(12)], axis=1)
+        np.stack(
+            [np.asarray(flat(a))[:, region == r].mean(axis=1).reshape(2, -1) for r in range(12)],
+            axis=1,
+        )
         for a in (q, k)
-    ]  # fmt: skip
+    ]
     best = np.argsort(-means[0] @ means[1].transpose(0, 2, 1), axis=-1)[..., :topk]
     sees = (best[:, region][:, :, None] == region[None, None, :, None]).any(-1)
     masked = dot_product_attention(

@@ -80,9 +80,13 @@ def test_windows_are_unrolled_and_unshifted(height: int, width: int, shift: int 
     padded = (-(-height // 3) * 3, -(-width // 3) * 3)
     moved = window_shift(shift, 3, (height, width), None)
     out = window_attention(
-        zeros(padded), zeros(padded), positions(height, width, padded), window_size=3,
-        shift=moved, attend=replay(sown_weights(sown)),
-    )  # fmt: skip
+        zeros(padded),
+        zeros(padded),
+        positions(height, width, padded),
+        window_size=3,
+        shift=moved,
+        attend=replay(sown_weights(sown)),
+    )
     np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
     np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
 
@@ -120,15 +124,20 @@ def test_neighbours_are_found_at_borders_too(height: int, width: int, dilation: 
     rows, sown = see(mixer, height, width)
     padded = (max(height, 3 * dilation), max(width, 3 * dilation))
     out = neighborhood_attention(
-        zeros(padded), zeros(padded), positions(height, width, padded), size=3, dilation=dilation,
+        zeros(padded),
+        zeros(padded),
+        positions(height, width, padded),
+        size=3,
+        dilation=dilation,
         attend=replay(sown_weights(sown)),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
     np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, None), (3, 1, None), (2, 2, 0),
-                                                     (5, 3, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 2, None), (3, 1, None), (2, 2, 0), (5, 3, 1)]
+)
 def test_outlook_sums_the_windows_over_a_query(kernel: int, stride: int, padding: Any) -> None:
     height, width = 5, 6
     mixer = OutlookAttention(HEADS, kernel, stride, padding)

@@ -61,8 +61,10 @@ def test_tents_equal_grid_sample(align_corners):
     theirs = torch.nn.functional.grid_sample(
         torch.tensor(np.asarray(maps)).permute(0, 3, 1, 2),
         torch.tensor(np.asarray(points[:, :, None, ::-1]).copy()),
-        mode="bilinear", padding_mode="zeros", align_corners=align_corners,
-    )  # fmt: skip
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=align_corners,
+    )
     ours = sampling.sample_bilinear(maps, points, align_corners=align_corners)
     np.testing.assert_allclose(ours, theirs[..., 0].permute(0, 2, 1).numpy(), atol=1e-5)
 

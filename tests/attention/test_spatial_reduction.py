@@ -22,9 +22,10 @@ def test_without_reduction_it_is_full_attention() -> None:
     q, k, v = (normal(i, 2, 5, 7, 2, 4) for i in range(3))
     flat = [t.reshape(2, 35, 2, 4) for t in (q, k, v)]
     np.testing.assert_allclose(
-        spatial_reduction_attention(q, k, v).reshape(2, 35, 2, 4), dot_product_attention(*flat),
+        spatial_reduction_attention(q, k, v).reshape(2, 35, 2, 4),
+        dot_product_attention(*flat),
         atol=1e-6,
-    )  # fmt: skip
+    )
     x = normal(3, 2, 5, 7, 8)
     ours = SpatialReductionAttention(num_heads=2)
     params = ours.init(jax.random.key(0), x)["params"]
@@ -35,9 +36,10 @@ def test_without_reduction_it_is_full_attention() -> None:
         "proj": params["proj"],
     }
     np.testing.assert_allclose(
-        ours.apply({"params": params}, x), FullAttention(num_heads=2).apply({"params": full}, x),
+        ours.apply({"params": params}, x),
+        FullAttention(num_heads=2).apply({"params": full}, x),
         atol=1e-6,
-    )  # fmt: skip
+    )
     assert ours.apply({"params": params}, x.reshape(2, 35, 8)).shape == (2, 35, 8)
 
 

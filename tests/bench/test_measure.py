@@ -132,8 +132,10 @@ def test_a_model_that_fails_costs_its_own_row(here: pathlib.Path, capsys: Any) -
 
 def test_a_process_that_dies_says_its_last_words(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "broken.py"
-    file.write_text("import os, sys\n\n\ndef go():\n    print('no card', file=sys.stderr, "
-                    "flush=True)\n    os._exit(3)\n")  # fmt: skip
+    file.write_text(
+        "import os, sys\n\n\ndef go():\n    print('no card', file=sys.stderr, "
+        "flush=True)\n    os._exit(3)\n"
+    )
     with pytest.raises(ContestantError, match="no card") as caught:
         Worker(Contestant(file, "go", {}, sys.executable, ""))
     assert not caught.value.short

@@ -33,8 +33,11 @@ def arrays(labels, names=None):
 def sources(folder):
     write_folders(folder / "photos", {"train/cat": 5, "train/dog": 2, "train/fox": 3})
     jpg = encoded(".jpg", noise(8, 8))
-    files = [(f"{i}.{kind}", data) for i, label in enumerate((3, 0, 3, 1))
-             for kind, data in (("jpg", jpg), ("cls", str(label).encode()))]  # fmt: skip
+    files = [
+        (f"{i}.{kind}", data)
+        for i, label in enumerate((3, 0, 3, 1))
+        for kind, data in (("jpg", jpg), ("cls", str(label).encode()))
+    ]
     write_tar(folder / "a.tar", files)
     first, second = arrays([0, 1, 1], ["cat", "dog"]), arrays([1, 0, 2], ["dog", "elk", "cat"])
     return [

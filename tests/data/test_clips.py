@@ -75,8 +75,10 @@ def test_a_clip_is_a_function_of_seed_and_place() -> None:
     def batches(seed: int, start: int = 0) -> Any:
         kinds = {"clip": kind, "label": Label(8)}
         found = train_batches(Ramps(), kinds=kinds, batch_size=3, seed=seed, start_step=start)
-        return [[(*shown(clip), label) for clip, label in zip(b["clip"], b["label"], strict=True)]
-                for b in itertools.islice(found, 4 - start)]  # fmt: skip
+        return [
+            [(*shown(clip), label) for clip, label in zip(b["clip"], b["label"], strict=True)]
+            for b in itertools.islice(found, 4 - start)
+        ]
 
     first = batches(seed=1)
     assert batches(seed=1) == first and batches(seed=1, start=2) == first[2:]
@@ -196,8 +198,10 @@ def test_the_digit_moves_as_its_class_says() -> None:
         clip, label = source[i]["clip"].astype(int), source[i]["label"]
         step = np.array(list(DIRECTIONS.values())[label])
         shifts = [tuple(s * step) for s in SPEEDS]
-        fits = [all((np.roll(a, s, axis=(0, 1)) == b).all() for a, b in itertools.pairwise(clip))
-                for s in shifts]  # fmt: skip
+        fits = [
+            all((np.roll(a, s, axis=(0, 1)) == b).all() for a, b in itertools.pairwise(clip))
+            for s in shifts
+        ]
         assert sum(fits) == 1
 
 

@@ -60,9 +60,11 @@ def test_coco_as_it_comes(tmp_path: pathlib.Path) -> None:
     assert first.masks == (RunLengths((13, 17), (13, 9, 199)),) and first.crowd.tolist() == [True]
     assert third.boxes.shape == (0, 4) and third.masks == ()
     kinds = {"image": PaddedImage(17), "objects": Instances(17)}
-    batch = next(pipeline.train_batches(
-        source, kinds=kinds, batch_size=3, augment="lsj(scale=(1, 1))", num_threads=0
-    ))  # fmt: skip
+    batch = next(
+        pipeline.train_batches(
+            source, kinds=kinds, batch_size=3, augment="lsj(scale=(1, 1))", num_threads=0
+        )
+    )
     assert sorted(batch["objects_valid"].sum(1)) == [0, 1, 2]
     sliced = open_source(f"coco://{tmp_path}", "train[:2]")
     assert len(sliced) == 2 and sliced[1]["objects"].number in (1, 2)
@@ -96,9 +98,11 @@ def changed(path: str, value) -> dict:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (changed("annotations/2/bbox", [9, 2, -3, 2]),
-         r"annotation 72 .* has the box \[9, 2, -3, 2\] .* is inverted or outside of its image "
-         r"'b.jpg', 11 wide and 7 high; repair"),
+        (
+            changed("annotations/2/bbox", [9, 2, -3, 2]),
+            r"annotation 72 .* has the box \[9, 2, -3, 2\] .* is inverted or outside of its image "
+            r"'b.jpg', 11 wide and 7 high; repair",
+        ),
         (changed("annotations/2/bbox", [12, 2, 3, 2]), "inverted or outside of its image 'b.jpg'"),
         (changed("annotations/2/bbox", [1, 2, 3]), "annotation 72 .* box or mask that cannot be"),
         (changed("annotations/2/category_id", 5), "72 .* has category 5; listed are 3, 8"),
@@ -114,7 +118,7 @@ def changed(path: str, value) -> dict:
         ("[1, 2", r"is no valid JSON: .* at line 1, column 6; copy it again"),
         ('{"images": []}', "has no list of annotations"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_annotations_is_said(tmp_path, said, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_source(write(tmp_path, said), "train")

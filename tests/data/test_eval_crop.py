@@ -119,9 +119,13 @@ def configured(tmp_path):
 
 def evaluated(image, data):
     batches = eval_batches(
-        Arrays([image], [0]), batch_size=1, image_size=12, crop=data.eval_crop,
-        interpolation=data.interpolation, num_threads=0,
-    )  # fmt: skip
+        Arrays([image], [0]),
+        batch_size=1,
+        image_size=12,
+        crop=data.eval_crop,
+        interpolation=data.interpolation,
+        num_threads=0,
+    )
     return next(iter(batches))["image"][0]
 
 

@@ -123,8 +123,9 @@ def test_validation_images_choose_the_checkpoint(tmp_path, caplog):
     assert f"config.data.test='folder://{root}?split=test' chooses by it" in message
     caplog.clear()
     for other in (
-        {"test": f"folder://{root}?split=test"}, {"test_split": "test[:100%]"},
-    ):  # fmt: skip
+        {"test": f"folder://{root}?split=test"},
+        {"test_split": "test[:100%]"},
+    ):
         assert names(data_of(root, **other).evals["test"]) == names(open_source(root, "test"))
     assert len(data_of(root, test_split="val").evals["test"]) == 2
     assert len(data_of(root, test_split="extra").evals["test"]) == 4
@@ -155,8 +156,11 @@ def test_images_below_a_class_are_its_and_are_counted_aloud(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         source = open_folder(root, "train")
     assert names(source)[:4] == [
-        "train/a/000.png", "train/a/001.jpg", "train/a/old/er/000.png", "train/a/old/er/001.jpg",
-    ]  # fmt: skip
+        "train/a/000.png",
+        "train/a/001.jpg",
+        "train/a/old/er/000.png",
+        "train/a/old/er/001.jpg",
+    ]
     assert [source[i]["label"] for i in range(len(source))] == [0, 0, 0, 0, 1, 1, 1]
     (message,) = caplog.messages
     assert message.startswith("5 of 7 images of ") and "'train/a/old/er/000.png'" in message

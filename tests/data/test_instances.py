@@ -24,9 +24,13 @@ COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 def objects(boxes, masks=(), **more) -> Objects:
     count = len(boxes)
     return Objects(
-        np.array(boxes, np.float64).reshape(-1, 4), np.arange(count), np.zeros(count, bool),
-        np.full(count, np.nan), masks, **more,
-    )  # fmt: skip
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.arange(count),
+        np.zeros(count, bool),
+        np.full(count, np.nan),
+        masks,
+        **more,
+    )
 
 
 def rectangle(x0, y0, x1, y1) -> Polygons:
@@ -74,13 +78,17 @@ class Made:
 @pytest.mark.parametrize(
     "line",
     [
-        "centre", "crop(area=(0.3, 1.0)) | flip", "scaled_crop(scale=(0.4, 1.5), pad_last=True)",
-        "scaled_crop(scale=(0.4, 1.5)) | flip", "lsj(scale=(0.3, 2.0)) | flip",
-        "crop | symmetry", "centre(fraction=0.8) | affine(degrees=30)",
+        "centre",
+        "crop(area=(0.3, 1.0)) | flip",
+        "scaled_crop(scale=(0.4, 1.5), pad_last=True)",
+        "scaled_crop(scale=(0.4, 1.5)) | flip",
+        "lsj(scale=(0.3, 2.0)) | flip",
+        "crop | symmetry",
+        "centre(fraction=0.8) | affine(degrees=30)",
         "crop(keep=0.5) | jitter(brightness=0.1, contrast=0.0, saturation=0.1)",
         "lsj(scale=(0.5, 2.0)) | flip | mosaic(p=1.0) | flip",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("masks", [0, 28])
 def test_boxes_follow_the_pixels(line: str, masks: int) -> None:
     kinds = {"image": PaddedImage(83), "objects": Instances(83, masks=masks, min_side=3.0)}

@@ -277,9 +277,11 @@ def test_maps_of_a_mixture_have_its_classes(data_dir, tmp_path):
 def saved(tmp_path_factory):
     datasets = pytest.importorskip("datasets")
     features = {
-        "pixel_values": datasets.Image(), "annotation": datasets.Image(),
-        "colour": datasets.Image(), "text": datasets.Value("string"),
-    }  # fmt: skip
+        "pixel_values": datasets.Image(),
+        "annotation": datasets.Image(),
+        "colour": datasets.Image(),
+        "text": datasets.Value("string"),
+    }
     rows = {
         "pixel_values": [{"bytes": png(picture(i)), "path": None} for i in range(5)],
         "annotation": [{"bytes": png(numbers(i), PALETTE), "path": None} for i in range(5)],

@@ -8,8 +8,12 @@ from vitjax.data.transforms.multi_scale import multi_scale
 
 def test_whole_images_are_resized_to_a_side() -> None:
     rng = np.random.default_rng(0)
-    for frame, shown in (((480, 640), (800, 1067)), ((640, 480), (1067, 800)),
-                         ((300, 900), (444, 1333)), ((7, 700), (13, 1333))):  # fmt: skip
+    for frame, shown in (
+        ((480, 640), (800, 1067)),
+        ((640, 480), (1067, 800)),
+        ((300, 900), (444, 1333)),
+        ((7, 700), (13, 1333)),
+    ):
         crop = multi_scale(*frame, rng, 1344, short_sides=(800, 800, 1), part=0.0)
         assert crop.box == (0, 0, *frame) and crop.size == shown
     small = multi_scale(480, 640, rng, (401, 503), short_sides=(800, 800, 1), part=0.0)

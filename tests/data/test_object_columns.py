@@ -28,15 +28,20 @@ NAMES = ["cat", "dog", "owl"]
 @pytest.mark.parametrize(
     ("form", "boxes"),
     [
-        ("xywh", SIDES), ("xyxy", CORNERS), ("yxyx", CORNERS[:, [1, 0, 3, 2]]),
+        ("xywh", SIDES),
+        ("xyxy", CORNERS),
+        ("yxyx", CORNERS[:, [1, 0, 3, 2]]),
         ("cxcywh", [[25, 40, 30, 40], [25, 7.5, 50, 5]]),
     ],
-)  # fmt: skip
+)
 def test_forms_of_boxes(form: str, boxes) -> None:
     column = describe_objects(
-        "objects", {"bbox": 0, "category": 0, "area": 0}, "here", said={"category": NAMES},
+        "objects",
+        {"bbox": 0, "category": 0, "area": 0},
+        "here",
+        said={"category": NAMES},
         boxes=form,
-    )  # fmt: skip
+    )
     values = {"bbox": boxes, "category": [2, 0], "area": [7, 8]}
     found = column.objects(values, 3)
     np.testing.assert_array_equal(found.boxes, CORNERS)
@@ -83,16 +88,20 @@ def found_objects(i: int) -> list[dict]:
     return [
         {
             "bbox": tfds.features.BBox(ymin=0.1 * k, xmin=0.2, ymax=0.5 + 0.1 * k, xmax=0.8),
-            "label": k % 3, "is_crowd": k == 2, "area": 100 + k,
+            "label": k % 3,
+            "is_crowd": k == 2,
+            "area": 100 + k,
         }
         for k in range(i)
-    ]  # fmt: skip
+    ]
 
 
 INNER = {
-    "bbox": FEATURES.BBoxFeature(), "label": FEATURES.ClassLabel(names=NAMES),
-    "is_crowd": np.bool_, "area": np.int64,
-}  # fmt: skip
+    "bbox": FEATURES.BBoxFeature(),
+    "label": FEATURES.ClassLabel(names=NAMES),
+    "is_crowd": np.bool_,
+    "area": np.int64,
+}
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +134,10 @@ def test_tfds_has_objects(data_dir) -> None:
     (batch,) = pipeline.eval_batches(source, kinds=kinds, batch_size=5, num_threads=0)
     (row,) = np.flatnonzero(batch["objects_valid"].sum(1) == 4)
     np.testing.assert_allclose(
-        batch["objects_original"][row, :4], [[10, 10 * k, 40, 50 + 10 * k] for k in range(4)],
+        batch["objects_original"][row, :4],
+        [[10, 10 * k, 40, 50 + 10 * k] for k in range(4)],
         rtol=1e-6,
-    )  # fmt: skip
+    )
     assert batch["objects_classes"][row].tolist() == [0, 1, 2, 0, -1]
     assert batch["objects_crowd"][row].tolist() == [False, False, True, False, False]
     assert batch["objects_areas"][row].tolist() == [100, 101, 102, 103, 0]

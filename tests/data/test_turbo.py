@@ -111,9 +111,12 @@ def test_a_truncated_file_is_refused_wherever_the_part_lies(kept):
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
-    [("0", "None"), ("/no/such/file.so", "VITJAX_TURBOJPEG='/no/such/file.so' is not"),
-     (cv2.__file__, "is not libturbojpeg of version 3 or later")],
-)  # fmt: skip
+    [
+        ("0", "None"),
+        ("/no/such/file.so", "VITJAX_TURBOJPEG='/no/such/file.so' is not"),
+        (cv2.__file__, "is not libturbojpeg of version 3 or later"),
+    ],
+)
 def test_the_variable_is_obeyed_or_refused(chosen, message):
     code = "from vitjax.data.codecs import turbo\ntry: print(turbo.library())\n"
     code += "except ValueError as error: print(error)"

@@ -36,13 +36,14 @@ def test_boxes_are_those_of_torchvision() -> None:
     pairs = {n: getattr(boxes, n) for n in ("iou", "giou", "diou", "ciou")}
     n = len(a)
     check(
-        data, tolerance,
+        data,
+        tolerance,
         **{name: f(a[:, None], b) for name, f in pairs.items()},
         encode=boxes.encode(a, b[:n]),
         decode=boxes.decode(deltas, b),
         cxcywh=boxes.to_center(a),
         clipped=boxes.clip(b, jnp.array([120, 160])),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(boxes.from_center(boxes.to_center(a)), a, atol=1e-4)
 
 
@@ -55,10 +56,11 @@ def test_matches_and_suppression_are_those_of_torchvision() -> None:
     overlap = matching.overlaps(a, jnp.ones(5, bool), b)
     high, low = kw["matcher_high"], kw["matcher_low"]
     check(
-        data, tolerance,
+        data,
+        tolerance,
         match_strict=matching.match(overlap, high, low),
         match_lowq=matching.match(overlap, high, low, low_quality=True),
-    )  # fmt: skip
+    )
     cand, scores, labels = (
         jnp.asarray(data[f"in::{n}"]) for n in ("cand", "cand_scores", "cand_labels")
     )
@@ -96,11 +98,14 @@ def all_losses(x, t, pred, goal, p, q, m, n):
         f"{k}_grad": jax.grad(lambda x, f=f: f(x).sum())(at) for k, (f, at) in several.items()
     }
     return found | dict(
-        focal_noalpha=losses.sigmoid_focal_loss(x, t, alpha=-1), l1=losses.smooth_l1(pred, goal, 0),
+        focal_noalpha=losses.sigmoid_focal_loss(x, t, alpha=-1),
+        l1=losses.smooth_l1(pred, goal, 0),
         smooth_l1_sum_over_n=smooth(pred).sum() / len(pred),
-        dice_detr=dice(m).sum(), dice_detr_grad=jax.grad(lambda m: dice(m).sum())(m),
-        focal_detr=focal(x).mean(axis=1).sum() / 5, bce=losses.binary_cross_entropy(m, n).mean(),
-    )  # fmt: skip
+        dice_detr=dice(m).sum(),
+        dice_detr_grad=jax.grad(lambda m: dice(m).sum())(m),
+        focal_detr=focal(x).mean(axis=1).sum() / 5,
+        bce=losses.binary_cross_entropy(m, n).mean(),
+    )
 
 
 def test_empty_boxes_have_finite_losses_and_gradients() -> None:

@@ -42,10 +42,13 @@ def check_case(
 
     def loss(params, x):
         logits, sown = model.apply(
-            {**variables, "params": params}, x, mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {**variables, "params": params},
+            x,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         return jnp.sum(logits * probe), (logits, sown["intermediates"])
 
     with jax.default_matmul_precision("highest"):

@@ -39,9 +39,11 @@ class Case:
         boxes, classes = self.given("gt_boxes"), self.given("gt_labels") - first_class
         some = np.ones(classes.shape, bool)
         return Targets(
-            jnp.asarray(boxes, self.dtype), jnp.asarray(classes, jnp.int32), jnp.asarray(~some),
+            jnp.asarray(boxes, self.dtype),
+            jnp.asarray(classes, jnp.int32),
+            jnp.asarray(~some),
             jnp.asarray(some),
-        )  # fmt: skip
+        )
 
     def check_outputs(self, **outputs: Any) -> None:
         """Compare outputs in torch's order; a map is `[B, H, W, C]`."""

@@ -31,8 +31,9 @@ def assert_equal(ours: list[Any], plain: list[Any], tolerance: float = 1e-5) -> 
     for a, b in zip(ours, plain, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
         scale = float(jnp.abs(b.astype(jnp.float32)).max())
-        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=0,
-                                   atol=tolerance * scale)  # fmt: skip
+        np.testing.assert_allclose(
+            a.astype(jnp.float32), b.astype(jnp.float32), rtol=0, atol=tolerance * scale
+        )
 
 
 def convolve(f: Any, strides: Any, padding: Any) -> Callable[..., Any]:
@@ -110,9 +111,13 @@ def test_a_convolution_that_is_not_depthwise_is_refused(given: Any) -> None:
 def test_what_the_convolution_does_not_read_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         depthwise_conv_general_dilated(
-            draw(1, 5, 7, 3), draw(3, 3, 1, 3), (1, 1), ((1, 1), (1, 1)),
-            feature_group_count=3, **given,
-        )  # fmt: skip
+            draw(1, 5, 7, 3),
+            draw(3, 3, 1, 3),
+            (1, 1),
+            ((1, 1), (1, 1)),
+            feature_group_count=3,
+            **given,
+        )
 
 
 @pytest.mark.parametrize("f", [cpu.keep, cpu.heads_first])

@@ -20,9 +20,12 @@ def convolve(x: Any, kernel: Any, stride: int = 1) -> Any:
     """Convolve a map with PyTorch's kernel, padded to keep its size."""
     pad = kernel.shape[-1] // 2
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((pad, pad), (pad, pad)),
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
-    )  # fmt: skip
+    )
 
 
 def normalize(x: Any, state: Any, name: str) -> Any:
@@ -87,18 +90,25 @@ def test_the_modules_are_the_official_ones() -> None:
         papers = outputs(state, x, second="iaff.global_att2")[2]
     for ours, output in zip(given, meta["outputs"], strict=True):
         np.testing.assert_allclose(
-            ours, data[f"{output['name']}_f64"], rtol=0, atol=5 * output["f32_noise"] + 1e-6,
+            ours,
+            data[f"{output['name']}_f64"],
+            rtol=0,
+            atol=5 * output["f32_noise"] + 1e-6,
             err_msg=output["name"],
-        )  # fmt: skip
+        )
     (ref,) = meta["refs"]
     np.testing.assert_allclose(
-        papers.transpose(0, 3, 1, 2), data["ref::iaff_paper_f64"],
-        rtol=0, atol=5 * ref["f32_noise"] + 1e-6,
-    )  # fmt: skip
+        papers.transpose(0, 3, 1, 2),
+        data["ref::iaff_paper_f64"],
+        rtol=0,
+        atol=5 * ref["f32_noise"] + 1e-6,
+    )
     np.testing.assert_allclose(
-        grad_x.transpose(0, 3, 1, 2), data["grad_x"],
-        rtol=0, atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
-    )  # fmt: skip
+        grad_x.transpose(0, 3, 1, 2),
+        data["grad_x"],
+        rtol=0,
+        atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
+    )
     check_gradients(data, meta, {k: np.asarray(v) for k, v in grads.items()}, None)
     assert sum(v.size for v in trained.values()) == meta["num_params"]
 
@@ -152,9 +162,11 @@ def test_a_network_of_fusions_is_the_official_one() -> None:
         logits, data["logits_f64"], rtol=0, atol=5 * meta["f32_noise"] + 1e-6
     )
     np.testing.assert_allclose(
-        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16], data["grad_x"],
-        rtol=0, atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
-    )  # fmt: skip
+        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16],
+        data["grad_x"],
+        rtol=0,
+        atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
+    )
     check_gradients(data, meta, {k: np.asarray(v) for k, v in grads.items()}, None)
     assert sum(v.size for v in trained.values()) == meta["num_params"]
 

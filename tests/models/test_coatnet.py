@@ -105,8 +105,9 @@ def test_weights_there_and_back_at_another_size() -> None:
     table = "stages.2.blocks.1.attn.rel_pos.relative_position_bias_table"
     assert state[table].shape == (49, 4)  # a map of 4×4
     assert state["stages.2.blocks.0.attn.qkv.weight"].shape == (48, 16, 1, 1)
-    again = weights.to_torch("coatnet_0", weights.from_torch("coatnet_0", state, **SMALL,
-                                                             image_size=64))  # fmt: skip
+    again = weights.to_torch(
+        "coatnet_0", weights.from_torch("coatnet_0", state, **SMALL, image_size=64)
+    )
     assert state.keys() == again.keys()
     for key in state:
         np.testing.assert_array_equal(state[key], again[key])
@@ -137,9 +138,12 @@ def test_bfloat16_dropout_remat_and_scan() -> None:
 
     def loss(params):
         logits, new = model.apply(
-            {**variables, "params": params}, images, True, mutable=["batch_stats"],
+            {**variables, "params": params},
+            images,
+            True,
+            mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
-        )  # fmt: skip
+        )
         return jnp.sum(jnp.sin(logits)), new
 
     grads, new = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

@@ -50,9 +50,10 @@ def test_sizes_are_the_official_ones_and_near_the_papers() -> None:
 
 def test_weights_there_and_back_with_other_mixers() -> None:
     for name, options in (
-        ("container_light", {}), ("container", {}),
+        ("container_light", {}),
+        ("container", {}),
         ("container_light", dict(cpe_kernel_size=0, qkv_bias=False)),
-    ):  # fmt: skip
+    ):
         variables = random_variables(vitjax.create_model(name, **TINY, **options))
         state = weights.to_torch(name, variables)
         again = weights.from_torch(name, state, **TINY, **options)

@@ -36,21 +36,27 @@ COUNTS = {  # of timm 1.0.31; torchvision 0.28 has the same from tiny to large
 def test_atto_is_timms() -> None:
     stages = {"stem": "stem", "head.norm": "norm", **{f"stages.{i}": f"stage_{i}" for i in (0, 3)}}
     check_case(
-        "convnext_atto_timm_64x80", "convnext_atto", stages,
+        "convnext_atto_timm_64x80",
+        "convnext_atto",
+        stages,
         rename=lambda key: weights.libraries.rename(key, TIMM.rules),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.golden
 def test_it_is_torchvisions() -> None:
     stages = {
-        "features.0": "stem", "classifier.0": "norm",
+        "features.0": "stem",
+        "classifier.0": "norm",
         **{f"features.{2 * i + 1}": f"stage_{i}" for i in range(4)},
-    }  # fmt: skip
+    }
     check_case(
-        "convnext_small_tv_70x94", "convnext_tiny", stages, **SMALL,
+        "convnext_small_tv_70x94",
+        "convnext_tiny",
+        stages,
+        **SMALL,
         rename=lambda key: weights.libraries.rename(key, CONVNEXT.rules),
-    )  # fmt: skip
+    )
 
 
 def test_counts_are_timms() -> None:

@@ -97,9 +97,13 @@ ALL_MIXERS = (
 @pytest.mark.slow
 def test_every_part_has_a_name_in_the_checkpoints():
     options = dict(
-        mixer=ALL_MIXERS, layer_scale_init=(1e-5, 1e-5, None, None), depths=(2, 2, 2, 2),
-        conv_mlp=(True, False, True, False), cpe_kernel_size=(3, 0, 3, 0), image_size=64,
-    )  # fmt: skip
+        mixer=ALL_MIXERS,
+        layer_scale_init=(1e-5, 1e-5, None, None),
+        depths=(2, 2, 2, 2),
+        conv_mlp=(True, False, True, False),
+        cpe_kernel_size=(3, 0, 3, 0),
+        image_size=64,
+    )
     variables = jax.tree.map(
         lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(np.float32),
         shapes_of("dat_tiny", **options),
@@ -137,8 +141,9 @@ def test_tables_of_another_image_and_window_size_are_resized(case):
 
 @pytest.mark.slow
 def test_a_fixed_table_of_another_image_size_is_resized():
-    options = dict(depths=(1, 1, 1, 1), mixer="window ; window ; window ; deformable",
-                   position_bias="fixed")  # fmt: skip
+    options = dict(
+        depths=(1, 1, 1, 1), mixer="window ; window ; window ; deformable", position_bias="fixed"
+    )
     variables = jax.tree.map(
         lambda leaf: np.ones(leaf.shape, np.float32), shapes_of("dat_tiny", **options)
     )

@@ -25,9 +25,13 @@ from vitjax import weights
 with np.load(FOLDER / "dinov3.npz") as _file:
     CASES = {name: _file[name] for name in _file.files}
 COUNTS = {  # of transformers' DINOv3ViTModel, without its mask token
-    "vits16": 21_596_160, "vits16plus": 28_692_480, "vitb16": 85_659_648, "vitl16": 303_128_576,
-    "vith16plus": 840_591_360, "vit7b16": 6_716_030_976,
-}  # fmt: skip
+    "vits16": 21_596_160,
+    "vits16plus": 28_692_480,
+    "vitb16": 85_659_648,
+    "vitl16": 303_128_576,
+    "vith16plus": 840_591_360,
+    "vit7b16": 6_716_030_976,
+}
 
 
 @pytest.mark.golden
@@ -99,8 +103,12 @@ def test_other_names_of_the_same_weights(case: str, caplog: pytest.LogCaptureFix
     in_memory = {re.sub(r"^layer\.", "model.layer.", k): v for k, v in arrays.items()}
     older = {f"dinov3_vit.{k}": v for k, v in arrays.items()}
     of_authors = authors(arrays)
-    for given in (in_memory, older, of_authors, {f"teacher.backbone.{k}": v for k, v in
-                                                 of_authors.items()}):  # fmt: skip
+    for given in (
+        in_memory,
+        older,
+        of_authors,
+        {f"teacher.backbone.{k}": v for k, v in of_authors.items()},
+    ):
         assert_same(weights.from_torch("dinov3_s16", given, 0, **options), expected)
     assert "names of DINOv3's code" in caplog.text and "DINOv2" not in caplog.text
     if case == "hf_dinov3":

@@ -17,14 +17,21 @@ from vitjax.attention.efficientformer import EfficientFormerAttention, distance_
 from vitjax.models.protocols import GivesDistillationLogits
 
 STAGES = {
-    "stem": "stem", "norm": "norm", "head": "head", "head_dist": "head_dist",
+    "stem": "stem",
+    "norm": "norm",
+    "head": "head",
+    "head_dist": "head_dist",
     "stages.3.blocks.4": "stage_3/block_3",
     **{f"stages.{i}": f"stage_{i}" for i in range(4)},
-}  # fmt: skip
+}
 TINY: dict[str, Any] = dict(
-    dims=(8, 8, 8, 16), depths=(1, 1, 1, 3), num_heads=(1, 1, 1, 2), num_attention=2,
-    num_classes=5, image_size=64,
-)  # fmt: skip
+    dims=(8, 8, 8, 16),
+    depths=(1, 1, 1, 3),
+    num_heads=(1, 1, 1, 2),
+    num_attention=2,
+    num_classes=5,
+    image_size=64,
+)
 
 
 @pytest.mark.golden
@@ -82,18 +89,21 @@ def test_maps_of_an_odd_size() -> None:
     model: Any = vitjax.create_model("efficientformer_l1", **TINY)
     maps = jax.eval_shape(
         lambda v, x: model.apply(v, x, method="features"),
-        weights.abstract_variables(model), jnp.zeros((1, 97, 131, 3)),
-    )  # fmt: skip
+        weights.abstract_variables(model),
+        jnp.zeros((1, 97, 131, 3)),
+    )
     assert [m.shape[1:] for m in maps] == [(25, 33, 8), (13, 17, 8), (7, 9, 8), (4, 5, 16)]
     assert isinstance(model, GivesDistillationLogits)
 
 
 def timm_to_authors(key: str) -> str:
     for theirs, ours in (
-        ("patch_embed.0.", "stem.conv1."), ("patch_embed.1.", "stem.norm1."),
-        ("patch_embed.3.", "stem.conv2."), ("patch_embed.4.", "stem.norm2."),
+        ("patch_embed.0.", "stem.conv1."),
+        ("patch_embed.1.", "stem.norm1."),
+        ("patch_embed.3.", "stem.conv2."),
+        ("patch_embed.4.", "stem.norm2."),
         ("dist_head.", "head_dist."),
-    ):  # fmt: skip
+    ):
         key = key.replace(ours, theirs)
     for i in range(4):
         key = key.replace(f"stages.{i}.downsample.conv", f"network.{2 * i - 1}.proj")
@@ -132,9 +142,12 @@ def test_bfloat16_statistics_remat_and_scan() -> None:
 
     def loss(params):
         out, new = model.clone(remat=True).apply(
-            {**variables, "params": params}, x, True, rngs={"dropout": jax.random.key(0)},
+            {**variables, "params": params},
+            x,
+            True,
+            rngs={"dropout": jax.random.key(0)},
             mutable=["batch_stats"],
-        )  # fmt: skip
+        )
         return jnp.sum(out**2), new
 
     grads, new = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

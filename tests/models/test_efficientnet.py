@@ -29,11 +29,14 @@ SYMMETRIC: dict[str, Any] = dict(padding="symmetric", norm_epsilon=1e-5)
 @pytest.mark.golden
 def test_it_is_the_authors_as_timm_has_it() -> None:
     stages = {
-        "conv_stem": "stem/conv", "bn1": "stem", "blocks.0.0.se": "stage_0/block_0/se",
-        "blocks.1.0.se": "stage_1/block_0/se", "conv_head": "top/conv",
+        "conv_stem": "stem/conv",
+        "bn1": "stem",
+        "blocks.0.0.se": "stage_0/block_0/se",
+        "blocks.1.0.se": "stage_1/block_0/se",
+        "conv_head": "top/conv",
         "blocks.1.0.conv_dw": "stage_1/block_0/depthwise/conv",
         **{f"blocks.{i}": f"stage_{i}" for i in range(7)},
-    }  # fmt: skip
+    }
     check_case("tf_efficientnet_b0_96x128", "tf_efficientnet_b0", stages)
 
 
@@ -41,14 +44,19 @@ def test_it_is_the_authors_as_timm_has_it() -> None:
 @pytest.mark.slow
 def test_with_symmetric_padding_it_is_torchvisions() -> None:
     stages = {
-        "features.0": "stem", "features.8": "top", "features.1.0.block.1": "stage_0/block_0/se",
+        "features.0": "stem",
+        "features.8": "top",
+        "features.1.0.block.1": "stage_0/block_0/se",
         "features.2.0.block.1": "stage_1/block_0/depthwise",
         **{f"features.{i + 1}": f"stage_{i}" for i in range(7)},
-    }  # fmt: skip
+    }
     check_case(
-        "efficientnet_b0_tv_96x128", "efficientnet_b0", stages,
-        rename=lambda key: rename(key, TORCHVISION.rules), **SYMMETRIC,
-    )  # fmt: skip
+        "efficientnet_b0_tv_96x128",
+        "efficientnet_b0",
+        stages,
+        rename=lambda key: rename(key, TORCHVISION.rules),
+        **SYMMETRIC,
+    )
 
 
 @pytest.mark.slow
@@ -139,9 +147,12 @@ def test_bfloat16_training_and_remat() -> None:
     def train(model):
         def loss(params):
             logits, new = model.apply(
-                {**variables, "params": params}, images, True, mutable=["batch_stats"],
+                {**variables, "params": params},
+                images,
+                True,
+                mutable=["batch_stats"],
                 rngs={"dropout": jax.random.key(0)},
-            )  # fmt: skip
+            )
             return jnp.sum(jnp.sin(logits)), new
 
         return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -150,8 +161,9 @@ def test_bfloat16_training_and_remat() -> None:
     old = variables["batch_stats"]["stem"]["norm"]["mean"]
     assert not np.allclose(new["batch_stats"]["stem"]["norm"]["mean"], old)
     recomputed, _ = train(model.clone(remat=True))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads,
-                 recomputed)  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, recomputed
+    )
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 

@@ -62,8 +62,9 @@ def test_maps_of_an_odd_size() -> None:
     assert model.strides == (4, 8, 16, 32)
     maps = jax.eval_shape(
         lambda v, x: model.apply(v, x, method="features"),
-        weights.abstract_variables(model), jnp.zeros((1, 97, 131, 3)),
-    )  # fmt: skip
+        weights.abstract_variables(model),
+        jnp.zeros((1, 97, 131, 3)),
+    )
     assert [m.shape[1:] for m in maps] == [(25, 33, 24), (13, 17, 40), (7, 9, 112), (4, 5, 160)]
     assert isinstance(model, Backbone)
 
@@ -94,9 +95,12 @@ def test_bfloat16_statistics_and_remat() -> None:
 
     def loss(params, model):
         out, new = model.apply(
-            {**variables, "params": params}, x, True, rngs={"dropout": jax.random.key(0)},
+            {**variables, "params": params},
+            x,
+            True,
+            rngs={"dropout": jax.random.key(0)},
             mutable=["batch_stats"],
-        )  # fmt: skip
+        )
         return jnp.sum(out**2), new
 
     (grads, new), (again, _) = (

@@ -51,10 +51,12 @@ def check() -> None:
             as_maps = (x.reshape(*m.shape[:3], -1) for x, m in zip(dense[n], levels))
             outputs |= {f"rpn_{kind}_{i}": x for i, x in enumerate(as_maps)}
         outputs |= {
-            "box_roi_features": flat(pooled[0]), "box_cls_logits": flat(logits),
-            "box_deltas": flat(deltas), "mask_roi_features": flat(pooled[1]),
+            "box_roi_features": flat(pooled[0]),
+            "box_cls_logits": flat(logits),
+            "box_deltas": flat(deltas),
+            "mask_roi_features": flat(pooled[1]),
             "mask_logits": flat(head.mask_head(pooled[1])),
-        }  # fmt: skip
+        }
         extent = jnp.tile(jnp.array(case.size), (2, 1))
         rest = {
             "anchors": jnp.concatenate(anchors),
@@ -113,10 +115,13 @@ def check_references(case: detectors.Case, rest: dict[str, Any], t: Targets) -> 
         every = np.concatenate([rest["train_proposals"][i], t.boxes[i]])
         ours: Any = regions.Regions(*(np.asarray(x)[i] for x in drawn))
         order = [int(np.abs(ours.boxes - one).sum(axis=1).argmin()) for one in every]
-        case.check_refs(**{
-            f"roi_labels{i}": ours.classes[order], f"roi_matched{i}": ours.matched[order],
-            f"roi_sampled{i}": ours.boxes[order][-8:],
-        })  # fmt: skip
+        case.check_refs(
+            **{
+                f"roi_labels{i}": ours.classes[order],
+                f"roi_matched{i}": ours.matched[order],
+                f"roi_sampled{i}": ours.boxes[order][-8:],
+            }
+        )
 
 
 def test_samples_may_be_given() -> None:

@@ -24,10 +24,14 @@ from vitjax.weights.libraries import rename
 from vitjax.weights.mobile_former import THIRD_PARTY
 
 COUNTS = {  # parameters and multiply-adds, by PyTorch's counter, of the first author's code
-    "26m": (3232788, 23550208), "52m": (3469092, 49290496), "96m": (4585252, 92017040),
-    "151m": (7595828, 146249168), "214m": (9425920, 208374240), "294m": (11422648, 286732160),
+    "26m": (3232788, 23550208),
+    "52m": (3469092, 49290496),
+    "96m": (4585252, 92017040),
+    "151m": (7595828, 146249168),
+    "214m": (9425920, 208374240),
+    "294m": (11422648, 286732160),
     "508m": (13976976, 498467680),
-}  # fmt: skip
+}
 SMALL: dict[str, Any] = dict(
     blocks=((2, 24, 8), (1, 24, 8), (1, 32, 16)), stem_width=4, lite=(8, 4, 1), num_tokens=3,
     token_dim=8, hidden_width=24, groups=2,
@@ -40,9 +44,13 @@ def test_a_small_one_is_the_official_one() -> None:
     stages = {"stem": "stem", "features.1.conv4": "block_0/conv_3"}
     stages |= {f"features.{i}.conv3": f"block_{i - 1}/conv_2" for i in (2, 3)}
     check_case(
-        "mobile_former_tiny_40x40", "mobile_former_96m", stages, num_classes=50, image_size=40,
+        "mobile_former_tiny_40x40",
+        "mobile_former_96m",
+        stages,
+        num_classes=50,
+        image_size=40,
         **SMALL,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.golden
@@ -53,9 +61,11 @@ def test_the_third_partys_is_theirs() -> None:
     stages = {"stem": "stem", "bneck": "lite_1", "project": "neck",
               "blocks.0.former": "block_0/former", "blocks.7.former": "block_7/former"}  # fmt: skip
     check_case(
-        "mobileformer_96", "mobile_former_96m_slwang9353", stages,
+        "mobileformer_96",
+        "mobile_former_96m_slwang9353",
+        stages,
         rename=lambda key: rename(key, THIRD_PARTY.rules),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,8 +186,9 @@ def test_maps_of_an_odd_size() -> None:
     assert vitjax.create_model("mobile_former_294m").strides == (4, 8, 16, 32)  # type: ignore
     maps = jax.eval_shape(
         lambda v, x: model.apply(v, x, method="features"),
-        weights.abstract_variables(model), jnp.zeros((1, 97, 131, 3)),
-    )  # fmt: skip
+        weights.abstract_variables(model),
+        jnp.zeros((1, 97, 131, 3)),
+    )
     assert [m.shape[1:] for m in maps] == [(25, 33, 4), (13, 17, 8), (7, 9, 10)]
     assert isinstance(model, Backbone)
 

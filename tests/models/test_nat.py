@@ -28,10 +28,13 @@ SMALL: dict[str, Any] = dict(
     num_classes=10, image_size=(57, 74),
 )  # fmt: skip
 SMALL_S: dict[str, Any] = dict(
-    dims=(8, 16), depths=(2, 2), num_heads=(2, 2), num_classes=10, image_size=(66, 77),
-    mixer="neighborhood(neighborhood_size=5) | "
-    "neighborhood(neighborhood_size=5, dilation=(3, 2))",
-)  # fmt: skip
+    dims=(8, 16),
+    depths=(2, 2),
+    num_heads=(2, 2),
+    num_classes=10,
+    image_size=(66, 77),
+    mixer="neighborhood(neighborhood_size=5) | neighborhood(neighborhood_size=5, dilation=(3, 2))",
+)
 COUNTS = {  # of the authors' code
     "nat_mini": 19_984_174, "nat_tiny": 27_901_582, "nat_small": 50_743_297,
     "nat_base": 89_769_652, "dinat_mini": 19_984_174, "dinat_tiny": 27_901_582,

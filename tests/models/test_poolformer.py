@@ -26,9 +26,12 @@ TINY: dict[str, Any] = dict(dims=(8, 8, 16, 16), depths=(1, 2, 1, 1), num_classe
 STAGES = {f"network.{2 * i}": f"stage_{i}" for i in range(4)}
 OF_TIMM = {f"stages.{i}": f"stage_{i}" for i in range(4)}
 COUNTS = {  # of timm 1.0.31
-    "poolformer_s12": 11_915_176, "poolformer_s24": 21_388_968, "poolformer_s36": 30_862_760,
-    "poolformer_m36": 56_172_520, "poolformer_m48": 73_473_448,
-}  # fmt: skip
+    "poolformer_s12": 11_915_176,
+    "poolformer_s24": 21_388_968,
+    "poolformer_s36": 30_862_760,
+    "poolformer_m36": 56_172_520,
+    "poolformer_m48": 73_473_448,
+}
 
 
 LIBRARIES = weights.FAMILIES[weights.model_spec("poolformer_s12").factory].LIBRARIES
@@ -37,9 +40,11 @@ LIBRARIES = weights.FAMILIES[weights.model_spec("poolformer_s12").factory].LIBRA
 @pytest.mark.golden
 def test_it_is_the_authors_one() -> None:
     check_case(
-        "poolformer_small_70x94", "poolformer_s12",
-        {"patch_embed": "stem", "norm": "norm", **STAGES}, **SMALL,
-    )  # fmt: skip
+        "poolformer_small_70x94",
+        "poolformer_s12",
+        {"patch_embed": "stem", "norm": "norm", **STAGES},
+        **SMALL,
+    )
 
 
 @pytest.mark.golden
@@ -47,10 +52,12 @@ def test_it_is_the_authors_one() -> None:
 def test_s12_is_timms() -> None:
     renamed = weights.libraries.rename
     check_case(
-        "poolformer_s12_timm_64x80", "poolformer_s12",
+        "poolformer_s12_timm_64x80",
+        "poolformer_s12",
         {"stem": "stem", "head.norm": "norm", **OF_TIMM},
-        rename=lambda key: renamed(key, LIBRARIES[0].rules), norm_pooled=True,
-    )  # fmt: skip
+        rename=lambda key: renamed(key, LIBRARIES[0].rules),
+        norm_pooled=True,
+    )
 
 
 def test_counts_are_timms() -> None:

@@ -70,7 +70,10 @@ def test_families_say_what_their_models_see() -> None:
 
 def test_a_mixer_declares_whether_it_takes_sequences() -> None:
     assert {name for name, mixer in MIXERS.items() if takes_sequences(mixer)} == {
-        "full", "light", "talking_heads", "token_mlp"
-    }  # fmt: skip
+        "full",
+        "light",
+        "talking_heads",
+        "token_mlp",
+    }
     assert not takes_sequences(MIXERS["full"].replace(position_bias=True))
     assert not takes_sequences(spec(dict))

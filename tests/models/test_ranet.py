@@ -38,10 +38,14 @@ def test_all_exits_are_the_official_ones(name: str) -> None:
 
     def loss(params: Any, x: Any) -> Any:
         logits, sown = model.apply(
-            {**variables, "params": params}, x, mutable=["intermediates"], method="exit_logits",
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {**variables, "params": params},
+            x,
+            mutable=["intermediates"],
+            method="exit_logits",
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         total = sum(jnp.sum(z * p) for z, p in zip(logits, probes, strict=True))
         return total, (logits, sown["intermediates"])
 
@@ -58,9 +62,11 @@ def test_all_exits_are_the_official_ones(name: str) -> None:
     }
     check_stages(data, maps, stages)
     np.testing.assert_allclose(
-        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::4, ::4], data["grad_x"],
-        rtol=0, atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
-    )  # fmt: skip
+        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::4, ::4],
+        data["grad_x"],
+        rtol=0,
+        atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
+    )
     check_gradients(data, meta, weights.to_torch(name, {"params": grads}), None)
 
 

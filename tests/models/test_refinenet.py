@@ -58,10 +58,13 @@ def check() -> None:
 
     def loss(params, x):
         logits, sown = model.apply(
-            {**variables, "params": params}, x, mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {**variables, "params": params},
+            x,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         return jnp.sum(logits.transpose(0, 3, 1, 2) * probe), (logits, sown["intermediates"])
 
     with jax.default_matmul_precision("highest"):
@@ -71,12 +74,16 @@ def check() -> None:
     check_stages(data, sown, STAGES)
     np.testing.assert_allclose(
         load_golden.stored(np.asarray(logits).transpose(0, 3, 1, 2), meta["outputs"][0]),
-        data["logits_f64"], rtol=0, atol=1e-9 * np.abs(data["logits_f64"]).max(),
-    )  # fmt: skip
+        data["logits_f64"],
+        rtol=0,
+        atol=1e-9 * np.abs(data["logits_f64"]).max(),
+    )
     np.testing.assert_allclose(  # theirs is float32
-        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16], data["grad_x"],
-        rtol=0, atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
-    )  # fmt: skip
+        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16],
+        data["grad_x"],
+        rtol=0,
+        atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
+    )
     theirs = weights.to_torch("refinenet_resnet50", {"params": grads})
     theirs = {key.removeprefix("backbone."): value for key, value in theirs.items()}
     check_gradients(data, meta, theirs, 1e-6)

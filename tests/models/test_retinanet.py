@@ -25,9 +25,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "head.regression_head.conv": ("head", "box_3"),
 }
 LEVELS = {
-    "fpn_0": ("neck", "fpn_0"), "fpn_1": ("neck", "fpn_1"), "fpn_2": ("neck", "fpn_2"),
-    "fpn_p6": ("extra_0",), "fpn_p7": ("extra_1",),
-}  # fmt: skip
+    "fpn_0": ("neck", "fpn_0"),
+    "fpn_1": ("neck", "fpn_1"),
+    "fpn_2": ("neck", "fpn_2"),
+    "fpn_p6": ("extra_0",),
+    "fpn_p7": ("extra_1",),
+}
 TINY: dict[str, Any] = dict(
     backbone="resnet50(depths=(1, 1), frozen_statistics=True)",
     width=16, depth=1, extra_levels=1, image_size=64, candidates=37, limit=11,
@@ -55,10 +58,14 @@ def check(case_name: str, name: str, gradients: bool) -> None:
 
     def losses(params, x):
         loss, sown = model.apply(
-            {**variables, "params": params}, x, targets, ones, method="loss",
+            {**variables, "params": params},
+            x,
+            targets,
+            ones,
+            method="loss",
             mutable=["intermediates"],
             capture_intermediates=lambda m, method: method == "__call__" and m.path in wanted,
-        )  # fmt: skip
+        )
         sown = sown["intermediates"]
         outputs = {n: at(sown["head"], path)[-1] for n, path in LEVELS.items()}
         found = sown["head"]["__call__"][0]
@@ -102,10 +109,14 @@ def check_selection(case: detectors.Case, model: Any, outputs: dict[str, Any]) -
     given = (outputs["cls_logits"], outputs["bbox_regression"])
     matched, found = jax.jit(jax.vmap(one))(*given, t.boxes, t.wanted, t.crowds)
     for i in range(len(case.images)):
-        case.check_refs(**{
-            f"matched_idxs{i}": matched[i], f"det_boxes{i}": found.boxes[i],
-            f"det_scores{i}": found.scores[i], f"det_labels{i}": found.classes[i],
-        })  # fmt: skip
+        case.check_refs(
+            **{
+                f"matched_idxs{i}": matched[i],
+                f"det_boxes{i}": found.boxes[i],
+                f"det_scores{i}": found.scores[i],
+                f"det_labels{i}": found.classes[i],
+            }
+        )
 
 
 def at(tree: Any, path: tuple[str, ...]) -> Any:
@@ -124,9 +135,11 @@ def objects(*boxes: tuple[float, ...], crowd: int | None = None) -> Targets:
     n = len(boxes)
     crowds = np.arange(n) == (-1 if crowd is None else crowd)
     return Targets(
-        jnp.asarray([boxes], jnp.float32), jnp.arange(n)[None], jnp.asarray(crowds)[None],
+        jnp.asarray([boxes], jnp.float32),
+        jnp.arange(n)[None],
+        jnp.asarray(crowds)[None],
         jnp.ones((1, n), bool),
-    )  # fmt: skip
+    )
 
 
 def test_losses_and_gradients_are_finite() -> None:

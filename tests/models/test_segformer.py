@@ -30,8 +30,9 @@ STAGES = {
 }
 TINY: dict[str, Any] = dict(  # SMALL and a head
     backbone="mit_b0(dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))",
-    width=12, num_classes=5,
-)  # fmt: skip
+    width=12,
+    num_classes=5,
+)
 
 
 @pytest.mark.golden
@@ -47,10 +48,13 @@ def test_segformer_is_the_official_one() -> None:
 
     def loss(params, x):
         logits, sown = model.apply(
-            {**variables, "params": params}, x, mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {**variables, "params": params},
+            x,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         return jnp.sum(logits * probe), (logits, sown["intermediates"])
 
     with jax.default_matmul_precision("highest"):
@@ -216,8 +220,9 @@ def test_weights_there_and_back(name: str, options: dict[str, Any]) -> None:
 
 TWO_STAGES: dict[str, Any] = dict(
     backbone="mit_b0(dims=(8, 16), depths=(1, 1), num_heads=(1, 2), drop_path_rate=0.0)",
-    width=12, num_classes=5,
-)  # fmt: skip
+    width=12,
+    num_classes=5,
+)
 
 
 @pytest.mark.slow
@@ -238,9 +243,12 @@ def test_training_mode() -> None:
 
     def loss(params, key):
         logits, new = model.apply(
-            {**variables, "params": params}, images, True, rngs={"dropout": key},
+            {**variables, "params": params},
+            images,
+            True,
+            rngs={"dropout": key},
             mutable=["batch_stats"],
-        )  # fmt: skip
+        )
         return jnp.mean(logits**2), new["batch_stats"]
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -265,9 +273,12 @@ def test_dropout_drops_whole_channels() -> None:
     }
     stats = dict(fuse=dict(norm=dict(mean=jnp.zeros(4), var=jnp.ones(4))))
     logits, _ = head.apply(
-        dict(params=params, batch_stats=stats), maps, True, mutable=["batch_stats"],
+        dict(params=params, batch_stats=stats),
+        maps,
+        True,
+        mutable=["batch_stats"],
         rngs={"dropout": jax.random.key(0)},
-    )  # fmt: skip
+    )
     logits = np.asarray(logits)
     assert set(np.unique(logits)) == {0.0, 2.0}
     assert (logits == logits[:, :1, :1]).all()  # one draw for all positions

@@ -46,9 +46,11 @@ def test_neck_and_head_are_those_of_mmsegmentation() -> None:
     def apply(params, finest):
         every = {**variables, "params": params}
         logits, sown = head.apply(
-            {c: v["head"] for c, v in every.items()}, (finest, *maps[1:]),
-            mutable=["intermediates"], capture_intermediates=lambda m, _: m.path in wanted,
-        )  # fmt: skip
+            {c: v["head"] for c, v in every.items()},
+            (finest, *maps[1:]),
+            mutable=["intermediates"],
+            capture_intermediates=lambda m, _: m.path in wanted,
+        )
         sown = sown["intermediates"]
         return (*sown["neck"]["__call__"][0], logits), sown
 
@@ -81,10 +83,11 @@ def test_neck_and_head_are_those_of_mmsegmentation() -> None:
 @pytest.mark.parametrize(
     ("name", "dims"),
     [
-        ("pvt_small_to_large", (64, 128, 320, 512)), ("pvtv2_b0", (32, 64, 160, 256)),
+        ("pvt_small_to_large", (64, 128, 320, 512)),
+        ("pvtv2_b0", (32, 64, 160, 256)),
         ("resnet50", (256, 512, 1024, 2048)),
     ],
-)  # fmt: skip
+)
 def test_counts_are_those_of_mmsegmentation(name: str, dims: tuple[int, ...]) -> None:
     maps = tuple(jax.ShapeDtypeStruct((1, 8, 8, c), jnp.float32) for c in dims)
     shapes = jax.eval_shape(SemanticFPNHead(150).init, jax.random.key(0), maps)["params"]
@@ -202,9 +205,12 @@ def test_training_reaches_every_parameter() -> None:
 
     def loss(params):
         logits, new = model.apply(
-            {**variables, "params": params}, images, True,
-            rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"],
-        )  # fmt: skip
+            {**variables, "params": params},
+            images,
+            True,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
         return jnp.mean(jax.nn.log_softmax(logits)[..., 0]), new
 
     grads, new = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

@@ -58,10 +58,14 @@ def test_setr_is_the_official_one(name: str) -> None:
 
     def loss(params, x):
         (logits, auxiliary), sown = model.apply(
-            {**variables, "params": params}, x, method="all_logits", mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {**variables, "params": params},
+            x,
+            method="all_logits",
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         outputs = [resize(y, (96, 96)).transpose(0, 3, 1, 2) for y in (logits, *auxiliary)]
         total = sum(jnp.sum(y * probe) for y, probe in zip(outputs, probes, strict=True))
         return total, (outputs, sown["intermediates"])
@@ -73,14 +77,19 @@ def test_setr_is_the_official_one(name: str) -> None:
     tolerance = 5 * meta["f32_noise"] + 1e-6
     for ours, output in zip(outputs, meta["outputs"], strict=True):
         np.testing.assert_allclose(
-            load_golden.stored(np.asarray(ours), output), data[f"{output['name']}_f64"],
-            rtol=0, atol=tolerance, err_msg=output["name"],
-        )  # fmt: skip
+            load_golden.stored(np.asarray(ours), output),
+            data[f"{output['name']}_f64"],
+            rtol=0,
+            atol=tolerance,
+            err_msg=output["name"],
+        )
     check_stages(data, sown, STAGES[name])
     np.testing.assert_allclose(
-        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16], data["grad_x"],
-        rtol=0, atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
-    )  # fmt: skip
+        np.asarray(grad_x).transpose(0, 3, 1, 2)[:, :, ::16, ::16],
+        data["grad_x"],
+        rtol=0,
+        atol=10 * meta["grad_x_noise"] + 1e-5 * meta["grad_x_absmax"],
+    )
     # What the official code has and does not use; its cls_token is dropped before MLA's blocks.
     used = [k for k in data["keys"].tolist() if "conv_seg" not in k]
     used = [k for k in used if name != "setr_mla" or k != "backbone.cls_token"]
@@ -207,9 +216,13 @@ def test_training_has_finite_gradients(name: str) -> None:
 
     def loss(params):
         (logits, auxiliary), changed = model.apply(
-            {**variables, "params": params}, images, True, method="all_logits",
-            mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)},
-        )  # fmt: skip
+            {**variables, "params": params},
+            images,
+            True,
+            method="all_logits",
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
         return sum(jnp.sum(jnp.sin(y)) for y in (logits, *auxiliary)), changed
 
     grads, changed = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

@@ -31,9 +31,13 @@ WINDOWS: dict[str, Any] = dict(window_size=3, window_size_t=2)
 @pytest.mark.usefixtures("optimized")
 def test_video_swin_is_torchvisions() -> None:
     check_case(
-        "swin3d_t_8x64x64", "swin3d_tiny", STAGES, num_frames=8, image_size=64,
+        "swin3d_t_8x64x64",
+        "swin3d_tiny",
+        STAGES,
+        num_frames=8,
+        image_size=64,
         rename=lambda key: rename(key, TORCHVISION.rules),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,11 @@ def named(found: list[Any]) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("dat_pp_tiny", "debiformer_tiny")))
-     for n in MODELS],
-)  # fmt: skip
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in ("dat_pp_tiny", "debiformer_tiny")))
+        for n in MODELS
+    ],
+)
 def test_training_moves_no_features_by_gather_or_scatter(name: str) -> None:
     text = lower(name).as_text(dialect="hlo", debug_info=True)
     program = parse(text)

@@ -19,8 +19,11 @@ from vitjax.attention.window_modulated import ModulatedWindowAttention
 from vitjax.layers.upsample import Upsample
 from vitjax.models.uformer import mirror_to_multiple
 
-PARTS = {**{f"encoderlayer_{i}": f"stage_{i}" for i in range(4)}, "conv": "stage_4",
-         **{f"decoderlayer_{i}": f"stage_{i + 5}" for i in range(4)}}  # fmt: skip
+PARTS = {
+    **{f"encoderlayer_{i}": f"stage_{i}" for i in range(4)},
+    "conv": "stage_4",
+    **{f"decoderlayer_{i}": f"stage_{i + 5}" for i in range(4)},
+}
 STAGES = {
     "input_proj": "stem", "output_proj": "head", "down0": "downsample_1", "up0": "upsample_5",
     "bottleneck": "stage_4", **{f"enc{i}": f"stage_{i}" for i in range(4)},
@@ -29,13 +32,21 @@ STAGES = {
        for j in range(2)},
 }  # fmt: skip
 OFFICIAL = {
-    "uformer_t": "T", "uformer_t_modulator": "T_modulator", "uformer_s": "S",
-    "uformer_s_modulator": "S_modulator", "uformer_b": "B_modulator", "uformer_b_plain": "B",
-}  # fmt: skip
+    "uformer_t": "T",
+    "uformer_t_modulator": "T_modulator",
+    "uformer_s": "S",
+    "uformer_s_modulator": "S_modulator",
+    "uformer_b": "B_modulator",
+    "uformer_b_plain": "B",
+}
 SMALL: dict[str, Any] = dict(
-    width=4, depths=(0, 2, 0, 0, 2, 0, 0, 2, 1), num_heads=(1, 1, 2, 2, 2, 2, 2, 1, 1),
-    window_size=2, mlp_ratio=2.0, image_size=64,
-)  # fmt: skip
+    width=4,
+    depths=(0, 2, 0, 0, 2, 0, 0, 2, 1),
+    num_heads=(1, 1, 2, 2, 2, 2, 2, 1, 1),
+    window_size=2,
+    mlp_ratio=2.0,
+    image_size=64,
+)
 """Images become multiples of 32 pixels; stages without blocks save compilation."""
 
 
@@ -52,10 +63,13 @@ def test_uformer_is_the_official_one(size: str) -> None:
 
     def loss(params, x):
         out, sown = model.apply(
-            {"params": params}, x, mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and module.path in
-            wanted,
-        )  # fmt: skip
+            {"params": params},
+            x,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: (
+                method == "__call__" and module.path in wanted
+            ),
+        )
         out = out.transpose(0, 3, 1, 2)
         return jnp.sum(out * probe), (out, sown["intermediates"])
 

@@ -93,9 +93,12 @@ def _check_in_float64(data: Any, meta: Any, state_dict: dict[str, Any], model: A
 
     def apply(params, images):
         found, sown = model.apply(
-            {**variables, "params": params}, images, method=outputs, mutable=["intermediates"],
+            {**variables, "params": params},
+            images,
+            method=outputs,
+            mutable=["intermediates"],
             capture_intermediates=lambda module, _: module.path in STAGES.values(),
-        )  # fmt: skip
+        )
         return found, sown["intermediates"]
 
     @jax.jit
@@ -182,11 +185,13 @@ def test_counts_are_the_official_ones(size: str) -> None:
 @pytest.mark.parametrize(
     ("name", "dims"),
     [
-        ("swin_tiny_small", (96, 192, 384, 768)), ("swin_base", (128, 256, 512, 1024)),
-        ("swin_large", (192, 384, 768, 1536)), ("resnet50", (256, 512, 1024, 2048)),
+        ("swin_tiny_small", (96, 192, 384, 768)),
+        ("swin_base", (128, 256, 512, 1024)),
+        ("swin_large", (192, 384, 768, 1536)),
+        ("resnet50", (256, 512, 1024, 2048)),
         ("debiformer_tiny", (64, 128, 256, 512)),
     ],
-)  # fmt: skip
+)
 def test_counts_of_heads_are_those_of_mmsegmentation(name: str, dims: tuple[int, ...]) -> None:
     maps = tuple(jax.ShapeDtypeStruct((1, 8, 8, c), jnp.float32) for c in dims)
     shapes = [
@@ -258,9 +263,13 @@ def test_training_reaches_every_parameter() -> None:
 
     def loss(params):
         (logits, helpers), new = model.apply(
-            {**variables, "params": params}, images, True, method="all_logits",
-            rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"],
-        )  # fmt: skip
+            {**variables, "params": params},
+            images,
+            True,
+            method="all_logits",
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
         return sum(jnp.mean(jax.nn.log_softmax(x)[..., 0]) for x in (logits, *helpers)), new
 
     grads, new = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

@@ -35,10 +35,13 @@ def split_qkv(dumped: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.usefixtures("optimized")
 def test_vivit_is_that_of_transformers() -> None:
     check_case(
-        "vivit_small_8x64x64", "vivit_b16x2",
+        "vivit_small_8x64x64",
+        "vivit_b16x2",
         {"vivit.embeddings.patch_embeddings": "patch_embed", "vivit.layernorm": "norm"},
-        rename=lambda key: rename(key, VIT.rules), export=split_qkv, **GOLDEN,
-    )  # fmt: skip
+        rename=lambda key: rename(key, VIT.rules),
+        export=split_qkv,
+        **GOLDEN,
+    )
 
 
 def test_size_is_the_official_one() -> None:
@@ -91,6 +94,8 @@ def test_weights_of_images_begin_it() -> None:
     ours = one.apply(loaded, clip, method="embed")
     theirs, _ = flat.apply(variables, image, method="embed")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    blocks = ({k: v for k, v in tree["params"].items() if k not in ("patch_embed", "pos_embed")}
-              for tree in (loaded, variables))  # fmt: skip
+    blocks = (
+        {k: v for k, v in tree["params"].items() if k not in ("patch_embed", "pos_embed")}
+        for tree in (loaded, variables)
+    )
     jax.tree.map(np.testing.assert_array_equal, *blocks)

@@ -152,9 +152,13 @@ def test_dtypes_dropout_and_remat() -> None:
 
     def loss(params, state):
         (token, patches), state = model.apply(
-            {"params": params, **state}, images, True, rngs={"dropout": jax.random.key(0)},
-            method="token_logits", mutable=["batch_stats"],
-        )  # fmt: skip
+            {"params": params, **state},
+            images,
+            True,
+            rngs={"dropout": jax.random.key(0)},
+            method="token_logits",
+            mutable=["batch_stats"],
+        )
         return token.sum() + patches.sum(), state
 
     params, state = variables["params"], {"batch_stats": variables["batch_stats"]}

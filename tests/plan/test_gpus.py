@@ -83,9 +83,11 @@ def test_calls_of_libraries_are_counted_as_what_they_compute() -> None:
 
 @pytest.mark.parametrize("kind", ["Forward", "BackwardInput", "BackwardFilter"])
 def test_a_convolutions_gradients_cost_what_it_costs(kind: str) -> None:
-    images, kernel, outputs = "bf16[3,29,31,5]{3,2,1,0}", "bf16[7,3,3,5]{3,2,1,0}", (
-        "bf16[3,29,31,7]{3,2,1,0}"
-    )  # fmt: skip
+    images, kernel, outputs = (
+        "bf16[3,29,31,5]{3,2,1,0}",
+        "bf16[7,3,3,5]{3,2,1,0}",
+        ("bf16[3,29,31,7]{3,2,1,0}"),
+    )
     given, result = {
         "Forward": ((images, kernel), outputs),
         "BackwardInput": ((outputs, kernel), images),

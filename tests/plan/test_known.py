@@ -50,9 +50,10 @@ def test_a_plan_of_segmentation_by_name(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     fields = ADE20K | {
-        "data.image_size": "32", "data.batch_size": "2",
+        "data.image_size": "32",
+        "data.batch_size": "2",
         "model.backbone": "mit_b0(dims=(8, 16), depths=(1, 1), num_heads=(1, 2))",
-    }  # fmt: skip
+    }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     command = ["plan", f"--config={SCENES}", "--topology=cpu", "--quick", "--json"]
     assert cli.main([*command, *flags]) == 0

@@ -128,8 +128,9 @@ def test_a_teacher_is_part_of_the_plan(
 
 
 def test_misfit_says_by_how_much_and_what_would_help() -> None:
-    there = topology.Topology("v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4,
-                              topology.CHIPS["v3"])  # fmt: skip
+    there = topology.Topology(
+        "v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4, topology.CHIPS["v3"]
+    )
     compiled = plan.Compiled({}, [], None, 1.0, overflow=(20e9, 16e9))
     state = {"parameters": 1, "optimizer": 2, "ema": 0, "other_state": 0}
     found = plan.Plan(config(), there, {"data": 8}, state, compiled, 10, 10)
@@ -153,8 +154,9 @@ def test_the_compilers_refusals_are_understood() -> None:
 
 def pretend(state: float, activations: float) -> Any:
     """Plans of so many bytes on devices of 16 GB: each part costs 2 s, FSDP 2, remat 4."""
-    there = topology.Topology("v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4,
-                              topology.CHIPS["v3"])  # fmt: skip
+    there = topology.Topology(
+        "v3:2x2", [SimpleNamespace(platform="tpu")] * 8, 4, topology.CHIPS["v3"]
+    )
 
     def make(flags: fit.Flags) -> plan.Plan:
         parts, shards, remat = (

@@ -226,9 +226,12 @@ def test_tokens_count_by_their_own_labels():
     own = np.asarray(keep.mean((1, 2)))
     assert (own > 0).all() and (own < 1).all() and (labels != other).any()
     whole, tokens = Tokens().apply(
-        {"params": params}, images, True, lambda x: mixing.mix_token(keep, x),
+        {"params": params},
+        images,
+        True,
+        lambda x: mixing.mix_token(keep, x),
         method="token_logits",
-    )  # fmt: skip
+    )
 
     def cost(logits, label):
         target = np.eye(3)[label] * 0.9 + 0.1 / 3

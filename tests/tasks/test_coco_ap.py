@@ -59,10 +59,13 @@ def test_the_numbers_are_those_of_pycocotools(kind: str) -> None:
 def rows_of(parts: list[dict], images: dict, last: str, order: list[int]) -> dict:
     """Rows of images in an order, padded to 20; boxes (x0, y0, x1, y1) in float64."""
     rows = {
-        "boxes": np.zeros((len(order), 20, 4)), "classes": np.full((len(order), 20), -1),
-        last: np.zeros((len(order), 20)), "areas": np.zeros((len(order), 20)),
-        "index": np.array(order), "size": np.array([images[i] for i in order]),
-    }  # fmt: skip
+        "boxes": np.zeros((len(order), 20, 4)),
+        "classes": np.full((len(order), 20), -1),
+        last: np.zeros((len(order), 20)),
+        "areas": np.zeros((len(order), 20)),
+        "index": np.array(order),
+        "size": np.array([images[i] for i in order]),
+    }
     for r, image in enumerate(order):
         for i, part in enumerate(p for p in parts if p["image_id"] == image):
             x, y, w, h = part["bbox"]
@@ -127,9 +130,12 @@ def test_perfect_predictions_of_a_source() -> None:
             )
             masks[i, k] = mask.pixels[rows][:, columns]
     found = {
-        "boxes": truth["boxes"], "classes": truth["classes"], "index": truth["index"],
-        "scores": np.where(truth["valid"], 0.5, 0), "masks": masks,
-    }  # fmt: skip
+        "boxes": truth["boxes"],
+        "classes": truth["classes"],
+        "index": truth["index"],
+        "scores": np.where(truth["valid"], 0.5, 0),
+        "masks": masks,
+    }
     metrics = coco_metrics(found, truth, 10)
     assert [metrics[n] for n in ("ap", "ap50", "ap_small", "ar_100")] == pytest.approx([1.0] * 4)
     assert metrics["mask_ap50"] > 0.95 and 0.5 < metrics["mask_ap"] < 1  # pasting is coarse

@@ -23,9 +23,10 @@ from vitjax.tasks.detection import DetectionConfig, detection
 
 NAMES = tuple("abcde")
 TINY: dict[str, Any] = dict(
-    backbone="resnet50(depths=(1, 1), frozen_statistics=True)", width=16,
+    backbone="resnet50(depths=(1, 1), frozen_statistics=True)",
+    width=16,
     image_size=32,
-)  # fmt: skip
+)
 RETINANET: dict[str, Any] = dict(TINY, depth=1, candidates=17, limit=7)
 MASKS: dict[str, Any] = dict(
     TINY, box_width=16, rpn_samples=13, rpn_candidates=(19, 19), proposals=(11, 11), samples=8,
@@ -105,16 +106,19 @@ def test_perfect_detections_measure_1_at_the_original_size() -> None:
     pytest.importorskip("pycocotools")
     task: Any = detection(
         vitjax.create_model("retinanet", 10, **RETINANET),  # type: ignore[arg-type]
-        class_names=tuple("0123456789"), image_size=(32, 32),
+        class_names=tuple("0123456789"),
+        image_size=(32, 32),
         config=DetectionConfig(eval_size=(96, 96), eval_short_side=80, eval_limit=9),
-    )  # fmt: skip
+    )
     batch = evaluation(task)
     assert (batch["image_extent"] == 80).all() and (batch["objects_size"] == 64).all()
     valid = batch["objects_valid"]
     found = {
-        "boxes": jnp.asarray(batch["objects_boxes"]), "extent": jnp.asarray(batch["image_extent"]),
-        "scores": jnp.where(valid, 0.9, 0), "classes": jnp.asarray(batch["objects_classes"]),
-    }  # fmt: skip
+        "boxes": jnp.asarray(batch["objects_boxes"]),
+        "extent": jnp.asarray(batch["image_extent"]),
+        "scores": jnp.where(valid, 0.9, 0),
+        "classes": jnp.asarray(batch["objects_classes"]),
+    }
     rows = jax.tree.map(np.asarray, task.rows(found, batch))
     sums = task.measure(found, batch)
     metrics = task.summarize(sums, rows)
@@ -130,9 +134,11 @@ def test_what_is_shown() -> None:
     task = task_of("mask_rcnn", MASKS, show=0.5, eval_size=(32, 32))
     prediction = {
         "boxes": np.array([[4.0, 8, 16, 24], [0, 0, 9, 9], [1, 1, 2, 2]]),
-        "scores": np.array([0.8, 0.4, 0.0]), "classes": np.array([3, 1, -1]),
-        "masks": np.ones((3, 28, 28), np.float32), "extent": np.array([32, 32]),
-    }  # fmt: skip
+        "scores": np.array([0.8, 0.4, 0.0]),
+        "classes": np.array([3, 1, -1]),
+        "masks": np.ones((3, 28, 28), np.float32),
+        "extent": np.array([32, 32]),
+    }
     gray = np.full((64, 96, 3), 100, np.uint8)
     shown = task.present(prediction, {"image": Picture(gray)})
     assert shown.lines == [" 80.00%  d  x 12 to 48, y 16 to 48"]

@@ -107,8 +107,9 @@ def test_the_loss_is_charbonniers() -> None:
     task = restoration(Offset(), image_size=5, paired=True, config=RestorationConfig(eps=0.1))
     batch = {
         "image": jnp.full((2, 5, 5, 3), 51, jnp.uint8),
-        "target": jnp.full((2, 5, 5, 3), 102, jnp.uint8), "mask": jnp.ones(2),
-    }  # fmt: skip
+        "target": jnp.full((2, 5, 5, 3), 102, jnp.uint8),
+        "mask": jnp.ones(2),
+    }
     loss = task.loss({"offset": jnp.zeros(())}, {}, batch, Keys(jax.random.key(0)), None)
     np.testing.assert_allclose(loss.value, np.sqrt(0.2**2 + 0.1**2), rtol=1e-6)
     np.testing.assert_array_equal(loss.weight, 1)

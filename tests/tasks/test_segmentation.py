@@ -84,9 +84,12 @@ def test_areas_are_those_of_the_official_metric() -> None:
 
 def test_classes_that_do_not_occur_count_nowhere() -> None:
     sums = {
-        "both": [4, 0, 0, 0], "labelled": [6, 2, 0, 0], "predicted": [5, 0, 3, 0], "loss": 4.0,
+        "both": [4, 0, 0, 0],
+        "labelled": [6, 2, 0, 0],
+        "predicted": [5, 0, 3, 0],
+        "loss": 4.0,
         "images": 2,
-    }  # fmt: skip
+    }
     metrics = summarize(sums)
     assert metrics["miou"] == pytest.approx((4 / 7 + 0 + 0) / 3)
     assert metrics["acc"] == 4 / 8 and metrics["loss"] == 0.5
@@ -115,8 +118,11 @@ def test_windows_cover_each_image_and_nothing_else() -> None:
     for window, stride in (((13, 13), (5, 9)), ((29, 37), (9, 9)), ((11, 64), (11, 64))):
         found = sliding_logits(
             lambda x: jnp.stack([x[..., 0], (x[..., 1] == 77).astype(jnp.float32)], -1),
-            images, jnp.array(sizes), window, stride,
-        )  # fmt: skip
+            images,
+            jnp.array(sizes),
+            window,
+            stride,
+        )
         for i, (h, w) in enumerate(sizes):
             np.testing.assert_allclose(found[i, :h, :w, 0], images[i, :h, :w, 0], rtol=1e-6)
     seen = []
@@ -188,15 +194,21 @@ def test_the_loss_is_that_of_the_labelled_pixels() -> None:
     rng = np.random.default_rng(3)
     weights = (0.5, 1.0, 2.0)
     task = segmentation(
-        Colours(), class_names=NAMES, image_size=(5, 7), mean=(0, 0, 0), std=(1 / 255,) * 3,
+        Colours(),
+        class_names=NAMES,
+        image_size=(5, 7),
+        mean=(0, 0, 0),
+        std=(1 / 255,) * 3,
         config=SegmentationConfig(class_weights=weights),
-    )  # fmt: skip
+    )
     labels = rng.integers(0, 3, (2, 5, 7)).astype(np.uint8)
     labels[0, :2] = 255
     batch = {
-        "image": rng.integers(0, 3, (2, 5, 7, 3)).astype(np.uint8), "map": labels,
-        "image_extent": np.array([(5, 7)] * 2), "mask": np.ones(2, np.float32),
-    }  # fmt: skip
+        "image": rng.integers(0, 3, (2, 5, 7, 3)).astype(np.uint8),
+        "map": labels,
+        "image_extent": np.array([(5, 7)] * 2),
+        "mask": np.ones(2, np.float32),
+    }
     batch = jax.tree.map(jnp.asarray, batch)
     loss = task.loss({"scale": jnp.ones(())}, {}, batch, Keys(jax.random.key(0)), None)
     logits = jnp.asarray(batch["image"], jnp.float32)

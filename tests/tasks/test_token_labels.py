@@ -167,12 +167,16 @@ def with_maps():
     scores = rng.uniform(0.1, 1, (4, 2, 4, 4)).astype(np.float16)
     scores[3, :, 0, 0] = 0
     return batch() | {
-        "map_classes": jnp.asarray(rng.permuted(np.tile(np.arange(3), (4, 4, 4, 1)), axis=3)
-                                   [..., :2].transpose(0, 3, 1, 2), jnp.uint16),
+        "map_classes": jnp.asarray(
+            rng.permuted(np.tile(np.arange(3), (4, 4, 4, 1)), axis=3)[..., :2].transpose(
+                0, 3, 1, 2
+            ),
+            jnp.uint16,
+        ),
         "map_scores": jnp.asarray(scores),
         "map_box": jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (4, 1)),
         "map_flipped": jnp.array([False, True, False, False]),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.slow
@@ -182,9 +186,13 @@ def with_maps():
 def test_the_loss_of_mixed_tokens(maps, class_target):
     learnt = TokenLabels(weight=0.5, class_target=class_target)
     task = classification(
-        Tokens(), num_classes=3, image_size=4, loss=LossConfig(label_smoothing=0.1), tokens=learnt,
+        Tokens(),
+        num_classes=3,
+        image_size=4,
+        loss=LossConfig(label_smoothing=0.1),
+        tokens=learnt,
         mixed=Mixing(mixtoken=1.0),
-    )  # fmt: skip
+    )
     b = with_maps() if maps else batch()
     b["mask"] = jnp.array([1.0, 1.0, 1.0, 0.0])  # the third keeps its tokens
     params = task.init(jax.random.key(0))["params"]

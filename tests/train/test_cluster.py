@@ -14,39 +14,51 @@ SLURM = {
     "SLURM_NODEID": "2",
 }  # fmt: skip
 SLURM_TASK_A_GPU = {
-    **SLURM, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "8",
-    "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_PROCID": "6", "SLURM_LOCALID": "2",
+    **SLURM,
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "SLURM_PROCID": "6",
+    "SLURM_LOCALID": "2",
     "SLURM_NODEID": "1",
-}  # fmt: skip
+}
 OPEN_MPI = {
-    "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
     "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
     "OMPI_MCA_orte_hnp_uri": "8192.0;tcp://127.0.0.1,10.96.0.1,10.148.0.1:34911",
-}  # fmt: skip
+}
 OPEN_MPI_5 = {k: v for k, v in OPEN_MPI.items() if "uri" not in k} | {
     "PMIX_NAMESPACE": "prterun-login1-1234@1"
 }
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"}
 GKE = {
-    "KUBERNETES_SERVICE_HOST": "10.0.0.1", "TPU_WORKER_ID": "1",
+    "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    "TPU_WORKER_ID": "1",
     "TPU_WORKER_HOSTNAMES": "run-slice-0-0.run,run-slice-0-1.run",
-}  # fmt: skip
+}
 SLICES = {
-    "MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1",
+    "MEGASCALE_NUM_SLICES": "2",
+    "MEGASCALE_SLICE_ID": "1",
     "MEGASCALE_COORDINATOR_ADDRESS": "run-slice-0-0.run:8080",
-}  # fmt: skip
+}
 TORCHRUN = {
     "WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8",
     "MASTER_ADDR": "10.0.0.5", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none",
 }  # fmt: skip
 SKYPILOT = {
-    "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6",
+    "SKYPILOT_NUM_NODES": "2",
+    "SKYPILOT_NODE_RANK": "1",
+    "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6",
     "SKYPILOT_NUM_GPUS_PER_NODE": "8",
-}  # fmt: skip
+}
 XPK = {
-    "NNODES": "4", "NODE_RANK": "3", "JAX_COORDINATOR_PORT": "6002",
+    "NNODES": "4",
+    "NODE_RANK": "3",
+    "JAX_COORDINATOR_PORT": "6002",
     "JAX_COORDINATOR_ADDRESS": "run-slice-job-0-0.run",
-}  # fmt: skip
+}
 EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 FOUR = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
 

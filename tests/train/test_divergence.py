@@ -27,8 +27,9 @@ def test_a_loss_is_bad_when_it_is_no_number_or_jumps() -> None:
     history = History()
     assert history.first_bad(1, [2.0] * SETTLED, 3.0) is None
     assert history.first_bad(SETTLED + 1, [5.9, 6.1, 2.0], 3.0) == (
-        SETTLED + 2, "is 6.1, over 3 × the usual 2,",
-    )  # fmt: skip
+        SETTLED + 2,
+        "is 6.1, over 3 × the usual 2,",
+    )
     assert history.first_bad(9, np.array([1.0, np.nan, 1.0]), 0.0) == (10, "is nan")
     assert History().first_bad(1, [1.0, 100.0], 3.0) is None, "too few to know what is usual"
     again = History(json.loads(json.dumps(history.to_json())))
@@ -49,8 +50,9 @@ def run(
     kind = jax.ShapeDtypeStruct(
         (), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
     )
-    template = TrainState(jax.ShapeDtypeStruct((), jnp.int32, sharding=kind.sharding),
-                          {"sum": kind}, {}, (), None)  # fmt: skip
+    template = TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=kind.sharding), {"sum": kind}, {}, (), None
+    )
 
     def step(state: TrainState, batch: int) -> tuple[TrainState, dict]:
         total = state.params["sum"] * np.float32(0.9) + np.float32(batch)

@@ -90,9 +90,13 @@ def test_rows_are_gathered_without_what_is_masked() -> None:
 def test_streams_are_functions_of_name_step_and_part() -> None:
     keys = Keys(jax.random.key(3), 5)
     others = [
-        keys("dropout"), keys("mix"), keys("erase"), Keys(keys.root, 6)("mix"),
-        keys._replace(part=1)("mix"), Keys(jax.random.key(4), 5)("mix"),
-    ]  # fmt: skip
+        keys("dropout"),
+        keys("mix"),
+        keys("erase"),
+        Keys(keys.root, 6)("mix"),
+        keys._replace(part=1)("mix"),
+        Keys(jax.random.key(4), 5)("mix"),
+    ]
     drawn = [
         jax.random.key_data(k).tobytes() for k in map(jax.device_get, map(jnp.asarray, others))
     ]

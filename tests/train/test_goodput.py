@@ -32,8 +32,12 @@ def non_zero(totals: dict[str, float]) -> dict[str, float]:
 def test_a_run_by_hand() -> None:
     totals = spent([*FIRST, *ENDED])
     assert non_zero(totals) == {
-        "productive": 55, "data": 5, "evaluation": 7, "checkpoint": 3, "initialisation": 21,
-    }  # fmt: skip
+        "productive": 55,
+        "data": 5,
+        "evaluation": 7,
+        "checkpoint": 3,
+        "initialisation": 21,
+    }
     assert sum(totals.values()) == 191 - 100
     assert list(totals) == list(BUCKETS)
     assert describe(totals) == (
@@ -56,9 +60,13 @@ def test_what_a_killed_run_did_after_its_checkpoint_is_lost() -> None:
     totals = spent([*kept, *second])
     assert sum(totals.values()) == 530 - 100
     assert non_zero(totals) == {
-        "productive": 55, "data": 5, "evaluation": 7, "initialisation": 20 + 4 + 6,
-        "lost": 21, "stopped": 500 - 188,
-    }  # fmt: skip
+        "productive": 55,
+        "data": 5,
+        "evaluation": 7,
+        "initialisation": 20 + 4 + 6,
+        "lost": 21,
+        "stopped": 500 - 188,
+    }
     earlier = [r for r in kept if r["step"] <= 10]
     gone = carried(earlier, [*kept[len(earlier) :], *second])
     third = [*earlier, row(10, "process", 610.0, began=600.0, **gone)]

@@ -263,8 +263,9 @@ def test_a_full_disk_stops_no_run_and_loses_no_metrics(tmp_path, monkeypatch, ca
     assert len(told) == 3, "once for each stretch, and at the end"
     assert "No space left on device). Training goes on" in told[0]
     assert told[2].endswith("Make room there. They are lost.")
-    seen = {e.step for p in (tmp_path / "events").iterdir() if p.name.endswith(".20")
-            for e in events(p)}  # fmt: skip
+    seen = {
+        e.step for p in (tmp_path / "events").iterdir() if p.name.endswith(".20") for e in events(p)
+    }
     assert seen == {0, *range(21, 31)}
 
 

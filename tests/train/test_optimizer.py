@@ -70,9 +70,13 @@ def test_end_factor_is_where_the_decay_ends() -> None:
 def test_the_steps_of_detectors() -> None:
     """Twelve epochs of 100 steps: a tenth of the rate after the eighth and eleventh."""
     config = ScheduleConfig(
-        "step", 2.0, warmup_steps=50, start_factor=1e-3, warmup_prefix=False,
+        "step",
+        2.0,
+        warmup_steps=50,
+        start_factor=1e-3,
+        warmup_prefix=False,
         milestones=(8 / 12, 11 / 12),
-    )  # fmt: skip
+    )
     s = make_schedule(config, 1200)
     np.testing.assert_allclose(s(0), 2e-3, rtol=1e-4)
     found = [float(s(t)) for t in (50, 799, 801, 1099, 1101)]
@@ -187,10 +191,13 @@ def test_layers_before_the_head_learn_more_slowly() -> None:
                "norm/scale", "head/kernel")  # fmt: skip
     for style, norm in (("timm", 0.5), ("mae", 1.0)):
         assert layer_factors(vit, 0.5, style) == {
-            "pos_embed": 0.125, "patch_embed": {"proj": {"kernel": 0.125}},
-            "block_0": {"norm1": {"bias": 0.25}}, "block_1": {"mlp": {"fc1": {"bias": 0.5}}},
-            "norm": {"scale": norm}, "head": {"kernel": 1.0},
-        }  # fmt: skip
+            "pos_embed": 0.125,
+            "patch_embed": {"proj": {"kernel": 0.125}},
+            "block_0": {"norm1": {"bias": 0.25}},
+            "block_1": {"mlp": {"fc1": {"bias": 0.5}}},
+            "norm": {"scale": norm},
+            "head": {"kernel": 1.0},
+        }
 
 
 def test_what_stands_before_a_stage_belongs_to_its_first_block() -> None:

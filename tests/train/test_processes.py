@@ -80,19 +80,26 @@ def _devices(count: int) -> dict[str, str]:
 def slurm(process: int, port: int) -> dict[str, str]:
     """Build the environment of `srun --ntasks=2`; jax derives the port from the job's number."""
     return {
-        "SLURM_JOB_ID": str(port % 4096), "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
-    }  # fmt: skip
+        "SLURM_JOB_ID": str(port % 4096),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+    }
 
 
 def open_mpi(process: int, port: int) -> dict[str, str]:
     """Build the environment of `mpirun -np 2` of Open MPI 4."""
     return {
-        "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1", "OMPI_VERSION": "4.1",
-        "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(process),
-        "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
-    }  # fmt: skip
+        "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:1",
+        "OMPI_VERSION": "4.1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(process),
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+    }
 
 
 def finish(processes: list) -> tuple[list[int], list[str]]:

@@ -100,8 +100,11 @@ def test_heads_that_tensor_does_not_divide(caplog: pytest.LogCaptureFixture) -> 
 def test_every_mixer_is_split(mixer: str) -> None:
     """Heads or channels where its parameters have them, and never by a rule that does not fit."""
     sizes = dict(dims=(16, 32), depths=(2, 1), num_heads=(2, 4), num_classes=10, image_size=64)
-    own = {"dbra": "(n_win=2, topk=2, stride=1, kernel_size=3)", "bra": "(n_win=2, topk=2)",
-           "deformable": "(stride=1, kernel_size=3)"}.get(mixer, "")  # fmt: skip
+    own = {
+        "dbra": "(n_win=2, topk=2, stride=1, kernel_size=3)",
+        "bra": "(n_win=2, topk=2)",
+        "deformable": "(stride=1, kernel_size=3)",
+    }.get(mixer, "")
     params = shapes("swin_tiny", mixer=mixer + own, **sizes)
     specs = partition_params(params, mesh(tensor=2, fsdp=2))
     assert "tensor" in specs["stage_1/block_0/mixer/mlp/fc1/kernel" if mixer == "convnext" else
@@ -246,9 +249,12 @@ def on_eight(*what: str) -> dict[str, Any]:
     )
     out = subprocess.run(
         [sys.executable, "-m", "tests.train.on_eight_devices", *what],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert out.returncode == 0, out.stderr[-3000:]
     found: dict[str, Any] = {}
     for line in out.stdout.splitlines():

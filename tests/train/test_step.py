@@ -231,8 +231,9 @@ def test_what_is_not_trained_takes_no_part(accumulate: int) -> None:
         head = optax.apply_updates(head, updates)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        dict(state.params["head"]), dict(head["head"]),
-    )  # fmt: skip
+        dict(state.params["head"]),
+        dict(head["head"]),
+    )
     cost, all_of_it = (c.cost_analysis()["flops"] for c in (compiled, whole))
     assert cost < 0.9 * all_of_it
 

@@ -31,10 +31,14 @@ SWIN = dict(
     drop_path_rate=0.0,
 )  # fmt: skip
 BIFORMER = dict(
-    name="biformer_tiny", dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), head_dim=8, n_win=2,
-    mlp_ratio=2.0, mixer="bra(topk=1) ; bra(topk=2) ; bra(topk=3) ; "
-    "full_lepe(num_heads=8, qkv_bias=False)",
-)  # fmt: skip
+    name="biformer_tiny",
+    dims=(8, 8, 16, 16),
+    depths=(1, 1, 1, 1),
+    head_dim=8,
+    n_win=2,
+    mlp_ratio=2.0,
+    mixer="bra(topk=1) ; bra(topk=2) ; bra(topk=3) ; full_lepe(num_heads=8, qkv_bias=False)",
+)
 
 
 class Double:
@@ -71,10 +75,13 @@ def run(folder, start, model, side, *, optimizer, loss=None):
     """
     schedule = dict(name="cosine", learning_rate=optimizer.pop("rate"), warmup_steps=10)
     fields = dict(
-        steps=STEPS, model=model, loss=loss or {}, schedule=schedule,
+        steps=STEPS,
+        model=model,
+        loss=loss or {},
+        schedule=schedule,
         data=dict(image_size=side, batch_size=8, eval_batch_size=8),
         optimizer=dict(optimizer, mu_dtype="float64"),
-    )  # fmt: skip
+    )
     file = folder / "config.py"
     file.write_text(f"def get_config():\n    return {fields!r}\n")
     config = load_config(str(file), {})
@@ -205,9 +212,12 @@ def test_adafactor_is_big_visions(start):
         shapes[name] = (leaf, shape)
     params = {k: {n: jnp.asarray(r[f"init/{k}/{n}"])} for k, (n, _) in shapes.items()}
     o = OptimizerConfig(
-        "adafactor", mu_dtype="bfloat16", weight_decay=0.3,
-        weight_decay_rules=((".*/kernel", 1.0), (".*", 0.0)), clip_norm=1.0,
-    )  # fmt: skip
+        "adafactor",
+        mu_dtype="bfloat16",
+        weight_decay=0.3,
+        weight_decay_rules=((".*/kernel", 1.0), (".*", 0.0)),
+        clip_norm=1.0,
+    )
     tx = make_optimizer(o, lambda step: 1e-3, params)
 
     def late(x):

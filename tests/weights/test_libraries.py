@@ -111,8 +111,10 @@ def test_mae(caplog: pytest.LogCaptureFixture) -> None:
     plain = dict(VIT)
     assert_same(weights.from_torch("vit_s8", theirs, 0, **plain), without_head(variables))
     assert "MAE's pretraining" in caplog.text and "decoder_blocks" in caplog.text
-    tuned = {k.replace("norm.", "fc_norm.") if k.startswith("norm.") else k: v
-             for k, v in state_dict.items()}  # fmt: skip
+    tuned = {
+        k.replace("norm.", "fc_norm.") if k.startswith("norm.") else k: v
+        for k, v in state_dict.items()
+    }
     with pytest.raises(ValueError, match=r"\('fc_norm.*pool='gap', class_token=True and pool_norm"):
         weights.from_torch("vit_s8", tuned, 5, **plain)
 
@@ -182,8 +184,9 @@ def test_a_backbone_of_another_library_under_a_dense_head(
     arrays = {k: array(3, s, k) for k, s in zip(keys, shapes, strict=True)}
     options: dict[str, Any] = dict(
         backbone="swin_tiny(dims=(8,16),depths=(2,2),num_heads=(1,2),window_size=4)",
-        image_size=64, width=8,
-    )  # fmt: skip
+        image_size=64,
+        width=8,
+    )
     for prefix in ("", "backbone."):
         save_file({prefix + k: v for k, v in arrays.items()}, tmp_path / "swin.safetensors")
         _, loaded = vitjax.load_pretrained(

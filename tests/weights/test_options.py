@@ -66,8 +66,9 @@ _OF_SWIN = [
 _OF_BRA = [
     dict(param_routing=True, diff_routing=True, mul_weight="soft", layer_scale_init=0.1),
     dict(kv_downsample="avgpool", kv_size=1, pre_norm=False, lepe_kernel_size=3),
-    dict(cpe_kernel_size=0, dense=True), *_ALL_MIXERS,
-]  # fmt: skip
+    dict(cpe_kernel_size=0, dense=True),
+    *_ALL_MIXERS,
+]
 CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "vit_s16": (_VIT, _OF_VIT),
     "deit_tiny_distilled": (

@@ -135,10 +135,14 @@ def test_the_size_of_a_position_table(length: int, size: int) -> None:
 TIMM = dict(
     architecture="vit_base_patch16_224",
     pretrained_cfg=dict(
-        input_size=[3, 240, 240], interpolation="bilinear", crop_pct=0.95, crop_mode="center",
-        mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6],
+        input_size=[3, 240, 240],
+        interpolation="bilinear",
+        crop_pct=0.95,
+        crop_mode="center",
+        mean=[0.1, 0.2, 0.3],
+        std=[0.4, 0.5, 0.6],
     ),
-)  # fmt: skip
+)
 HF = dict(do_resize=True, size=dict(height=240, width=240), resample=2, do_normalize=True,
           image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])  # fmt: skip
 CLIP_HF = dict(HF, size=dict(shortest_edge=240), do_center_crop=True, resample=3,
@@ -180,8 +184,10 @@ def test_files_beside_win(case: str, tmp_path: pathlib.Path) -> None:
     found = published_preprocessing("vit_b16", tmp_path / "model.safetensors", arrays)
     assert found[:2] == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (found.image_size, round(found.crop, 4), found.interpolation) == (
-        size, crop, interpolation
-    )  # fmt: skip
+        size,
+        crop,
+        interpolation,
+    )
     assert file in found.source
 
 
@@ -258,8 +264,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
     variables, _ = random_variables("vit_ti96", image_size=384)
     leaves = traverse_util.flatten_dict(variables)
-    arrays = weights.table.dump(weights.FAMILIES[weights.model_spec("vit_ti96").factory].GOOGLE,
-                                leaves)  # fmt: skip
+    arrays = weights.table.dump(
+        weights.FAMILIES[weights.model_spec("vit_ti96").factory].GOOGLE, leaves
+    )
     split = {}
     for key, value in arrays.items():
         if "query+key+value" not in key:
@@ -292,8 +299,10 @@ def test_fine_tuning_reads_what_its_first_weights_want(
     assert pixels() == "half"
     assert pixels(model__name="swin_tiny") == "imagenet"
     assert pixels(model__name="vit_ti96", init=str(tiny)) == "half"
-    assert pixels(model__name="swin_tiny", data__mean="(0.5, 0.5, 0.5)",
-                  data__std="(0.5, 0.5, 0.5)") == "half"  # fmt: skip
+    assert (
+        pixels(model__name="swin_tiny", data__mean="(0.5, 0.5, 0.5)", data__std="(0.5, 0.5, 0.5)")
+        == "half"
+    )
     (tmp_path / "config.json").write_text(
         json.dumps(dict(TIMM, pretrained_cfg=dict(TIMM_CFG, **IMAGENET)))
     )
@@ -308,8 +317,12 @@ def test_fine_tuning_reads_what_its_first_weights_want(
 def test_first_weights_of_another_normalisation_are_said(
     tiny: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    overrides = {"model.name": "vit_ti96", "data.mean": str(IMAGENET["mean"]),
-                 "data.std": str(IMAGENET["std"]), "data.image_size": "384"}  # fmt: skip
+    overrides = {
+        "model.name": "vit_ti96",
+        "data.mean": str(IMAGENET["mean"]),
+        "data.std": str(IMAGENET["std"]),
+        "data.image_size": "384",
+    }
     load_weights(load_config(FINETUNE, overrides), str(tiny), 5)
     assert "pretrained weights expect mean (0.5, 0.5, 0.5)" in caplog.text
     caplog.clear()

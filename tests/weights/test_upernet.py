@@ -39,8 +39,12 @@ def mmseg_names(state: dict[str, Any]) -> dict[str, Any]:
     for key, value in state.items():
         if ".downsample." in key:
             four = value.shape[-1] // 4
-            ours = [c + four * (row + 2 * column)
-                    for c in range(four) for row in (0, 1) for column in (0, 1)]  # fmt: skip
+            ours = [
+                c + four * (row + 2 * column)
+                for c in range(four)
+                for row in (0, 1)
+                for column in (0, 1)
+            ]
             value = value[..., ours]
         key = key.replace("backbone.layers.", "backbone.stages.").replace(".attn.", ".attn.w_msa.")
         key = key.replace("patch_embed.proj.", "patch_embed.projection.")
@@ -56,8 +60,9 @@ def old_transformers_names(state: dict[str, Any]) -> dict[str, Any]:
         key = re.sub(r"\.bn\.", ".batch_norm.", key).replace("conv_seg", "classifier")
         key = re.sub(
             r"^backbone\.norm(\d)",
-            lambda m: f"backbone.hidden_states_norms.stage{int(m[1]) + 1}", key,
-        )  # fmt: skip
+            lambda m: f"backbone.hidden_states_norms.stage{int(m[1]) + 1}",
+            key,
+        )
         for new, old in (
             ("backbone.patch_embed.proj.", "backbone.embeddings.patch_embeddings.projection."),
             ("backbone.patch_embed.norm.", "backbone.embeddings.norm."),

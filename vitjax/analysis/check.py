@@ -93,10 +93,12 @@ def check_methods(
     classes = jnp.argmax(jax.jit(model.apply)(variables, images), axis=-1)
     pick = rng.integers(len(images), size=(1000, len(images)))
     curves = {
-        name: [_curve(model, variables, images, classes, heat, steps, baseline, back)
-               for back in (False, True)]
+        name: [
+            _curve(model, variables, images, classes, heat, steps, baseline, back)
+            for back in (False, True)
+        ]
         for name, (heat, _) in pairs.items()
-    }  # fmt: skip
+    }
     areas = {name: [_area(curve) for curve in both] for name, both in curves.items()}
     found = []
     for name, (deletion, insertion) in areas.items():

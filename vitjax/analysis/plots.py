@@ -104,8 +104,11 @@ def plot_filters(components: Components) -> Any:
         pictures = pictures.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     for axis, picture, share in zip(axes, pictures, components.variance):
         _show(axis, picture, f"{share:.1%}")
-    figure.suptitle("Principal components of the patch filters, and their share of the variance. "
-                    "Each has its own scale; grey is 0.", fontsize=8)  # fmt: skip
+    figure.suptitle(
+        "Principal components of the patch filters, and their share of the variance. "
+        "Each has its own scale; grey is 0.",
+        fontsize=8,
+    )
     return figure
 
 

@@ -165,9 +165,7 @@ def _between(state: Array, place: Place, layer: Layer, after: Layer) -> Float[Ar
         )
     tokens, state = jnp.split(state, [place.tokens], axis=1)
     if factor > 1:
-        y, x = (
-            _means(*sides, factor) for sides in zip(before[1:], place[1:], strict=True)
-        )  # fmt: skip
+        y, x = (_means(*sides, factor) for sides in zip(before[1:], place[1:], strict=True))
         state = state.reshape(-1, place.height, place.width)
         state = jnp.einsum("byx,yi,xj->bij", state, y, x).reshape(state.shape[0], -1)
     if before.tokens:

@@ -124,8 +124,9 @@ def routed_rows(
         boxes = jnp.broadcast_to(boxes, (*boxes.shape[:2], *sides, *boxes.shape[4:]))
         boxes = region_merge(boxes, n_win)[:, : queries.height, : queries.width]
         if mul_weight == "soft":
-            factor = jnp.repeat(route_weights(routing), boxes.shape[-2] // routing.routes.shape[2],
-                                axis=2)  # fmt: skip
+            factor = jnp.repeat(
+                route_weights(routing), boxes.shape[-2] // routing.routes.shape[2], axis=2
+            )
             weights *= factor[:, :, None, None]
         weights = jnp.swapaxes(weights, 2, 3)
     weights = weights.reshape(weights.shape[0], n_win**2, *sides, *weights.shape[-2:])

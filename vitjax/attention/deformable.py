@@ -93,9 +93,12 @@ class DeformableAttention(nn.Module):
                 name="offset",
             )
             points = sampling_points(
-                q, network, groups=self.offset_groups, inset=self.inset,
+                q,
+                network,
+                groups=self.offset_groups,
+                inset=self.inset,
                 offset_range_factor=self.offset_range_factor,
-            )  # fmt: skip
+            )
             self.sow("intermediates", "points", points)
             sampled = sample_groups(x, points.reshape(*points.shape[:2], -1, 2))
             if kind in ("table", "fixed", "log"):

@@ -141,9 +141,12 @@ class DeformableBiLevelRoutingAttention(nn.Module):
             name="offset",
         )
         points = sampling_points(
-            q, network, groups=self.offset_groups, inset=0,
+            q,
+            network,
+            groups=self.offset_groups,
+            inset=0,
             offset_range_factor=self.offset_range_factor,
-        )  # fmt: skip
+        )
         self.sow("intermediates", "points", points)
         agents = sample_groups(x, points.reshape(*points.shape[:2], -1, len(sides)))
         agents = pad_to_multiple(agents.reshape(x.shape[0], *points.shape[2:-1], -1), n_win)
@@ -165,10 +168,14 @@ class DeformableBiLevelRoutingAttention(nn.Module):
                 gathered += _fit(lepe, agents.shape).reshape(gathered.shape)
             y = agents + merge_heads(self, gathered, train, "unify")
             mlp = ConvMlp(
-                self.agent_mlp_ratio, residual=True, drop_rate=self.drop_rate,
+                self.agent_mlp_ratio,
+                residual=True,
+                drop_rate=self.drop_rate,
                 kernel_size_t=self.kernel_size_t if self.n_win_t else 0,
-                param_init=self.param_init, dtype=self.dtype, name="mlp",
-            )  # fmt: skip
+                param_init=self.param_init,
+                dtype=self.dtype,
+                name="mlp",
+            )
             norm1, norm2 = (layer_norm().build(dtype=self.dtype, name=f"norm{i}") for i in (1, 2))
             y = norm2(y + mlp(norm1(y), train))
             y = y.reshape(y.shape[0], -1, y.shape[-1])

@@ -126,8 +126,9 @@ class NonLocal(nn.Module):
             weights = dot_product_weights(theta, phi)
         else:
             init = self.param_init.dense(2 * theta.shape[-1], 1)
-            w = nn.Dense(1, use_bias=False, kernel_init=init["kernel_init"], dtype=self.dtype,
-                         name="concat")  # fmt: skip
+            w = nn.Dense(
+                1, use_bias=False, kernel_init=init["kernel_init"], dtype=self.dtype, name="concat"
+            )
             of_query = w(jnp.concatenate([theta, jnp.zeros_like(theta)], axis=-1))
             of_key = w(jnp.concatenate([jnp.zeros_like(phi), phi], axis=-1))
             weights = concatenation_weights(of_query[..., 0], of_key[..., 0])

@@ -89,10 +89,12 @@ def sample_bilinear_gather(
         at = to_pixels(points[..., axis], side, align_corners)
         low = jnp.floor(at)
         pair = ((low, low + 1 - at), (low + 1, at - low))
-        neighbours.append([
-            (jnp.clip(i, 0, side - 1).astype(jnp.int32), jnp.where((i >= 0) & (i < side), w, 0))
-            for i, w in pair
-        ])  # fmt: skip
+        neighbours.append(
+            [
+                (jnp.clip(i, 0, side - 1).astype(jnp.int32), jnp.where((i >= 0) & (i < side), w, 0))
+                for i, w in pair
+            ]
+        )
     batch = jnp.arange(maps.shape[0])[:, None]
     out = jnp.zeros((*points.shape[:2], maps.shape[-1]), maps.dtype)
     for corner in itertools.product(*neighbours):

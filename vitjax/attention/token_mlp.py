@@ -47,9 +47,12 @@ class TokenMlp(nn.Module):
                 )
         ratio = hidden_width(x.shape[-1], self.token_ratio) / length
         mlp = Mlp(
-            ratio, drop_rate=self.drop_rate, param_init=self.param_init, dtype=self.dtype,
+            ratio,
+            drop_rate=self.drop_rate,
+            param_init=self.param_init,
+            dtype=self.dtype,
             name="tokens",
-        )  # fmt: skip
+        )
         return jnp.swapaxes(mlp(tokens, train), 1, 2).reshape(x.shape)
 
     @staticmethod

@@ -63,8 +63,9 @@ def window_rows(
         x = shift_map(window_merge(windows, window_size, height, width), -shift)
         return x[:, : place.height, : place.width]
 
-    boxes = window_partition(shift_map(jnp.asarray(cell_boxes(height, width))[None], shift),
-                             window_size)  # fmt: skip
+    boxes = window_partition(
+        shift_map(jnp.asarray(cell_boxes(height, width))[None], shift), window_size
+    )
     boxes = jnp.repeat(boxes[:, :, None], window_size**2, axis=2)
     return rows_of_map(unroll(jnp.moveaxis(weights, 2, 3)), unroll(boxes), place)
 

@@ -129,5 +129,7 @@ def _tell_of_short(frames: int, stride: int) -> None:
     """Warn of a video that is shorter than a clip, once for clips of this kind."""
     _log.warning(
         "A video has fewer frames than a clip of %d at a stride of %d spans; its last frame is "
-        "repeated. Further videos like it are not named.", frames, stride,
-    )  # fmt: skip
+        "repeated. Further videos like it are not named.",
+        frames,
+        stride,
+    )

@@ -111,9 +111,13 @@ class Instances:
         height, width = size = view.size or self.shape
         value, count = absolute(value, view.frame), len(value.boxes)
         placed = InCrop(
-            value.boxes, value.classes, value.crowd, value.masks or (None,) * count,
-            np.repeat(np.eye(2, 3)[None], count, axis=0), view.frame,
-        )  # fmt: skip
+            value.boxes,
+            value.classes,
+            value.crowd,
+            value.masks or (None,) * count,
+            np.repeat(np.eye(2, 3)[None], count, axis=0),
+            view.frame,
+        )
         x, y = width / view.box.width, height / view.box.height
         shown = np.array([[x, 0, -x * view.box.left], [0, y, -y * view.box.top]])
         return self._cut(placed.moved(shown, size))
@@ -319,5 +323,6 @@ def _tell_of_many(count: int, limit: int) -> None:
         _log.warning(
             "A crop has %d objects, and room for %d: the largest are kept. Further crops like it "
             "are not named.",
-            count, limit,
-        )  # fmt: skip
+            count,
+            limit,
+        )

@@ -142,8 +142,12 @@ def _choosing_split(uri: str, split: str) -> str:
     _log.warning(
         "%r has %s/ and test/: %s/ chooses the best checkpoint, and test/ is kept for the end. "
         "--config.evals.final=%r measures on it too; --config.data.test=%r chooses by it.",
-        uri, validation, validation, kept, kept,
-    )  # fmt: skip
+        uri,
+        validation,
+        validation,
+        kept,
+        kept,
+    )
     return validation
 
 

@@ -72,9 +72,11 @@ class _Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=(writing,),
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                pass_fds=(writing,),
                 env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
-            )  # fmt: skip
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)

@@ -73,9 +73,12 @@ class FPN(nn.Module):
         if self.fusion == "sum":
             return fine + coarse
         fuse = AttentionalFusion(
-            FUSIONS[self.fusion], 2.0 if self.fusion == "aff" else 1.0,
-            param_init=self.param_init, dtype=self.dtype, name=f"fusion_{i}",
-        )  # fmt: skip
+            FUSIONS[self.fusion],
+            2.0 if self.fusion == "aff" else 1.0,
+            param_init=self.param_init,
+            dtype=self.dtype,
+            name=f"fusion_{i}",
+        )
         return fuse(fine, coarse, train)
 
 

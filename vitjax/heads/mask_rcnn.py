@@ -210,9 +210,11 @@ class MaskRCNNHead(nn.Module):
         of_regions = partial(regions.box_losses, beta=self.box_beta)
         second = jax.vmap(of_regions)(logits, deltas, chosen, t.boxes)
         sums = {
-            "objectness_loss": (first[0], first[2]), "proposal_loss": (first[1], first[2]),
-            "class_loss": (second[0], second[2]), "box_loss": (second[1], second[2]),
-        }  # fmt: skip
+            "objectness_loss": (first[0], first[2]),
+            "proposal_loss": (first[1], first[2]),
+            "class_loss": (second[0], second[2]),
+            "box_loss": (second[1], second[2]),
+        }
         if self.with_masks:
             frames = t.boxes if frames is None else frames
             sums["mask_loss"] = self._mask_loss(levels, chosen, t, frames)
@@ -245,9 +247,12 @@ class MaskRCNNHead(nn.Module):
         logits, deltas = self.box_head(self.pool(levels, proposals, self.box_bins))
 
         select = partial(
-            regions.select_regions, score_threshold=self.score_threshold,
-            candidates=self.candidates, nms_threshold=self.nms_threshold, limit=self.limit,
-        )  # fmt: skip
+            regions.select_regions,
+            score_threshold=self.score_threshold,
+            candidates=self.candidates,
+            nms_threshold=self.nms_threshold,
+            limit=self.limit,
+        )
         found = jax.vmap(select)(logits, deltas, proposals, some, extent)
         if not self.with_masks:
             return found

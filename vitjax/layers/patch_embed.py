@@ -50,11 +50,15 @@ class PatchEmbed(nn.Module):
                 f"another patch_size."
             )
         conv = nn.Conv(
-            self.width, kernel, kernel, "VALID", use_bias=self.use_bias,
+            self.width,
+            kernel,
+            kernel,
+            "VALID",
+            use_bias=self.use_bias,
             **self.param_init.conv(math.prod(kernel) * images.shape[-1], self.width),
             dtype=self.dtype,
             name="proj",
-        )  # fmt: skip
+        )
         return conv(images)
 
 

@@ -163,9 +163,11 @@ class BatchNormResNet(nn.Module):
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="antialias",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="antialias",
     source="torchvision's transforms of the IMAGENET1K_V1 weights",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"resnet{v}": spec(BatchNormResNet, **kw) for v, kw in VARIANTS.items()},
@@ -176,7 +178,8 @@ FAMILY = Family(
     source="torchvision's table of IMAGENET1K_V1 weights",
     golden="50 within RefineNet: stages, gradients; a small one: logits",
     published={
-            "resnet50": (25.557, 4.09, 76.13, ""), "resnet101": (44.549, 7.80, 77.374, ""),
-            "resnet152": (60.193, 11.51, 78.312, ""),
-        },
-)  # fmt: skip
+        "resnet50": (25.557, 4.09, 76.13, ""),
+        "resnet101": (44.549, 7.80, 77.374, ""),
+        "resnet152": (60.193, 11.51, 78.312, ""),
+    },
+)

@@ -31,10 +31,13 @@ VARIANTS = {
     "small": dict(dims=(64, 128, 256, 512), depths=(4, 4, 18, 4)),
     "base": dict(dims=(96, 192, 384, 768), depths=(4, 4, 18, 4)),
     "stl": dict(
-        dims=(96, 192, 384, 768), depths=(2, 2, 6, 2), mlp_ratio=4.0, overlap=False,
+        dims=(96, 192, 384, 768),
+        depths=(2, 2, 6, 2),
+        mlp_ratio=4.0,
+        overlap=False,
         cpe_kernel_size=0,
     ),
-}  # fmt: skip
+}
 """Table 1, and the Swin-T layout."""
 INIT = NORMAL
 """As the authors' code draws them (rayleizhu/BiFormer, models/biformer.py)."""
@@ -91,10 +94,12 @@ def biformer(
     mixers = fill_mixers(parse_mixers(mixer, len(dims)), **options)
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
-        Block, mlp=tuple(spec(ConvMlp if mlp_dwconv else Mlp, mlp_ratio=r) for r in ratios),
-        norm_place="before" if pre_norm else "sum", cpe_kernel_size=cpe_kernel_size,
+        Block,
+        mlp=tuple(spec(ConvMlp if mlp_dwconv else Mlp, mlp_ratio=r) for r in ratios),
+        norm_place="before" if pre_norm else "sum",
+        cpe_kernel_size=cpe_kernel_size,
         layer_scale_init=layer_scale_init,
-    )  # fmt: skip
+    )
     if overlap:
         stem, norm = spec(ConvStem), batch_norm()
         downsample = spec(ConvNorm, kernel_size=3, stride=2, padding=1, norm=norm)
@@ -110,9 +115,11 @@ def biformer(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="rayleizhu/BiFormer, datasets.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"biformer_{v}": spec(biformer, **kw) for v, kw in VARIANTS.items()},
@@ -122,8 +129,10 @@ FAMILY = Family(
     source="the repository's README",
     golden="tiny: logits, stages, gradients, routed regions",
     published={
-            "biformer_tiny": (13.1, 2.2, 81.4, ""), "biformer_small": (25.5, 4.5, 83.8, ""),
-            "biformer_base": (56.8, 9.8, 84.3, ""), "biformer_stl": (28.4, 4.6, 82.7, ""),
-        },
+        "biformer_tiny": (13.1, 2.2, 81.4, ""),
+        "biformer_small": (25.5, 4.5, 83.8, ""),
+        "biformer_base": (56.8, 9.8, 84.3, ""),
+        "biformer_stl": (28.4, 4.6, 82.7, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -79,9 +79,12 @@ class BiT(nn.Module):
 
 
 PREPROCESSING = Preprocessing(
-    **HALF, crop=0.875, interpolation="antialias", large_crop=1.0,
+    **HALF,
+    crop=0.875,
+    interpolation="antialias",
+    large_crop=1.0,
     source="timm's configurations of BiT",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"bit_{v}": spec(BiT, **kw) for v, kw in VARIANTS.items()},
@@ -92,4 +95,4 @@ FAMILY = Family(
     golden="none: the block is compared with its formula",
     published={"bit_r152x4": (None, None, 87.54, JFT)},
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -68,9 +68,13 @@ class CaiT(Encoder):
         self.drop = nn.Dropout(self.drop_rate)
         norm = layer_norm(self.norm_epsilon)
         attention = spec(
-            ClassAttention, num_heads=self.num_heads, qkv_bias=self.qkv_bias, joined=False,
-            attn_drop_rate=self.attn_drop_rate, drop_rate=self.drop_rate,
-        )  # fmt: skip
+            ClassAttention,
+            num_heads=self.num_heads,
+            qkv_bias=self.qkv_bias,
+            joined=False,
+            attn_drop_rate=self.attn_drop_rate,
+            drop_rate=self.drop_rate,
+        )
         norm_in = norm.default(dtype=self.dtype)
         self.post = [
             ClassBlock(attention, self.mlp_part(), norm_in, self.layer_scale_init, **how)
@@ -102,9 +106,11 @@ class CaiT(Encoder):
         x = self.patch_embed(images.astype(self.dtype or images.dtype))
         grid = (x.shape[1], x.shape[2])
         table = resize_positions(
-            jnp.asarray(self.pos_embed), grid, num_prefix=0,
+            jnp.asarray(self.pos_embed),
+            grid,
+            num_prefix=0,
             source_grid=patch_grid(self.image_size, self.patch_size),
-        )  # fmt: skip
+        )
         x = x.reshape(x.shape[0], -1, x.shape[-1]) + table.astype(x.dtype)
         return self.layers(self.drop(x, deterministic=not train), train), grid
 
@@ -138,10 +144,11 @@ FAMILY = Family(
     source="the repository's README_cait, distilled",
     golden="a small one, as timm computes it: logits, gradients; parameters of all",
     published={
-            "cait_xs24": (27, None, 84.1, "at 384 pixels"), "cait_s24": (47, 9.4, 83.5, ""),
-            "cait_s36": (68, None, 85.4, "at 384 pixels"),
-            "cait_m36": (271, None, 86.1, "at 384 pixels"),
-            "cait_m48": (356, None, 86.5, "at 448 pixels"),
-        },
+        "cait_xs24": (27, None, 84.1, "at 384 pixels"),
+        "cait_s24": (47, 9.4, 83.5, ""),
+        "cait_s36": (68, None, 85.4, "at 384 pixels"),
+        "cait_m36": (271, None, 86.1, "at 384 pixels"),
+        "cait_m48": (356, None, 86.5, "at 448 pixels"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -272,9 +272,13 @@ def coatnet(
     begins = [sum(depths[:i]) for i in range(num)]
     mlp = spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate)
     block = spec(
-        FirstBlock, mixer=first, mlp=mlp, pool=pool, drop_path_rate=tuple(rates[b] for b in begins),
+        FirstBlock,
+        mixer=first,
+        mlp=mlp,
+        pool=pool,
+        drop_path_rate=tuple(rates[b] for b in begins),
         branch_pool=tuple(conv_pool if m.factory is MBConvMixer else pool for m in first),
-    )  # fmt: skip
+    )
     return CoAtNet(
         hidden_head=hidden_head, dims=dims, depths=tuple(depth - 1 for depth in depths),
         num_heads=tuple(width // head_dim for width in dims),
@@ -290,9 +294,11 @@ def coatnet(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="assumed: the usual evaluation on ImageNet-1k, as the paper does not say",
-)  # fmt: skip
+)
 TIMM = Preprocessing(
     **HALF, crop=0.9, interpolation="bicubic", source="timm's configuration of coatnet_nano_rw_224"
 )
@@ -305,10 +311,12 @@ FAMILY = Family(
     source="the paper, table 4; `nano_rw`: timm's results",
     golden="nano_rw: logits, stages, gradients",
     published={
-        "coatnet_0": (25, 4.2, 81.6, ""), "coatnet_1": (42, 8.4, 83.3, ""),
-        "coatnet_2": (75, 15.7, 84.1, ""), "coatnet_3": (168, 34.7, 84.5, ""),
+        "coatnet_0": (25, 4.2, 81.6, ""),
+        "coatnet_1": (42, 8.4, 83.3, ""),
+        "coatnet_2": (75, 15.7, 84.1, ""),
+        "coatnet_3": (168, 34.7, 84.5, ""),
         "coatnet_4": (275, None, 87.9, f"{I21K} at 384 pixels"),
         "coatnet_nano_rw": (15.1, 2.4, 81.7, ""),
     },
     preprocessing={"coatnet_nano_rw": TIMM, "*": PREPROCESSING},
-)  # fmt: skip
+)

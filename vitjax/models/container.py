@@ -71,14 +71,19 @@ def container(
       drop_rate: dropout of the outputs of mixers and MLPs.
     """
     options = dict(
-        kernel_size=kernel_size, gate_init=gate_init, qkv_bias=qkv_bias, drop_rate=drop_rate,
+        kernel_size=kernel_size,
+        gate_init=gate_init,
+        qkv_bias=qkv_bias,
+        drop_rate=drop_rate,
         attn_drop_rate=attn_drop_rate,
-    )  # fmt: skip
+    )
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
-        Block, mlp=tuple(spec(Mlp, mlp_ratio=r, drop_rate=drop_rate) for r in ratios),
-        norm=batch_norm(), cpe_kernel_size=cpe_kernel_size,
-    )  # fmt: skip
+        Block,
+        mlp=tuple(spec(Mlp, mlp_ratio=r, drop_rate=drop_rate) for r in ratios),
+        norm=batch_norm(),
+        cpe_kernel_size=cpe_kernel_size,
+    )
     norm = layer_norm(1e-5)
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
@@ -102,7 +107,8 @@ FAMILY = Family(
     source="the paper; of the light form the repository's README",
     golden="light: logits, stages, gradients",
     published={
-            "container": (22.1, 8.1, 82.7, ""), "container_light": (21, None, 82.3, ""),
-        },
+        "container": (22.1, 8.1, 82.7, ""),
+        "container_light": (21, None, 82.3, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

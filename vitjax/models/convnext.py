@@ -108,9 +108,12 @@ def convnext(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
+    large_crop=0.0,
     source="facebookresearch/ConvNeXt, datasets.py",
-)  # fmt: skip
+)
 _TIMM = Preprocessing(
     **IMAGENET, crop=0.875, interpolation="bicubic", source="timm's configurations of ConvNeXt"
 )
@@ -123,13 +126,15 @@ FAMILY = Family(
     source="the repository's README",
     golden="timm's atto, and a small one of torchvision's: logits, stages, gradients",
     published={
-            "convnext_tiny": (28, 4.5, 82.1, ""), "convnext_small": (50, 8.7, 83.1, ""),
-            "convnext_base": (89, 15.4, 83.8, ""), "convnext_large": (198, 34.4, 84.3, ""),
-            "convnext_xlarge": (350, 60.9, 87.0, I21K),
-        },
+        "convnext_tiny": (28, 4.5, 82.1, ""),
+        "convnext_small": (50, 8.7, 83.1, ""),
+        "convnext_base": (89, 15.4, 83.8, ""),
+        "convnext_large": (198, 34.4, 84.3, ""),
+        "convnext_xlarge": (350, 60.9, 87.0, I21K),
+    },
     preprocessing={
-            "convnext_nano": _TIMM._replace(crop=0.95),
-            **{f"convnext_{v}": _TIMM for v in ("atto", "femto", "pico")},
-            "*": PREPROCESSING,
-        },
-)  # fmt: skip
+        "convnext_nano": _TIMM._replace(crop=0.95),
+        **{f"convnext_{v}": _TIMM for v in ("atto", "femto", "pico")},
+        "*": PREPROCESSING,
+    },
+)

@@ -27,12 +27,15 @@ from vitjax.models.pyramid import KERNELS, Block, Pyramid
 _WINDOWS = "window | window(shift=4)"
 _CVPR = dict(
     mixer=f"{_WINDOWS} ; {_WINDOWS} ; window | deformable ; window | deformable",
-    stride=1, offset_range_factor=2.0,
-)  # fmt: skip
+    stride=1,
+    offset_range_factor=2.0,
+)
 _PLUS = dict(
     mixer="; ".join(["neighborhood | deformable"] * 3 + ["deformable"]),
-    overlap=True, conv_mlp=True, cpe_kernel_size=3,
-)  # fmt: skip
+    overlap=True,
+    conv_mlp=True,
+    cpe_kernel_size=3,
+)
 _T = dict(dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24))
 _B = dict(dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
 VARIANTS = {
@@ -101,13 +104,15 @@ def dat(
     """
     stages = len(dims)
     deformable = MIXERS["deformable"].replace(
-        offset_groups=offset_groups, stride=stride, kernel_size=kernel_size,
-        offset_range_factor=offset_range_factor, inset=inset, position_bias=position_bias,
+        offset_groups=offset_groups,
+        stride=stride,
+        kernel_size=kernel_size,
+        offset_range_factor=offset_range_factor,
+        inset=inset,
+        position_bias=position_bias,
         offsets=offsets,
-    )  # fmt: skip
-    menu = {
-        **MIXERS, "deformable": deformable, "sra": MIXERS["sra"].replace(sr_ratio=sr_ratio)
-    }  # fmt: skip
+    )
+    menu = {**MIXERS, "deformable": deformable, "sra": MIXERS["sra"].replace(sr_ratio=sr_ratio)}
     norm = layer_norm(1e-5)
     mlps = tuple(
         spec(ConvMlp, residual=True, mlp_ratio=mlp_ratio, drop_rate=drop_rate)
@@ -143,9 +148,12 @@ def dat(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
+    large_crop=0.0,
     source="LeapLabTHU/DAT, data/build.py, which squeezes images to 256×256 first",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"dat_{v}": spec(dat, **kw) for v, kw in VARIANTS.items() if not v.startswith("pp_")},
@@ -155,11 +163,12 @@ FAMILY = Family(
     source="the paper, table 2",
     golden="tiny: logits, stages, gradients",
     published={
-            "dat_tiny": (29, 4.6, 82.0, ""), "dat_small": (50, 9.0, 83.7, ""),
-            "dat_base": (88, 15.8, 84.0, ""),
-        },
+        "dat_tiny": (29, 4.6, 82.0, ""),
+        "dat_small": (50, 9.0, 83.7, ""),
+        "dat_base": (88, 15.8, 84.0, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)
 
 
 FAMILY_PP = Family(
@@ -170,8 +179,9 @@ FAMILY_PP = Family(
     source="the paper, table 3",
     golden="tiny: logits, stages, gradients",
     published={
-            "dat_pp_tiny": (24, 4.3, 83.9, ""), "dat_pp_small": (53, 9.4, 84.6, ""),
-            "dat_pp_base": (93, 16.6, 84.9, ""),
-        },
+        "dat_pp_tiny": (24, 4.3, 83.9, ""),
+        "dat_pp_small": (53, 9.4, 84.6, ""),
+        "dat_pp_base": (93, 16.6, 84.9, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -34,11 +34,14 @@ from vitjax.models.pyramid import Block, Pyramid
 VARIANTS = {
     "tiny": dict(dims=(64, 128, 256, 512), depths=(2, 2, 8, 2), offset_groups=(1, 2, 4, 8)),
     "small": dict(
-        dims=(64, 128, 256, 512), depths=(4, 4, 18, 6), offset_groups=(1, 2, 4, 8),
-        mlp_ratio=(3.0, 3.0, 3.0, 2.0), agent_mlp_ratio=(3.0, 3.0, 3.0, 1.0),
+        dims=(64, 128, 256, 512),
+        depths=(4, 4, 18, 6),
+        offset_groups=(1, 2, 4, 8),
+        mlp_ratio=(3.0, 3.0, 3.0, 2.0),
+        agent_mlp_ratio=(3.0, 3.0, 3.0, 1.0),
     ),
     "base": dict(dims=(96, 192, 384, 768), depths=(4, 4, 18, 4), offset_groups=(1, 2, 3, 6)),
-}  # fmt: skip
+}
 """Depths count our blocks, two for one of the paper's."""
 INIT = Init(dense=torch_default, table=normal(0.01))
 """PyTorch's defaults: the authors' code defines an initialisation that no module is given."""
@@ -116,9 +119,11 @@ def debiformer(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="maclong01/DeBiFormer, classification/datasets.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"debiformer_{v}": spec(debiformer, **kw) for v, kw in VARIANTS.items()},
@@ -126,11 +131,14 @@ FAMILY = Family(
     paper="[DeBiFormer](https://arxiv.org/abs/2410.08582)",
     code="maclong01/DeBiFormer, MIT",
     source="the repository's README",
-    golden=("tiny: logits, stages, gradients, routed regions, of the released code with the two "
-        "slips mended that keep it from running"),
+    golden=(
+        "tiny: logits, stages, gradients, routed regions, of the released code with the two "
+        "slips mended that keep it from running"
+    ),
     published={
-            "debiformer_tiny": (21.4, 2.6, 81.9, ""), "debiformer_small": (44, 5.4, 83.9, ""),
-            "debiformer_base": (77, 11.8, 84.4, "the README says 77 M, the code has 95.5 M"),
-        },
+        "debiformer_tiny": (21.4, 2.6, 81.9, ""),
+        "debiformer_small": (44, 5.4, 83.9, ""),
+        "debiformer_base": (77, 11.8, 84.4, "the README says 77 M, the code has 95.5 M"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

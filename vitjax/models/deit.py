@@ -70,9 +70,11 @@ class DistilledDeiT(ViT):
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="facebookresearch/deit, datasets.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={
@@ -86,13 +88,15 @@ FAMILY = Family(
     source="the repository's README",
     golden="tiny, distilled: logits, stages, gradients",
     published={
-            "deit_tiny": (5, None, 72.2, ""), "deit_small": (22, None, 79.9, ""),
-            "deit_base": (86, None, 81.8, ""), "deit_tiny_distilled": (6, None, 74.5, ""),
-            "deit_small_distilled": (22, None, 81.2, ""),
-            "deit_base_distilled": (87, None, 83.4, ""),
-        },
+        "deit_tiny": (5, None, 72.2, ""),
+        "deit_small": (22, None, 79.9, ""),
+        "deit_base": (86, None, 81.8, ""),
+        "deit_tiny_distilled": (6, None, 74.5, ""),
+        "deit_small_distilled": (22, None, 81.2, ""),
+        "deit_base_distilled": (87, None, 83.4, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)
 
 III = dict(layer_scale_init=1e-4, class_position=False, param_init=NORMAL)
 """As the authors' code has them (facebookresearch/deit, models_v2.py)."""
@@ -112,14 +116,18 @@ FAMILY_III = Family(
     source="the repository's README_revenge, trained on ImageNet-1k at 224 pixels",
     golden="ViT's, with which it shares its parts; parameters of all",
     published={
-            "deit3_small": (22.0, 4.6, 81.4, ""), "deit3_medium": (38.8, 8.0, 83.0, ""),
-            "deit3_base": (86.6, 17.5, 83.8, ""), "deit3_large": (304.4, 61.6, 84.9, ""),
-            "deit3_huge": (632.1, 167.4, 85.2, ""),
-        },
+        "deit3_small": (22.0, 4.6, 81.4, ""),
+        "deit3_medium": (38.8, 8.0, 83.0, ""),
+        "deit3_base": (86.6, 17.5, 83.8, ""),
+        "deit3_large": (304.4, 61.6, 84.9, ""),
+        "deit3_huge": (632.1, 167.4, 85.2, ""),
+    },
     preprocessing={
-            "*": Preprocessing(
-                **IMAGENET, crop=1.0, interpolation="bicubic",
-                source="facebookresearch/deit, datasets.py and README_revenge",
-            ),
-        },
-)  # fmt: skip
+        "*": Preprocessing(
+            **IMAGENET,
+            crop=1.0,
+            interpolation="bicubic",
+            source="facebookresearch/deit, datasets.py and README_revenge",
+        ),
+    },
+)

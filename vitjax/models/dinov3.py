@@ -30,10 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "b16": SIZES["b"],
     "l16": SIZES["l"],
     "h16plus": dict(width=1280, depth=32, num_heads=20, **_GATED),
-    "7b16": dict(
-        width=4096, depth=40, num_heads=32, mlp="swiglu", mlp_ratio=2.0, qkv_bias=False
-    ),
-}  # fmt: skip
+    "7b16": dict(width=4096, depth=40, num_heads=32, mlp="swiglu", mlp_ratio=2.0, qkv_bias=False),
+}
 
 FAMILY = Family(
     models={f"dinov3_{v}": spec(ViT, **SHARED, **kw) for v, kw in VARIANTS.items()},
@@ -43,9 +41,12 @@ FAMILY = Family(
     source="the repository's README; parameters without a head",
     golden="small ones, as transformers computes them: tokens, gradients; parameters of all",
     published={
-            "dinov3_s16": (21, None, None, ""), "dinov3_s16plus": (29, None, None, ""),
-            "dinov3_b16": (86, None, None, ""), "dinov3_l16": (300, None, None, ""),
-            "dinov3_h16plus": (840, None, None, ""), "dinov3_7b16": (6716, None, None, ""),
-        },
+        "dinov3_s16": (21, None, None, ""),
+        "dinov3_s16plus": (29, None, None, ""),
+        "dinov3_b16": (86, None, None, ""),
+        "dinov3_l16": (300, None, None, ""),
+        "dinov3_h16plus": (840, None, None, ""),
+        "dinov3_7b16": (6716, None, None, ""),
+    },
     preprocessing={"*": DINOV3},
-)  # fmt: skip
+)

@@ -126,9 +126,11 @@ def efficientformer(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.95, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.95,
+    interpolation="bicubic",
     source="timm's configurations of EfficientFormer",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"efficientformer_{v}": spec(efficientformer, **kw) for v, kw in VARIANTS.items()},
@@ -138,9 +140,9 @@ FAMILY = Family(
     source="the paper, table 1",
     golden="l1: logits, stages, gradients",
     published={
-            "efficientformer_l1": (12.3, 1.3, 79.2, "distilled"),
-            "efficientformer_l3": (31.3, 3.9, 82.4, "distilled"),
-            "efficientformer_l7": (82.1, 10.2, 83.3, "distilled"),
-        },
+        "efficientformer_l1": (12.3, 1.3, 79.2, "distilled"),
+        "efficientformer_l3": (31.3, 3.9, 82.4, "distilled"),
+        "efficientformer_l7": (82.1, 10.2, 83.3, "distilled"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -238,9 +238,11 @@ class EfficientNet(nn.Module):
 
 def _preprocessing(size: int) -> Preprocessing:
     return Preprocessing(
-        **IMAGENET, crop=size / (size + 32), interpolation="bicubic",
+        **IMAGENET,
+        crop=size / (size + 32),
+        interpolation="bicubic",
         source="tensorflow/tpu, models/official/efficientnet/preprocessing.py",
-    )  # fmt: skip
+    )
 
 
 FAMILY = Family(

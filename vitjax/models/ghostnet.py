@@ -193,11 +193,13 @@ class GhostNet(nn.Module):
         )  # fmt: skip
         self.groups = [
             GhostStage(
-                tuple((k, width(e), width(c), se, s) for k, e, c, se, s in stage), self.remat,
-                self.dtype, name=f"stage_{i}",
+                tuple((k, width(e), width(c), se, s) for k, e, c, se, s in stage),
+                self.remat,
+                self.dtype,
+                name=f"stage_{i}",
             )
             for i, stage in enumerate(self.stages)
-        ]  # fmt: skip
+        ]
         fan_in, hidden = width(self.stages[-1][-1][1]), self.hidden_width
         self.neck = pointwise(fan_in, None, nn.relu, self.dtype)
         self.representation = nn.Dense(hidden, **INIT.dense(fan_in, hidden), dtype=self.dtype)
@@ -234,9 +236,11 @@ class GhostNet(nn.Module):
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="timm's configurations of GhostNet",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"ghostnet_{v}": spec(GhostNet, width_factor=w) for v, w in VARIANTS.items()},
@@ -246,8 +250,9 @@ FAMILY = Family(
     source="the paper, table 7",
     golden="width 1.0: logits, stages, gradients",
     published={
-            "ghostnet_050": (2.6, 0.042, 66.2, ""), "ghostnet_100": (5.2, 0.141, 73.9, ""),
-            "ghostnet_130": (7.3, 0.226, 75.7, ""),
-        },
+        "ghostnet_050": (2.6, 0.042, 66.2, ""),
+        "ghostnet_100": (5.2, 0.141, 73.9, ""),
+        "ghostnet_130": (7.3, 0.226, 75.7, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

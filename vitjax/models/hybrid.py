@@ -80,21 +80,27 @@ VARIANTS = {
 
 
 PREPROCESSING = Preprocessing(
-    **HALF, crop=0.9, interpolation="bicubic", large_crop=1.0,
+    **HALF,
+    crop=0.9,
+    interpolation="bicubic",
+    large_crop=1.0,
     source="timm's configurations of the published hybrids",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={name: spec(ViT, **kw) for name, kw in VARIANTS.items()},
     weights={ViT: "vit"},
-    paper=("[ViT](https://arxiv.org/abs/2010.11929), section 4.1, and "
-        "[AugReg](https://arxiv.org/abs/2106.10270)"),
+    paper=(
+        "[ViT](https://arxiv.org/abs/2010.11929), section 4.1, and "
+        "[AugReg](https://arxiv.org/abs/2106.10270)"
+    ),
     code="google-research/vision_transformer, Apache-2.0",
     source="AugReg, table 2",
     golden="`r_vit_ti16`, `r50_vit_b16`: logits, stages, gradients",
     published={
-            "r_vit_ti16": (6.4, None, None, ""), "r26_vit_s32": (36.6, None, None, ""),
-            "r50_vit_l32": (330.0, None, None, ""),
-        },
+        "r_vit_ti16": (6.4, None, None, ""),
+        "r26_vit_s32": (36.6, None, None, ""),
+        "r50_vit_l32": (330.0, None, None, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

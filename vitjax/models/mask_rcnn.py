@@ -72,11 +72,12 @@ FAMILY = Family(
     paper="[Mask R-CNN](https://arxiv.org/abs/1703.06870)",
     code="pytorch/vision, BSD-3-Clause",
     source="torchvision's table of COCO_V1 weights; box AP and mask AP on COCO's validation images",
-    golden=("on ResNet-50: maps, outputs, proposals, samples, detections, masks, losses, "
-        "gradients"),
+    golden=(
+        "on ResNet-50: maps, outputs, proposals, samples, detections, masks, losses, gradients"
+    ),
     published={
-            "mask_rcnn_resnet50": (44.40, None, None, "AP 37.9, of masks 34.6"),
-            "faster_rcnn_resnet50": (41.76, None, None, "AP 37.0"),
-        },
+        "mask_rcnn_resnet50": (44.40, None, None, "AP 37.9, of masks 34.6"),
+        "faster_rcnn_resnet50": (41.76, None, None, "AP 37.0"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

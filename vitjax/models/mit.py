@@ -69,9 +69,11 @@ _ENCODER = "parameters published without the classifier"
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="assumed: the usual evaluation on ImageNet-1k, as the paper does not say",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"mit_{v}": spec(mit, **kw) for v, kw in VARIANTS.items()},
@@ -81,9 +83,12 @@ FAMILY = Family(
     source="parameters: the paper, table 1; top-1: table 6",
     golden="b0 within SegFormer: stages, gradients; parameters of all",
     published={
-            "mit_b0": (3.4, None, 70.5, _ENCODER), "mit_b1": (13.1, None, 78.7, _ENCODER),
-            "mit_b2": (24.2, None, 81.6, _ENCODER), "mit_b3": (44.0, None, 83.1, _ENCODER),
-            "mit_b4": (60.8, None, 83.6, _ENCODER), "mit_b5": (81.4, None, 83.8, _ENCODER),
-        },
+        "mit_b0": (3.4, None, 70.5, _ENCODER),
+        "mit_b1": (13.1, None, 78.7, _ENCODER),
+        "mit_b2": (24.2, None, 81.6, _ENCODER),
+        "mit_b3": (44.0, None, 83.1, _ENCODER),
+        "mit_b4": (60.8, None, 83.6, _ENCODER),
+        "mit_b5": (81.4, None, 83.8, _ENCODER),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

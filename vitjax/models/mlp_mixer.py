@@ -74,9 +74,11 @@ def mlp_mixer(
 
 
 PREPROCESSING = Preprocessing(
-    **HALF, crop=0.875, interpolation="bicubic",
+    **HALF,
+    crop=0.875,
+    interpolation="bicubic",
     source="timm's configurations of the published Mixers",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"mixer_{v}": spec(mlp_mixer, **kw) for v, kw in VARIANTS.items()},
@@ -86,10 +88,13 @@ FAMILY = Family(
     source="the paper, tables 1 and 2 (parameters without a head; top-1 fine-tuned at 448 pixels)",
     golden="S/32 and B/16: logits, stages, gradients",
     published={
-            "mixer_s32": (19, None, None, ""), "mixer_s16": (18, None, None, ""),
-            "mixer_b32": (60, None, None, ""), "mixer_b16": (59, None, None, ""),
-            "mixer_l32": (206, None, None, ""), "mixer_l16": (207, None, 84.15, I21K),
-            "mixer_h14": (431, None, 87.94, JFT),
-        },
+        "mixer_s32": (19, None, None, ""),
+        "mixer_s16": (18, None, None, ""),
+        "mixer_b32": (60, None, None, ""),
+        "mixer_b16": (59, None, None, ""),
+        "mixer_l32": (206, None, None, ""),
+        "mixer_l16": (207, None, 84.15, I21K),
+        "mixer_h14": (431, None, 87.94, JFT),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

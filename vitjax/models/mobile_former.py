@@ -181,7 +181,7 @@ class ThirdPartyFormer(nn.Module):
         q, k, v = (
             dense((width // heads, heads), name=f"{name}_heads")(part).swapaxes(-1, -2)
             for name, part in zip("qkv", jnp.split(dense(3 * width, name="qkv")(x), 3, axis=-1))
-        )  # fmt: skip
+        )
         y = DotProductAttention(train=train, name="attend")(q, k, v).reshape(x.shape)
         y = norm.build(dtype=self.dtype, name="norm1")(dense(width, name="proj")(y))
         y = Mlp(2.0, nn.relu6, param_init=INIT, dtype=self.dtype, name="mlp")(y, train)

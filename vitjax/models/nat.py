@@ -118,8 +118,12 @@ def nat(
       dense: for dense heads: a separate norm of each map that a head reads, but not of the next
         stage's input, as in the authors' segmentation code.
     """
-    options = dict(neighborhood_size=neighborhood_size, qkv_bias=qkv_bias, drop_rate=drop_rate,
-                   attn_drop_rate=attn_drop_rate)  # fmt: skip
+    options = dict(
+        neighborhood_size=neighborhood_size,
+        qkv_bias=qkv_bias,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
     norm = layer_norm(1e-5)
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
@@ -137,9 +141,12 @@ def nat(
 _CODE = "SHI-Labs/Neighborhood-Attention-Transformer, MIT"
 _GOLDEN = "a small one of the authors' code with its library's kernels: logits, stages, gradients"
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=1.0,
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
+    large_crop=1.0,
     source="the authors' classification/validate.py and configs, and timm's defaults",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={name: spec(nat, **kw) for name, kw in VARIANTS.items() if name.startswith("nat_")},
@@ -149,11 +156,13 @@ FAMILY = Family(
     source="the repository's NAT.md",
     golden=_GOLDEN,
     published={
-            "nat_mini": (20, 2.7, 81.8, ""), "nat_tiny": (28, 4.3, 83.2, ""),
-            "nat_small": (51, 7.8, 83.7, ""), "nat_base": (90, 13.7, 84.3, ""),
-        },
+        "nat_mini": (20, 2.7, 81.8, ""),
+        "nat_tiny": (28, 4.3, 83.2, ""),
+        "nat_small": (51, 7.8, 83.7, ""),
+        "nat_base": (90, 13.7, 84.3, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)
 
 FAMILY_DINAT = Family(
     models={

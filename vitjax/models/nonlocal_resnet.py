@@ -84,4 +84,4 @@ FAMILY = Family(
     source="none: the paper's networks are of videos and detectors",
     golden="the block, as AlexHex7/Non-local_pytorch has it: all forms, outputs, gradients",
     published={},
-)  # fmt: skip
+)

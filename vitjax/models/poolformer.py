@@ -67,9 +67,11 @@ def poolformer(
     options = dict(pool_size=pool_size, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate)
     ratios = mlp_ratio if isinstance(mlp_ratio, tuple) else (mlp_ratio,) * len(dims)
     block = spec(
-        Block, mlp=tuple(spec(Mlp, mlp_ratio=r, drop_rate=drop_rate) for r in ratios),
-        norm=map_norm(), layer_scale_init=layer_scale_init,
-    )  # fmt: skip
+        Block,
+        mlp=tuple(spec(Mlp, mlp_ratio=r, drop_rate=drop_rate) for r in ratios),
+        norm=map_norm(),
+        layer_scale_init=layer_scale_init,
+    )
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads or tuple(max(1, d // 32) for d in dims),
         mixers=fill_mixers(parse_mixers(mixer, len(dims)), **options),
@@ -83,9 +85,11 @@ def poolformer(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.9, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.9,
+    interpolation="bicubic",
     source="sail-sg/poolformer, models/poolformer.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"poolformer_{v}": spec(poolformer, **kw) for v, kw in VARIANTS.items()},
@@ -95,11 +99,11 @@ FAMILY = Family(
     source="the repository's README",
     golden="a small one of the authors' code, and timm's s12: logits, stages, gradients",
     published={
-            "poolformer_s12": (12, 1.8, 77.2, ""), "poolformer_s24": (21, 3.4, 80.3, ""),
-            "poolformer_s36": (31, 5.0, 81.4, ""), "poolformer_m36": (56, 8.8, 82.1, ""),
-            "poolformer_m48": (73, 11.6, 82.5, ""),
-        },
-    preprocessing={
-            "poolformer_m*": PREPROCESSING._replace(crop=0.95), "*": PREPROCESSING
-        },
-)  # fmt: skip
+        "poolformer_s12": (12, 1.8, 77.2, ""),
+        "poolformer_s24": (21, 3.4, 80.3, ""),
+        "poolformer_s36": (31, 5.0, 81.4, ""),
+        "poolformer_m36": (56, 8.8, 82.1, ""),
+        "poolformer_m48": (73, 11.6, 82.5, ""),
+    },
+    preprocessing={"poolformer_m*": PREPROCESSING._replace(crop=0.95), "*": PREPROCESSING},
+)

@@ -46,7 +46,7 @@ IMAGENET: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0
 HALF: dict[str, Any] = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CLIP: dict[str, Any] = dict(
     mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
-)  # fmt: skip
+)
 """Mean and standard deviation of ImageNet's pixels; -1 to 1; those of CLIP's."""
 
 
@@ -56,37 +56,48 @@ def by_name(table: Mapping[str, Preprocessing], name: str) -> Preprocessing | No
 
 
 _SELF_SUPERVISED = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="evaluation code of facebookresearch/dino, mae and dinov2",
-)  # fmt: skip
+)
 MAE = DINO = _SELF_SUPERVISED
 DINOV2 = _SELF_SUPERVISED._replace(image_size=224)
 DINOV3 = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="antialias",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="antialias",
     source="facebookresearch/dinov3, README; transformers' DINOv3ViTImageProcessor",
-)  # fmt: skip
+)
 _DINOV3_OF_SATELLITES = DINOV3._replace(mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143))
 CLIP_TOWER = Preprocessing(**CLIP, crop=1.0, interpolation="bicubic", source="openai/CLIP, clip.py")
 SIGLIP = Preprocessing(
     **HALF, crop=0.0, interpolation="bicubic", source="transformers' SiglipImageProcessor"
 )
 GOOGLE = Preprocessing(
-    **HALF, crop=0.0, interpolation="bilinear",
+    **HALF,
+    crop=0.0,
+    interpolation="bilinear",
     source="google-research/vision_transformer, input_pipeline.py",
-)  # fmt: skip
+)
 
 
 def _torchvision(size: int, resized: int, interpolation: str = "bicubic") -> Preprocessing:
     return Preprocessing(
-        **IMAGENET, crop=size / resized, interpolation=interpolation,
+        **IMAGENET,
+        crop=size / resized,
+        interpolation=interpolation,
         source="torchvision's transforms of the IMAGENET1K_V1 weights",
-    )  # fmt: skip
+    )
 
 
 TORCHVISION = {
     "vit_l16": _torchvision(224, 242, "antialias"),
     "vit_h14": Preprocessing(
-        **IMAGENET, crop=1.0, interpolation="bicubic", image_size=518,
+        **IMAGENET,
+        crop=1.0,
+        interpolation="bicubic",
+        image_size=518,
         source="torchvision's transforms of the SWAG weights",
     ),
     "vit_*": _torchvision(224, 256, "antialias"),
@@ -98,7 +109,7 @@ TORCHVISION = {
     "convnext_tiny": _torchvision(224, 236, "antialias"),
     "convnext_small": _torchvision(224, 230, "antialias"),
     "convnext_*": _torchvision(224, 232, "antialias"),
-}  # fmt: skip
+}
 """Our name of a model → how torchvision's weights of it were evaluated."""
 
 NAMED = {

@@ -72,9 +72,12 @@ class PatchPosition(nn.Module):
         x = self.patch(x, train)
         table = resize_positions(
             jnp.asarray(self.pos_embed)[:, int(self.class_token) :],
-            (x.shape[1], x.shape[2]), num_prefix=0,
-            source_grid=self.grid, method="bilinear", antialias=False,
-        )  # fmt: skip
+            (x.shape[1], x.shape[2]),
+            num_prefix=0,
+            source_grid=self.grid,
+            method="bilinear",
+            antialias=False,
+        )
         x = x + table.reshape(1, *x.shape[1:]).astype(x.dtype)
         return self.drop(x, deterministic=not train)
 
@@ -142,14 +145,19 @@ def pvt(
         raise ValueError(f"pool={pool!r}: a PVT has 'token' or 'gap'.")
     token, last = pool == "token" and not dense, len(dims) - 1
     entry = spec(
-        PatchPosition, patch_size=(patch_size,) + (2,) * last, drop_rate=drop_rate,
+        PatchPosition,
+        patch_size=(patch_size,) + (2,) * last,
+        drop_rate=drop_rate,
         grid=position_grids(image_size, patch_size, len(dims)),
         class_token=(False,) * last + (token,),
-    )  # fmt: skip
+    )
     mixers = fill_mixers(
-        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio), qkv_bias=qkv_bias, scale=scale,
-        drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
-    )  # fmt: skip
+        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio),
+        qkv_bias=qkv_bias,
+        scale=scale,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
     mlps = tuple(
         spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate).at(i) for i in range(len(dims))
     )
@@ -184,9 +192,11 @@ def reduce_mixers(mixers: Mixers, sr_ratio: int | Sequence[int] | None) -> Mixer
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="whai362/PVT, classification/datasets.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"pvt_{v}": spec(pvt, **kw) for v, kw in VARIANTS.items()},
@@ -196,8 +206,10 @@ FAMILY = Family(
     source="the repository's README",
     golden="tiny: logits, stages, gradients",
     published={
-            "pvt_tiny": (13.2, 1.9, 75.1, ""), "pvt_small": (24.5, 3.8, 79.8, ""),
-            "pvt_medium": (44.2, 6.7, 81.2, ""), "pvt_large": (61.4, 9.8, 81.7, ""),
-        },
+        "pvt_tiny": (13.2, 1.9, 75.1, ""),
+        "pvt_small": (24.5, 3.8, 79.8, ""),
+        "pvt_medium": (44.2, 6.7, 81.2, ""),
+        "pvt_large": (61.4, 9.8, 81.7, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -70,13 +70,20 @@ def pvt_v2(
     """
     last = len(dims) - 1
     patches = spec(
-        ConvNorm, kernel_size=(7,) + (3,) * last, stride=(4,) + (2,) * last,
-        padding=(3,) + (1,) * last, norm=layer_norm(1e-5),
-    )  # fmt: skip
+        ConvNorm,
+        kernel_size=(7,) + (3,) * last,
+        stride=(4,) + (2,) * last,
+        padding=(3,) + (1,) * last,
+        norm=layer_norm(1e-5),
+    )
     mixers = fill_mixers(
-        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio), pooled_size=7 if linear else 0,
-        qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
-    )  # fmt: skip
+        reduce_mixers(parse_mixers(mixer, len(dims)), sr_ratio),
+        pooled_size=7 if linear else 0,
+        qkv_bias=qkv_bias,
+        scale=scale,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
     mlp = spec(
         ConvMlp, mlp_ratio=mlp_ratio, pre_act=nn.relu if linear else None, drop_rate=drop_rate
     )
@@ -89,9 +96,11 @@ def pvt_v2(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic",
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
     source="whai362/PVT, classification/datasets.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"pvt_v2_{v}": spec(pvt_v2, **kw) for v, kw in VARIANTS.items()},
@@ -101,11 +110,13 @@ FAMILY = Family(
     source="the repository's README; multiply-adds: the paper, table 1",
     golden="b0: logits, stages, gradients",
     published={
-            "pvt_v2_b0": (3.4, 0.6, 70.5, "the README says 3.4 M, the code has 3.67 M"),
-            "pvt_v2_b1": (13.1, 2.1, 78.7, "the README says 13.1 M, the code has 14.0 M"),
-            "pvt_v2_b2": (25.4, 4.0, 82.0, ""), "pvt_v2_b2_li": (22.6, 3.9, 82.1, ""),
-            "pvt_v2_b3": (45.2, 6.9, 83.1, ""), "pvt_v2_b4": (62.6, 10.1, 83.6, ""),
-            "pvt_v2_b5": (82.0, 11.8, 83.8, ""),
-        },
+        "pvt_v2_b0": (3.4, 0.6, 70.5, "the README says 3.4 M, the code has 3.67 M"),
+        "pvt_v2_b1": (13.1, 2.1, 78.7, "the README says 13.1 M, the code has 14.0 M"),
+        "pvt_v2_b2": (25.4, 4.0, 82.0, ""),
+        "pvt_v2_b2_li": (22.6, 3.9, 82.1, ""),
+        "pvt_v2_b3": (45.2, 6.9, 83.1, ""),
+        "pvt_v2_b4": (62.6, 10.1, 83.6, ""),
+        "pvt_v2_b5": (82.0, 11.8, 83.8, ""),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -264,15 +264,23 @@ class RANet(nn.Module):
         transition = j + 1 in [k * depth // scale for k in range(1, scale)]
         fuses = j < self.depth(i - 1)
         lower = (
-            dict(lower_growth=self.growth * factors[i - 1],
-                 lower_factor=self.bottleneck_factors[i - 1]) if fuses else {}
-        )  # fmt: skip
+            dict(
+                lower_growth=self.growth * factors[i - 1],
+                lower_factor=self.bottleneck_factors[i - 1],
+            )
+            if fuses
+            else {}
+        )
         return factory(
             layers=self.layers * (j + 1 if self.layer_mode == "growing" else 1),
-            growth=self.growth * factors[i], factor=self.bottleneck_factors[i],
-            compress=self.compress, halve=halve and fuses,
-            reduction=self.reduction if transition else None, dtype=self.dtype, **lower,
-        )  # fmt: skip
+            growth=self.growth * factors[i],
+            factor=self.bottleneck_factors[i],
+            compress=self.compress,
+            halve=halve and fuses,
+            reduction=self.reduction if transition else None,
+            dtype=self.dtype,
+            **lower,
+        )
 
     @property
     def num_exits(self) -> int:
@@ -329,9 +337,12 @@ class RANet(nn.Module):
 
 
 CIFAR = Preprocessing(
-    mean=(0.4914, 0.4824, 0.4467), std=(0.2471, 0.2435, 0.2616), crop=1.0,
-    interpolation="bilinear", source="yangle15/RANet-pytorch, dataloader.py",
-)  # fmt: skip
+    mean=(0.4914, 0.4824, 0.4467),
+    std=(0.2471, 0.2435, 0.2616),
+    crop=1.0,
+    interpolation="bilinear",
+    source="yangle15/RANet-pytorch, dataloader.py",
+)
 
 FAMILY = Family(
     models={f"ranet_{v}": spec(RANet, **kw) for v, kw in VARIANTS.items()},
@@ -343,8 +354,6 @@ FAMILY = Family(
     published={},
     preprocessing={
         "*cifar*": CIFAR,
-        "*": CIFAR._replace(
-            **IMAGENET, crop=0.875, source="yangle15/RANet-pytorch, dataloader.py"
-        ),
+        "*": CIFAR._replace(**IMAGENET, crop=0.875, source="yangle15/RANet-pytorch, dataloader.py"),
     },
-)  # fmt: skip
+)

@@ -43,9 +43,11 @@ def refinenet(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="assumed: the normalisation of its backbone's weights",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={

@@ -49,9 +49,12 @@ class StdConv(nn.Module):
         dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
         x, kernel = promote_dtype(x, standardize(kernel), dtype=dtype)
         return jax.lax.conv_general_dilated(
-            x, kernel, (self.stride,) * 2, p if isinstance(p, str) else ((p, p), (p, p)),
+            x,
+            kernel,
+            (self.stride,) * 2,
+            p if isinstance(p, str) else ((p, p), (p, p)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        )
 
 
 def group_norm(name: str, dtype: Any = None) -> nn.GroupNorm:

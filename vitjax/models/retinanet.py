@@ -67,9 +67,11 @@ def retinanet(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="torchvision's GeneralizedRCNNTransform: a short side of 800 pixels, a long one of 1333",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={
@@ -85,8 +87,8 @@ FAMILY = Family(
     source="torchvision's table of COCO_V1 weights; box AP on COCO's validation images",
     golden="both forms on ResNet-50: maps, outputs, matches, detections, losses, gradients",
     published={
-            "retinanet_resnet50": (34.01, None, None, "AP 36.4"),
-            "retinanet_resnet50_v2": (38.20, None, None, "AP 41.5"),
-        },
+        "retinanet_resnet50": (34.01, None, None, "AP 36.4"),
+        "retinanet_resnet50_v2": (38.20, None, None, "AP 41.5"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

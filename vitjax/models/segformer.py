@@ -53,8 +53,10 @@ def segformer(
     if theirs:
         head = head.replace(norm_embeddings=True)
     return DenseModel(
-        encoder=backbone, head=head, param_init=MMSEG_INIT if theirs else INIT,
-    )  # fmt: skip
+        encoder=backbone,
+        head=head,
+        param_init=MMSEG_INIT if theirs else INIT,
+    )
 
 
 def _published(
@@ -65,9 +67,11 @@ def _published(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="configs/ade20k.py, after mmsegmentation's",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={
@@ -80,12 +84,12 @@ FAMILY = Family(
     source="the paper, table 1, single scale",
     golden="b0: logits, stages, gradients",
     published={
-            "segformer_b0": _published(3.8, 8.4, 37.4, 512),
-            "segformer_b1": _published(13.7, 15.9, 42.2, 512),
-            "segformer_b2": _published(27.5, 62.4, 46.5, 512),
-            "segformer_b3": _published(47.3, 79.0, 49.4, 512),
-            "segformer_b4": _published(64.1, 95.7, 50.3, 512),
-            "segformer_b5": _published(84.7, 183.3, 51.0, 640),
-        },
+        "segformer_b0": _published(3.8, 8.4, 37.4, 512),
+        "segformer_b1": _published(13.7, 15.9, 42.2, 512),
+        "segformer_b2": _published(27.5, 62.4, 46.5, 512),
+        "segformer_b3": _published(47.3, 79.0, 49.4, 512),
+        "segformer_b4": _published(64.1, 95.7, 50.3, 512),
+        "segformer_b5": _published(84.7, 183.3, 51.0, 640),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

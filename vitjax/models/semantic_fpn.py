@@ -53,9 +53,11 @@ def semantic_fpn(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="configs/ade20k.py, after mmsegmentation's",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={
@@ -68,15 +70,17 @@ FAMILY = Family(
     weights={semantic_fpn: "semantic_fpn"},
     paper="[Semantic FPN](https://arxiv.org/abs/1901.02446)",
     code="open-mmlab/mmsegmentation, Apache-2.0",
-    source=("the README of each backbone's segmentation code; mIoU on ADE20K's validation images, "
-        "one scale"),
+    source=(
+        "the README of each backbone's segmentation code; mIoU on ADE20K's validation images, "
+        "one scale"
+    ),
     golden="neck and head alone: maps, logits, loss, gradients",
     published={
-            "semantic_fpn_pvt_tiny": (None, None, None, "mIoU 36.6"),
-            "semantic_fpn_pvt_small": (None, None, None, "mIoU 41.9"),
-            "semantic_fpn_pvt_medium": (None, None, None, "mIoU 43.5"),
-            "semantic_fpn_biformer_small": (None, None, None, "mIoU 48.9"),
-            "semantic_fpn_biformer_base": (None, None, None, "mIoU 49.9"),
-        },
+        "semantic_fpn_pvt_tiny": (None, None, None, "mIoU 36.6"),
+        "semantic_fpn_pvt_small": (None, None, None, "mIoU 41.9"),
+        "semantic_fpn_pvt_medium": (None, None, None, "mIoU 43.5"),
+        "semantic_fpn_biformer_small": (None, None, None, "mIoU 48.9"),
+        "semantic_fpn_biformer_base": (None, None, None, "mIoU 49.9"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -179,9 +179,12 @@ def setr_mla(
     form = dict(kernel_size=1, align_corners=False) if theirs else {}
     helpers = tuple(spec(LinearHead, index=i, use_bias=theirs) for i in range(len(layers)))
     return DenseModel(
-        encoder, spec(MultiLevelHead, width=width, **form), helpers if auxiliary else (),
-        auxiliary_weight, param_init=MMSEG_INIT if theirs else NORMAL,
-    )  # fmt: skip
+        encoder,
+        spec(MultiLevelHead, width=width, **form),
+        helpers if auxiliary else (),
+        auxiliary_weight,
+        param_init=MMSEG_INIT if theirs else NORMAL,
+    )
 
 
 def _of_mmsegmentation(decoder: str) -> bool:
@@ -191,9 +194,13 @@ def _of_mmsegmentation(decoder: str) -> bool:
 
 
 def _decode_blocks(
-    backbone: Spec, auxiliary_layers: tuple[int, ...], head: Spec, helper: Spec, weight: float,
+    backbone: Spec,
+    auxiliary_layers: tuple[int, ...],
+    head: Spec,
+    helper: Spec,
+    weight: float,
     param_init: Init,
-) -> DenseModel:  # fmt: skip
+) -> DenseModel:
     """Build a model whose head reads the last block and auxiliary heads read the given ones."""
     layers = tuple(sorted({*auxiliary_layers, _read(backbone).depth - 1}))
     helpers = tuple(helper.replace(index=layers.index(layer)) for layer in auxiliary_layers)
@@ -219,9 +226,11 @@ def _read(backbone: Spec) -> ViT:
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="configs/cityscapes.py, after mmsegmentation's",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={

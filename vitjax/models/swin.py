@@ -124,13 +124,17 @@ def swin(
         moving on small maps, as in the authors' segmentation code.
     """
     geometry = window_geometry(image_size, patch_size, window_size, len(depths))
-    options = dict(qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate,
-                   attn_drop_rate=attn_drop_rate)  # fmt: skip
+    options = dict(
+        qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
+    )
     norm = layer_norm(1e-5)
     stem = spec(
-        SwinStem, patch_size=patch_size, norm=norm if patch_norm else None, drop_rate=drop_rate,
+        SwinStem,
+        patch_size=patch_size,
+        norm=norm if patch_norm else None,
+        drop_rate=drop_rate,
         map_size=geometry["map_size"] if absolute_position else None,
-    )  # fmt: skip
+    )
     if dense:
         geometry = dict(map_size=((0, 0),) * len(depths), window_size=window_size)
     return Pyramid(
@@ -169,9 +173,12 @@ def window_geometry(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
+    large_crop=0.0,
     source="microsoft/Swin-Transformer, data/build.py and configs/swin",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"swin_{v}": spec(swin, **kw) for v, kw in VARIANTS.items()},
@@ -181,9 +188,12 @@ FAMILY = Family(
     source="the repository's README",
     golden="tiny: logits, stages, gradients",
     published={
-            "swin_tiny": (28, 4.5, 81.2, ""), "swin_small": (50, 8.7, 83.2, ""),
-            "swin_base": (88, 15.4, 83.5, ""), "swin_base_384": (88, 47.1, 84.5, ""),
-            "swin_large": (197, 34.5, 86.3, I21K), "swin_large_384": (197, 103.9, 87.3, I21K),
-        },
+        "swin_tiny": (28, 4.5, 81.2, ""),
+        "swin_small": (50, 8.7, 83.2, ""),
+        "swin_base": (88, 15.4, 83.5, ""),
+        "swin_base_384": (88, 47.1, 84.5, ""),
+        "swin_large": (197, 34.5, 86.3, I21K),
+        "swin_large_384": (197, 103.9, 87.3, I21K),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -83,9 +83,11 @@ def swin3d(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=1.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=1.0,
+    interpolation="bilinear",
     source="arXiv:2106.13230, section 4.1: the short side at the size of the crops, 4×3 views",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"swin3d_{v}": spec(swin3d, **kw) for v, kw in VARIANTS.items()},
@@ -95,10 +97,10 @@ FAMILY = Family(
     source="the paper, table 1: top-1 on Kinetics-400, 4×3 views; multiply-adds of one view",
     golden="tiny, as torchvision has it: logits, stages, gradients",
     published={
-            "swin3d_tiny": (28.2, 88, 78.8, "ImageNet-1k first"),
-            "swin3d_small": (49.8, 166, 80.6, "ImageNet-1k first"),
-            "swin3d_base": (88.1, 282, 80.6, "ImageNet-1k first"),
-        },
+        "swin3d_tiny": (28.2, 88, 78.8, "ImageNet-1k first"),
+        "swin3d_small": (49.8, 166, 80.6, "ImageNet-1k first"),
+        "swin3d_base": (88.1, 282, 80.6, "ImageNet-1k first"),
+    },
     preprocessing={"*": PREPROCESSING},
     takes="clips",
-)  # fmt: skip
+)

@@ -71,19 +71,28 @@ def swinv2(
       dense: as in `swin`.
     """
     geometry = window_geometry(image_size, patch_size, window_size, len(depths))
-    options = dict(qkv_bias=qkv_bias, pretrained_window_size=pretrained_window_size,
-                   drop_rate=drop_rate, attn_drop_rate=attn_drop_rate)  # fmt: skip
+    options = dict(
+        qkv_bias=qkv_bias,
+        pretrained_window_size=pretrained_window_size,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
     norm = layer_norm(1e-5)
     stem = spec(
-        SwinStem, patch_size=patch_size, norm=norm if patch_norm else None, drop_rate=drop_rate,
+        SwinStem,
+        patch_size=patch_size,
+        norm=norm if patch_norm else None,
+        drop_rate=drop_rate,
         map_size=geometry["map_size"] if absolute_position else None,
-    )  # fmt: skip
+    )
     if dense:
         geometry = dict(map_size=((0, 0),) * len(depths), window_size=window_size)
     block = spec(
-        Block, norm=norm.replace(scale_init=nn.initializers.zeros), norm_place="after",
+        Block,
+        norm=norm.replace(scale_init=nn.initializers.zeros),
+        norm_place="after",
         mlp=spec(Mlp, mlp_ratio=mlp_ratio, drop_rate=drop_rate),
-    )  # fmt: skip
+    )
     return Pyramid(
         dims=dims, depths=depths, num_heads=num_heads,
         mixers=fill_mixers(parse_mixers(mixer, len(depths)), **geometry, **options),
@@ -96,9 +105,12 @@ def swinv2(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.875, interpolation="bicubic", large_crop=0.0,
+    **IMAGENET,
+    crop=0.875,
+    interpolation="bicubic",
+    large_crop=0.0,
     source="microsoft/Swin-Transformer, data/build.py and configs/swinv2",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"swinv2_{v}": spec(swinv2, **kw) for v, kw in VARIANTS.items()},
@@ -108,11 +120,15 @@ FAMILY = Family(
     source="the paper, table 4 and appendix A",
     golden="tiny, window 8: logits, stages, gradients",
     published={
-            "swinv2_tiny_w8": (28, 5.9, 81.8, ""), "swinv2_small_w8": (50, 11.5, 83.7, ""),
-            "swinv2_base_w8": (88, 20.3, 84.2, ""), "swinv2_tiny_w16": (28, 6.6, 82.8, ""),
-            "swinv2_small_w16": (50, 12.6, 84.1, ""), "swinv2_base_w16": (88, 21.8, 84.6, ""),
-            "swinv2_large_w16": (197, 47.5, 86.9, I21K), "swinv2_base_w24": (88, 54.7, 87.1, I21K),
-            "swinv2_large_w24": (197, 115.4, 87.6, I21K),
-        },
+        "swinv2_tiny_w8": (28, 5.9, 81.8, ""),
+        "swinv2_small_w8": (50, 11.5, 83.7, ""),
+        "swinv2_base_w8": (88, 20.3, 84.2, ""),
+        "swinv2_tiny_w16": (28, 6.6, 82.8, ""),
+        "swinv2_small_w16": (50, 12.6, 84.1, ""),
+        "swinv2_base_w16": (88, 21.8, 84.6, ""),
+        "swinv2_large_w16": (197, 47.5, 86.9, I21K),
+        "swinv2_base_w24": (88, 54.7, 87.1, I21K),
+        "swinv2_large_w24": (197, 115.4, 87.6, I21K),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -191,17 +191,25 @@ def uformer(
     strides = tuple(1 << min(i, stages - 1 - i) for i in range(stages))
     mixers = fill_mixers(
         parse_mixers(mixer, stages, {**MIXERS, "window": spec(ModulatedWindowAttention)}),
-        window_size=window_size, modulator=tuple(modulator and i > LEVELS for i in range(stages)),
-        qkv_bias=qkv_bias, scale=scale, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate,
-    )  # fmt: skip
+        window_size=window_size,
+        modulator=tuple(modulator and i > LEVELS for i in range(stages)),
+        qkv_bias=qkv_bias,
+        scale=scale,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+    )
     settled, multiple = [], 1
     for own, stride in zip(mixers, strides, strict=True):
         windows = [dict(m.kwargs).get("window_size", 1) for m in own]
         multiple = math.lcm(multiple, *(stride * window for window in windows))
-        settled.append(tuple(
-            m.replace(shift=0) if "shift" in dict(m.kwargs) and shortest <= stride * window else m
-            for m, window in zip(own, windows, strict=True)
-        ))  # fmt: skip
+        settled.append(
+            tuple(
+                m.replace(shift=0)
+                if "shift" in dict(m.kwargs) and shortest <= stride * window
+                else m
+                for m, window in zip(own, windows, strict=True)
+            )
+        )
     return Uformer(
         width=width, depths=depths, num_heads=num_heads, mixers=tuple(settled), multiple=multiple,
         block=spec(Block, norm=layer_norm(1e-5),
@@ -212,9 +220,12 @@ def uformer(
 
 
 PREPROCESSING = Preprocessing(
-    (0.0,) * 3, (1.0,) * 3, crop=0.0, interpolation="bilinear",
+    (0.0,) * 3,
+    (1.0,) * 3,
+    crop=0.0,
+    interpolation="bilinear",
     source="ZhendongWang6/Uformer, utils/loader.py: pixels from 0 to 1",
-)  # fmt: skip
+)
 _AT_256 = "multiply-adds published for 256 pixels"
 FAMILY = Family(
     models={f"uformer_{v}": spec(uformer, **kw) for v, kw in VARIANTS.items()},
@@ -224,8 +235,9 @@ FAMILY = Family(
     source="the paper",
     golden="t_modulator and s_modulator: restored images, stages, gradients",
     published={
-            "uformer_t": (5.23, 12.0, None, _AT_256), "uformer_s": (20.63, 43.86, None, _AT_256),
-            "uformer_b": (50.88, 89.46, None, _AT_256),
-        },
+        "uformer_t": (5.23, 12.0, None, _AT_256),
+        "uformer_s": (20.63, 43.86, None, _AT_256),
+        "uformer_b": (50.88, 89.46, None, _AT_256),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

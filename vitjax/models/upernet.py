@@ -60,15 +60,18 @@ def upernet(
     return DenseModel(
         encoder=backbone,
         head=spec(UPerNetHead, width=width, pool_sizes=pool_sizes, drop_rate=drop_rate),
-        auxiliary=(auxiliary,) if auxiliary_width else (), auxiliary_weight=auxiliary_weight,
+        auxiliary=(auxiliary,) if auxiliary_width else (),
+        auxiliary_weight=auxiliary_weight,
         param_init=MMSEG_INIT,
-    )  # fmt: skip
+    )
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.0, interpolation="bilinear",
+    **IMAGENET,
+    crop=0.0,
+    interpolation="bilinear",
     source="configs/ade20k.py, after mmsegmentation's",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={
@@ -78,15 +81,17 @@ FAMILY = Family(
     weights={upernet: "upernet"},
     paper="[UPerNet](https://arxiv.org/abs/1807.10221)",
     code="open-mmlab/mmsegmentation, Apache-2.0",
-    source=("the README of each backbone's segmentation code; mIoU on ADE20K's validation images, "
-        "one scale"),
+    source=(
+        "the README of each backbone's segmentation code; mIoU on ADE20K's validation images, "
+        "one scale"
+    ),
     golden="swin_tiny and the heads alone: maps, logits, auxiliary logits, losses, gradients",
     published={
-            "upernet_swin_tiny": (60, None, None, "mIoU 44.5"),
-            "upernet_swin_small": (81, None, None, "mIoU 47.6"),
-            "upernet_swin_base": (121, None, None, "mIoU 48.1"),
-            "upernet_biformer_small": (None, None, None, "mIoU 49.8"),
-            "upernet_biformer_base": (None, None, None, "mIoU 51.0"),
-        },
+        "upernet_swin_tiny": (60, None, None, "mIoU 44.5"),
+        "upernet_swin_small": (81, None, None, "mIoU 47.6"),
+        "upernet_swin_base": (121, None, None, "mIoU 48.1"),
+        "upernet_biformer_small": (None, None, None, "mIoU 49.8"),
+        "upernet_biformer_base": (None, None, None, "mIoU 51.0"),
+    },
     preprocessing={"*": PREPROCESSING},
-)  # fmt: skip
+)

@@ -163,9 +163,13 @@ class ViT(Encoder):
             self.norm = norm.build()
         if self.pool == "map":
             self.attention_pool = AttentionPool(
-                self.num_heads, self.mlp_ratio, ACTIVATIONS[self.act], self.norm_epsilon, init,
+                self.num_heads,
+                self.mlp_ratio,
+                ACTIVATIONS[self.act],
+                self.norm_epsilon,
+                init,
                 dtype,
-            )  # fmt: skip
+            )
         if self.representation_size:
             hidden = init.conv(width, self.representation_size)  # flax's default in ViT's code
             self.representation = nn.Dense(self.representation_size, **hidden, dtype=dtype)
@@ -209,9 +213,11 @@ class ViT(Encoder):
         batch, height, breadth, width = x.shape
         if self.position == "learned":
             table = resize_positions(
-                jnp.asarray(self.pos_embed), (height, breadth), num_prefix=self.table_prefix,
+                jnp.asarray(self.pos_embed),
+                (height, breadth),
+                num_prefix=self.table_prefix,
                 source_grid=patch_grid(self.image_size, self.patch_size),
-            )  # fmt: skip
+            )
         elif self.position == "sincos2d":
             table = sincos_2d(height, breadth, width)[None]
         else:
@@ -327,9 +333,12 @@ def _check_exits(model: ViT) -> None:
             f"ascending order; block {model.depth - 1} has the model's own head."
         )
     if (
-        type(model) is not ViT or model.pool == "map" or model.scan or not model.num_classes
+        type(model) is not ViT
+        or model.pool == "map"
+        or model.scan
+        or not model.num_classes
         or model.rope
-    ):  # fmt: skip
+    ):
         raise ValueError(
             f"exits={model.exits} need a ViT with a head of classes, unrolled blocks, "
             f"pool='token' or 'gap' and positions other than 'rope'; here are "
@@ -351,9 +360,12 @@ def _check_rope(model: ViT) -> None:
 
 
 PREPROCESSING = Preprocessing(
-    **HALF, crop=0.9, interpolation="bicubic", large_crop=1.0,
+    **HALF,
+    crop=0.9,
+    interpolation="bicubic",
+    large_crop=1.0,
     source="timm's configurations of the published ViTs",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={

@@ -49,8 +49,10 @@ class ViViT(Encoder):
     @property
     def grid(self) -> tuple[int, int, int]:
         """Tubelets along time, rows and columns that the position table is for."""
-        return (-(-self.num_frames // self.patch_frames), *patch_grid(self.image_size,
-                                                                     self.patch_size))  # fmt: skip
+        return (
+            -(-self.num_frames // self.patch_frames),
+            *patch_grid(self.image_size, self.patch_size),
+        )
 
     def setup(self) -> None:
         super().setup()
@@ -91,9 +93,11 @@ class ViViT(Encoder):
 
 
 PREPROCESSING = Preprocessing(
-    **HALF, crop=224 / 256, interpolation="bilinear",
+    **HALF,
+    crop=224 / 256,
+    interpolation="bilinear",
     source="google-research/scenic, projects/vivit/configs/kinetics400/vivit_base_k400.py",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"vivit_{v}": spec(ViViT, **kw) for v, kw in VARIANTS.items()},
@@ -105,4 +109,4 @@ FAMILY = Family(
     published={"vivit_l16x2": (None, 1446, 80.6, "ImageNet-21k first")},
     preprocessing={"*": PREPROCESSING},
     takes="clips",
-)  # fmt: skip
+)

@@ -36,14 +36,16 @@ _D2 = dict(dims=(256, 512, 512, 512), num_heads=(8, 16, 16, 16))
 _D4 = dict(dims=(384, 768, 768, 768), num_heads=(12, 16, 16, 16))
 VARIANTS = {
     "d1": dict(
-        dims=(192, 384, 384, 384), num_heads=(6, 12, 12, 12), depths=(4, 4, 8, 2),
+        dims=(192, 384, 384, 384),
+        num_heads=(6, 12, 12, 12),
+        depths=(4, 4, 8, 2),
         drop_path_rate=0.1,
     ),
     "d2": dict(_D2, depths=(6, 4, 10, 4), drop_path_rate=0.2),
     "d3": dict(_D2, depths=(8, 8, 16, 4), drop_path_rate=0.5),
     "d4": dict(_D4, depths=(8, 8, 16, 4), drop_path_rate=0.5),
     "d5": dict(_D4, depths=(12, 12, 20, 4), drop_path_rate=0.75, mlp_ratio=4.0, stem_width=128),
-}  # fmt: skip
+}
 INIT = NORMAL
 """As the authors' code draws them (sail-sg/volo, models/volo.py)."""
 
@@ -273,9 +275,12 @@ def position_grids(
 
 
 PREPROCESSING = Preprocessing(
-    **IMAGENET, crop=0.96, interpolation="bicubic", large_crop=1.0,
+    **IMAGENET,
+    crop=0.96,
+    interpolation="bicubic",
+    large_crop=1.0,
     source="sail-sg/volo, models/volo.py; from 384 pixels on, timm's configurations",
-)  # fmt: skip
+)
 
 FAMILY = Family(
     models={f"volo_{v}": spec(volo, **kw) for v, kw in VARIANTS.items()},
@@ -285,11 +290,14 @@ FAMILY = Family(
     source="the repository's README; multiply-adds: the paper, table 1",
     golden="d1: logits, stages, gradients",
     published={
-            "volo_d1": (27, 6.8, 84.2, ""), "volo_d2": (59, 14.1, 85.2, ""),
-            "volo_d3": (86, 20.6, 85.4, ""), "volo_d4": (193, 43.8, 85.7, ""),
-            "volo_d5": (296, 69.0, 86.1, ""),
-        },
+        "volo_d1": (27, 6.8, 84.2, ""),
+        "volo_d2": (59, 14.1, 85.2, ""),
+        "volo_d3": (86, 20.6, 85.4, ""),
+        "volo_d4": (193, 43.8, 85.7, ""),
+        "volo_d5": (296, 69.0, 86.1, ""),
+    },
     preprocessing={
-            "volo_d[45]": PREPROCESSING._replace(crop=1.15, large_crop=None), "*": PREPROCESSING,
-        },
-)  # fmt: skip
+        "volo_d[45]": PREPROCESSING._replace(crop=1.15, large_crop=None),
+        "*": PREPROCESSING,
+    },
+)

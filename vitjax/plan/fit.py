@@ -85,8 +85,10 @@ def search(
     remat = "remat" in model_options(config.model["name"])
     tried = fit(
         lambda flags: plan({key: str(value) for key, value in flags.items()}),
-        config.data.batch_size, len(topology.devices), remat,
-    )  # fmt: skip
+        config.data.batch_size,
+        len(topology.devices),
+        remat,
+    )
     best_flags, best = tried[0]
     lines = []
     for flags, result in tried:
@@ -104,10 +106,14 @@ def search(
         "flags": best_flags,
         "plan": best.to_dict(),
         "tried": [
-            {"flags": flags, "fits": r.fits, "seconds": e.seconds if (e := r.compiled.estimate) else
-             None} for flags, r in tried
+            {
+                "flags": flags,
+                "fits": r.fits,
+                "seconds": e.seconds if (e := r.compiled.estimate) else None,
+            }
+            for flags, r in tried
         ],
-    }  # fmt: skip
+    }
     text = "\n".join([best.report(), "", "tried", *lines, "", "flags", "  " + words(best_flags)])
     return result, text
 

@@ -21,8 +21,12 @@ from vitjax.plan.topology import Topology
 from vitjax.train.compiler import compiler_options
 from vitjax.train.defaults import RunConfig
 
-EFFORTS = ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort",
-           "jax_optimization_level", "jax_memory_fitting_level")  # fmt: skip
+EFFORTS = (
+    "jax_exec_time_optimization_effort",
+    "jax_memory_fitting_effort",
+    "jax_optimization_level",
+    "jax_memory_fitting_level",
+)
 """Settings of the compiler's effort; jax 0.12 has levels alone."""
 
 

@@ -31,10 +31,13 @@ def report(plan: "Plan") -> str:
         asked, there = c.overflow
         free = f", {t.margin:.0%} being left free" if t.margin else ""
         rows += [
-            ("does not fit", f"needs {format_bytes(asked)} of {format_bytes(there)}{free}: "
-             f"{format_bytes(asked - there)} too much"),
+            (
+                "does not fit",
+                f"needs {format_bytes(asked)} of {format_bytes(there)}{free}: "
+                f"{format_bytes(asked - there)} too much",
+            ),
             ("would help", "; ".join(remedies(plan.config, len(t.devices)))),
-        ]  # fmt: skip
+        ]
     else:
         rows += [*_memory(plan, m), *_kernels(plan), *_time(plan, r)]
         rows.append(("compiled in", f"{c.seconds:,.0f} s, when it was first compiled"))

@@ -43,7 +43,7 @@ def parabolas(
     Args:
       width: of a bin, in powers of ten. Bins with fewer than three sizes, or whose parabola has no
         minimum, are left out.
-    """  # fmt: skip
+    """
     bins = np.floor(np.log10(flops) / width)
     found = []
     for number in np.unique(bins):
@@ -56,10 +56,14 @@ def parabolas(
             continue
         best = -q / (2 * r)
         size = best + x.mean()
-        found.append(Parabola(
-            float(np.exp(np.log(flops[at]).mean())), float(np.exp(size)),
-            float(np.exp(p + q * best + r * best**2)), bool(x.min() <= size <= x.max()),
-        ))  # fmt: skip
+        found.append(
+            Parabola(
+                float(np.exp(np.log(flops[at]).mean())),
+                float(np.exp(size)),
+                float(np.exp(p + q * best + r * best**2)),
+                bool(x.min() <= size <= x.max()),
+            )
+        )
     return found
 
 

@@ -62,9 +62,13 @@ def branch(trunk: Mapping[str, Any], step: int, cooldown_steps: int) -> dict[str
             f"{schedule.get('name', 'cosine')!r} does. Choose 'rsqrt' or 'constant'."
         )
     return {
-        **trunk, "init": dict(trunk), "init_step": step, "steps": step + cooldown_steps,
-        "epochs": 0.0, "schedule": schedule,
-    }  # fmt: skip
+        **trunk,
+        "init": dict(trunk),
+        "init_step": step,
+        "steps": step + cooldown_steps,
+        "epochs": 0.0,
+        "schedule": schedule,
+    }
 
 
 def cell_id(config: RunConfig) -> str:

@@ -51,30 +51,45 @@ def sweep(options: argparse.Namespace) -> tuple[Any, str]:
     cells, rows = open_sweep(file, folder)
     if not action:
         return _table(rows, folder)
-    return {
-        "run": _run, "commands": _commands, "status": _status, "fit": _fit, "plot": _plot
-    }[action[0]](o, file, folder, cells, rows)  # fmt: skip
+    return {"run": _run, "commands": _commands, "status": _status, "fit": _fit, "plot": _plot}[
+        action[0]
+    ](o, file, folder, cells, rows)
 
 
 def sweep_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `sweep`."""
     add = sub.add_argument
-    add("words", nargs="+", metavar="[ACTION] FILE[:ARGUMENT]", help=f"{', '.join(ACTIONS)}; "
-        "without one the table is written")  # fmt: skip
-    add("--workdir", type=pathlib.Path, metavar="FOLDER", help="shared by all workers (runs/ and "
-        "the file's name)")  # fmt: skip
+    add(
+        "words",
+        nargs="+",
+        metavar="[ACTION] FILE[:ARGUMENT]",
+        help=f"{', '.join(ACTIONS)}; without one the table is written",
+    )
+    add(
+        "--workdir",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="shared by all workers (runs/ and the file's name)",
+    )
     add("--index", type=int, metavar="N", help="run: the cell of this number, from 0")
     add("--next", action="store_true", help="run: free cells until none is left")
     add("--limit", type=int, default=0, help="run --next: cells at most (any number)")
     add("--retry", action="store_true", help="run: also cells that failed")
-    add("--wait", action="store_true", help="run --next: wait for cells that others run or give "
-        "back")  # fmt: skip
+    add(
+        "--wait",
+        action="store_true",
+        help="run --next: wait for cells that others run or give back",
+    )
     add("--lease-seconds", type=float, default=60.0, metavar="S", help="run, status: a worker "
         "without a heartbeat for so long has lost its cell (60)")  # fmt: skip
     add("--metric", default="test/loss", metavar="EVAL/METRIC", help="fit, plot: what the law is "
         "of; a share such as test/top1 becomes the odds of an error (test/loss)")  # fmt: skip
-    add("--axis", choices=("D", "images"), default="D", help="fit, plot: samples seen, or "
-        "different training images (D)")  # fmt: skip
+    add(
+        "--axis",
+        choices=("D", "images"),
+        default="D",
+        help="fit, plot: samples seen, or different training images (D)",
+    )
     add("--resamples", type=int, default=500, help="fit, plot: for the intervals (500)")
     add("--predict", action="append", default=[], metavar="N,D", help="fit: the loss there; may be "
         "given again")  # fmt: skip
@@ -90,12 +105,16 @@ def _table(rows: list[dict[str, Any]], folder: pathlib.Path) -> tuple[Any, str]:
 
     total = sum(row["own_flops"] for row in rows)
     branches = sum(bool(row["trunk"]) for row in rows)
-    return rows, table({
-        "cells": f"{len(rows)}" + (f", {branches} of them branches" if branches else ""),
-        "N, parameters": span("N"), "D, samples seen": span("D"),
-        "C, FLOPs of a cell": span("flops"), "all together": f"{total:.3g} FLOP",
-        "table": str(folder / "cells.jsonl"),
-    }.items())  # fmt: skip
+    return rows, table(
+        {
+            "cells": f"{len(rows)}" + (f", {branches} of them branches" if branches else ""),
+            "N, parameters": span("N"),
+            "D, samples seen": span("D"),
+            "C, FLOPs of a cell": span("flops"),
+            "all together": f"{total:.3g} FLOP",
+            "table": str(folder / "cells.jsonl"),
+        }.items()
+    )
 
 
 def _run(
@@ -121,7 +140,7 @@ def _run(
     else:
         o.code = work.work(
             cells, rows, folder, seconds=o.lease_seconds, limit=o.limit, retry=o.retry, wait=o.wait
-        )  # fmt: skip
+        )
     found = work.status(cells, rows, folder, o.lease_seconds)
     return found, work.report(found, rows)
 

@@ -120,8 +120,9 @@ def to_json(fits: Fits, metric: str, axis: str, predicted: list[dict[str, Any]])
 
 def report(found: dict[str, Any]) -> str:
     """Format the fits of a sweep as text."""
-    rows: dict[str, str] = {"points": f"{found['points']} of {found['cells']} inputs (N, D), "
-                            f"{found['metric']}"}  # fmt: skip
+    rows: dict[str, str] = {
+        "points": f"{found['points']} of {found['cells']} inputs (N, D), {found['metric']}"
+    }
     for name in ("L(N, D)", "L(C)"):
         law = found[name]
         if law is None:
@@ -142,10 +143,14 @@ def report(found: dict[str, Any]) -> str:
     else:
         rows["IsoFLOP"] = "fewer than two minima between three sizes of about equal compute"
     out = found["held_out"]
-    rows["held out"] = "too few cells" if out is None else (
-        f"{len(out['ids'])} runs of the most compute, predicted from the others within "
-        f"{out['error']:.2%}"
-    )  # fmt: skip
+    rows["held out"] = (
+        "too few cells"
+        if out is None
+        else (
+            f"{len(out['ids'])} runs of the most compute, predicted from the others within "
+            f"{out['error']:.2%}"
+        )
+    )
     for p in found["predictions"]:
         rows[f"N={p['N']:g}, D={p['D']:g}"] = (
             f"{p['loss']:.4g}  [{p['low']:.4g}, {p['high']:.4g}], without the noise of a run"

@@ -54,8 +54,9 @@ class Lease:
                     print(
                         f"error: The lease {self.path} expired, and another worker has taken the "
                         f"cell. This worker ends; a longer --lease-seconds allows for pauses.",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+                        file=sys.stderr,
+                        flush=True,
+                    )
                     os._exit(STOPPED)
                 os.utime(self.path)
 

@@ -77,9 +77,7 @@ def make_result(cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         if row["step"] == step
     }
     variables = SavedSteps(folder / "checkpoints").read(step)[1]
-    return {
-        "id": cell.id, "step": step, "sha256": sha256(variables["params"]), "metrics": metrics
-    }  # fmt: skip
+    return {"id": cell.id, "step": step, "sha256": sha256(variables["params"]), "metrics": metrics}
 
 
 def run_cell(cell: Cell, folder: pathlib.Path) -> int:

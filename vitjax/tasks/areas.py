@@ -13,9 +13,11 @@ from vitjax.task import Sums
 
 
 def areas(
-    logits: Float[Array, "B R W K"], truth: Int[Array, "B R W"], known: Bool[Array, "B R W"],
+    logits: Float[Array, "B R W K"],
+    truth: Int[Array, "B R W"],
+    known: Bool[Array, "B R W"],
     confused: bool = False,
-) -> Sums:  # fmt: skip
+) -> Sums:
     """Count labelled, predicted and correct pixels of each class, and sum their loss.
 
     Args:

@@ -59,8 +59,10 @@ def weights_from_config(
     if isinstance(value, str) and sampling == "balanced":
         _log.warning(
             "%s=%r makes up for rare classes, and so does config.data.sampling='balanced': with "
-            "both they count for more than the others.", FIELD, value,
-        )  # fmt: skip
+            "both they count for more than the others.",
+            FIELD,
+            value,
+        )
     if isinstance(value, str) and not abstract and info.class_counts is None:
         raise ValueError(
             f"{FIELD}={value!r} needs the number of training images of each class, which is not "

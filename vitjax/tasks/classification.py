@@ -162,9 +162,13 @@ def classification(
         both = not exits and isinstance(model, GivesDistillationLogits) and distilled is not None
         method = "exit_logits" if exits else "class_and_distillation_logits" if both else None
         logits, collections = model.apply(
-            variables, images, True, rngs={"dropout": keys("dropout")}, mutable=list(collections),
+            variables,
+            images,
+            True,
+            rngs={"dropout": keys("dropout")},
+            mutable=list(collections),
             method=method,
-        )  # fmt: skip
+        )
         how = distilled.how if distilled else DistillationConfig()
         taught = teacher_logits(distilled.teacher, frozen, images, mean, std) if distilled else None
 
@@ -288,9 +292,12 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
     check_choice("config.token_labels.class_target", tokens.class_target, CLASS_TARGETS)
     check_choice("config.token_labels.scores", tokens.scores, SCORES)
     weights = weights_from_config(
-        config.loss.class_weights, info, label_smoothing=config.loss.label_smoothing,
-        sampling=config.data.sampling, abstract=abstract,
-    )  # fmt: skip
+        config.loss.class_weights,
+        info,
+        label_smoothing=config.loss.label_smoothing,
+        sampling=config.data.sampling,
+        abstract=abstract,
+    )
     if tokens.maps and not tokens.weight:
         raise ValueError(
             f"config.token_labels.maps={tokens.maps!r} has no effect with "

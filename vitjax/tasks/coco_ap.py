@@ -210,10 +210,13 @@ def _objects(truth: Rows, masks: bool) -> Iterator[dict[str, Any]]:
         rle = bytes(truth["rle"][row]).split(b"\0") if masks else [b""] * len(boxes)
         for box, label, crowd, area, counts in zip(boxes, *columns, rle):
             yield {
-                "image_id": int(truth["index"][row]), "category_id": label, "bbox": box,
-                "iscrowd": int(crowd), "area": area,
+                "image_id": int(truth["index"][row]),
+                "category_id": label,
+                "bbox": box,
+                "iscrowd": int(crowd),
+                "area": area,
                 "segmentation": {"size": size, "counts": counts},
-            }  # fmt: skip
+            }
 
 
 def _detections(rows: Rows, images: Mapping[int, tuple[int, int]]) -> Iterator[dict[str, Any]]:

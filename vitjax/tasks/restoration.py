@@ -132,9 +132,12 @@ class _Restoration:
         images, target = self.pair(batch, keys)
         model: Any = self.model
         found, collections = model.apply(
-            {"params": params, **collections}, images, True, mutable=list(collections),
+            {"params": params, **collections},
+            images,
+            True,
+            mutable=list(collections),
             rngs={"dropout": keys("dropout")},
-        )  # fmt: skip
+        )
         error = jnp.asarray(found, jnp.float32) - target
         value = charbonnier(error, self.config.eps).mean(axis=(1, 2, 3))
         return Loss(value, jnp.ones_like(batch["mask"]), collections, {})
@@ -250,9 +253,11 @@ def image_qualities(
 
 
 def qualities(
-    found: Float[Array, "B H W 3"], target: Float[Array, "B H W 3"], extent: Array,
+    found: Float[Array, "B H W 3"],
+    target: Float[Array, "B H W 3"],
+    extent: Array,
     quantize: bool = True,
-) -> dict[str, Float[Array, "B"]]:  # fmt: skip
+) -> dict[str, Float[Array, "B"]]:
     """Compute PSNR and SSIM, of RGB and of luma, image by image.
 
     Args:

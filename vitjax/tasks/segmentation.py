@@ -161,9 +161,13 @@ class _Segmentation:
             getattr(model, "auxiliary", ())
         )
         found, collections = model.apply(
-            {"params": params, **collections}, self.pixels(batch), True, mutable=list(collections),
-            rngs={"dropout": keys("dropout")}, method="all_logits" if helps else None,
-        )  # fmt: skip
+            {"params": params, **collections},
+            self.pixels(batch),
+            True,
+            mutable=list(collections),
+            rngs={"dropout": keys("dropout")},
+            method="all_logits" if helps else None,
+        )
         logits, others = found if helps else (found, ())
         value = self.cross_entropy(logits, labels, counts)
         for other in others:

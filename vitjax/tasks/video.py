@@ -124,9 +124,12 @@ def from_config(config: VideoRun, info: DataInfo, abstract: bool = False) -> Tas
         )
     config = dataclasses.replace(config, model={"num_frames": c.frames, **config.model})
     weights = weights_from_config(
-        config.loss.class_weights, info, label_smoothing=config.loss.label_smoothing,
-        sampling=d.sampling, abstract=abstract,
-    )  # fmt: skip
+        config.loss.class_weights,
+        info,
+        label_smoothing=config.loss.label_smoothing,
+        sampling=d.sampling,
+        abstract=abstract,
+    )
     clip: dict[str, Any] = dict(frames=c.frames, stride=c.stride, channels=d.channels)
     task = classification(
         model_from_config(config.model, len(info.classes), d.image_size),

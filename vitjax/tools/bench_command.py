@@ -105,8 +105,12 @@ def _rows(models: list[str], settings: Any, topology: str, csv: pathlib.Path | N
 def bench_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
     add = sub.add_argument
-    add("models", nargs="+", metavar="MODEL", help="names of `vitjax list`, or patterns such as "
-        "'vit_*16' (quote them)")  # fmt: skip
+    add(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="names of `vitjax list`, or patterns such as 'vit_*16' (quote them)",
+    )
     add("--train", action="store_true", help="measure the training step too")
     add("--no-infer", action="store_true", help="leave the forward pass out")
     add("--batch-size", type=int, default=0, metavar="N", help="images of a step (256; on CPUs 8)")
@@ -114,10 +118,17 @@ def bench_arguments(sub: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("bfloat16", "float32"), default="", help="(bfloat16; on CPUs float32)")
     add("--repeats", type=int, default=5, metavar="N", help="turns, 5 or more (5)")
     add("--seconds", type=float, default=0.5, help="the least that a turn takes (0.5)")
-    add("--against", choices=("timm",), help="run timm's model on PyTorch in turn: needs timm and "
-        "the extra torch")  # fmt: skip
-    add("--torch-python", default=sys.executable, metavar="PATH", help="the Python that has them "
-        "(this one)")  # fmt: skip
+    add(
+        "--against",
+        choices=("timm",),
+        help="run timm's model on PyTorch in turn: needs timm and the extra torch",
+    )
+    add(
+        "--torch-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the Python that has them (this one)",
+    )
     add("--topology", default="", metavar="NAME", help="devices that are not there, as `vitjax "
         "plan` takes them: estimates instead of measurements")  # fmt: skip
     add("--csv", type=pathlib.Path, metavar="FILE", help="write the rows, after each model")

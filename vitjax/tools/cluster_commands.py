@@ -68,10 +68,16 @@ def launch(options: argparse.Namespace) -> tuple[Any, str]:
 def launch_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `launch`."""
     add = sub.add_argument
-    add("kind", help="slurm, slurm-array, jobset-gpu, jobset-tpu, tpu-vm, queued-resources, xpk, "
-        "sky")  # fmt: skip
-    add("--config", default="", metavar="FILE[:ARGUMENT]", help="the run, as `vitjax train` takes "
-        "it")  # fmt: skip
+    add(
+        "kind",
+        help="slurm, slurm-array, jobset-gpu, jobset-tpu, tpu-vm, queued-resources, xpk, sky",
+    )
+    add(
+        "--config",
+        default="",
+        metavar="FILE[:ARGUMENT]",
+        help="the run, as `vitjax train` takes it",
+    )
     add("--workdir", default="", help="the run's folder, as the hosts see it")
     add("--sweep", default="", metavar="FILE", help="a sweep, of which each element runs a cell")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="what the kind asks for")

@@ -40,12 +40,20 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
 def predict_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict`."""
     add = sub.add_argument
-    add("images", nargs="+", help="image files, folders of them, patterns such as "
-        "'photos/**/*.jpg' (quote them); - for names on the standard input")  # fmt: skip
+    add(
+        "images",
+        nargs="+",
+        help="image files, folders of them, patterns such as "
+        "'photos/**/*.jpg' (quote them); - for names on the standard input",
+    )
     add("--workdir", type=pathlib.Path, required=True, help="the run's folder")
     add("--step", type=int, help="checkpoint to use (the latest)")
-    add("--references", type=pathlib.Path, help="a folder of files with the images' names: what "
-        "should come out, for tasks that compare with it")  # fmt: skip
+    add(
+        "--references",
+        type=pathlib.Path,
+        help="a folder of files with the images' names: what "
+        "should come out, for tasks that compare with it",
+    )
     add("--out", type=pathlib.Path, action="append", default=[], metavar="PATH", help="FILE.csv or "
         "FILE.jsonl for the rows, written as they come; or a folder for pictures (predictions in "
         "the run's); may be given again")  # fmt: skip
@@ -64,9 +72,13 @@ def probe(options: argparse.Namespace) -> tuple[Any, str]:
 
     o = options
     config = ProbesConfig(
-        protocols=tuple(o.protocol), k=o.k, temperature=o.temperature, shots=o.shots,
-        draws=o.draws, l2=o.l2,
-    )  # fmt: skip
+        protocols=tuple(o.protocol),
+        k=o.k,
+        temperature=o.temperature,
+        shots=o.shots,
+        draws=o.draws,
+        l2=o.l2,
+    )
     if o.picture and not o.layers:
         raise ValueError("--picture is of the accuracy over depth: it goes with --layers.")
     measure: Any = probing.probe_blocks if o.layers else probing.probe
@@ -96,8 +108,9 @@ def probe_arguments(sub: argparse.ArgumentParser) -> None:
     add("--test-split", default="test", help="(test)")
     add("--protocol", nargs="+", choices=protocols, default=protocols, help="(all)")
     add("--layers", action="store_true", help="of every block (of what the head reads)")
-    add("--picture", type=pathlib.Path, metavar="FILE.png", help="accuracy over depth, for "
-        "--layers")  # fmt: skip
+    add(
+        "--picture", type=pathlib.Path, metavar="FILE.png", help="accuracy over depth, for --layers"
+    )
     add("--k", type=int, default=20, help="neighbours (20)")
     add("--temperature", type=float, default=0.07, help="of their votes (0.07)")
     add("--shots", type=int, default=5, help="images of a class (5)")
@@ -118,9 +131,13 @@ def exits(options: argparse.Namespace) -> tuple[Any, str]:
 
     o = options
     found = measure(
-        o.model, o.data, o.test_data or o.data, (o.held_out, o.test_split), tolerance=o.tolerance,
+        o.model,
+        o.data,
+        o.test_data or o.data,
+        (o.held_out, o.test_split),
+        tolerance=o.tolerance,
         batch_size=o.batch_size,
-    )  # fmt: skip
+    )
     if o.picture:
         say(f"{draw(o.picture, found)}")
     return report(found)
@@ -186,7 +203,11 @@ def export(options: argparse.Namespace) -> tuple[Any, str]:
 def export_arguments(sub: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
     add = sub.add_argument
-    add("model", metavar="RUN|MODEL=WEIGHTS", help="a run's folder, or published "
-        "weights; without MODEL= the config beside them chooses the model")  # fmt: skip
+    add(
+        "model",
+        metavar="RUN|MODEL=WEIGHTS",
+        help="a run's folder, or published "
+        "weights; without MODEL= the config beside them chooses the model",
+    )
     add("folder", type=pathlib.Path, metavar="DIR", help="a new folder")
     add("--to", required=True, metavar="FORMAT", help="stablehlo, onnx, torch or hub")

@@ -93,8 +93,10 @@ def _devices(place: Place | None, connected: bool, wrong: list[str]) -> dict[str
     if place is None:
         return {"devices": "not asked"}
     if not (place.alone or connected) and place.launcher.startswith("TPU"):
-        return {"devices": "not asked: the chips of several hosts answer together; run `vitjax "
-                           "doctor --connect` on all of them"}  # fmt: skip
+        return {
+            "devices": "not asked: the chips of several hosts answer together; run `vitjax "
+            "doctor --connect` on all of them"
+        }
     try:
         import jax
         import jax.numpy as jnp

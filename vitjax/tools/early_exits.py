@@ -161,9 +161,13 @@ def read_images(
     if source.info.multi_label:
         raise ValueError("Early exits need one class an image, and these images have several.")
     batches = pipeline.eval_batches(
-        source, kinds=image_and_label(source.info, trained.image_size), batch_size=64,
-        crop=trained.crop, interpolation=trained.interpolation, num_threads=num_threads,
-    )  # fmt: skip
+        source,
+        kinds=image_and_label(source.info, trained.image_size),
+        batch_size=64,
+        crop=trained.crop,
+        interpolation=trained.interpolation,
+        num_threads=num_threads,
+    )
     images, labels = zip(*((batch["image"], batch["label"]) for batch in batches))
     count = len(source)
     return np.concatenate(images)[:count], np.concatenate(labels)[:count]
@@ -240,10 +244,12 @@ def measure(
     )
     answers = [cascade(images, point.thresholds) for point in points]
     last = in_batches(whole, images, batch_size)
-    *times, plain = seconds([
-        *(functools.partial(cascade, images, point.thresholds) for point in points),
-        lambda: in_batches(whole, images, batch_size),
-    ])  # fmt: skip
+    *times, plain = seconds(
+        [
+            *(functools.partial(cascade, images, point.thresholds) for point in points),
+            lambda: in_batches(whole, images, batch_size),
+        ]
+    )
     found, *timed = (_held(*x, labels, logits) for x in zip(answers, points, times))
     return {
         "model": text, "images": len(images), "macs": macs,

@@ -63,10 +63,18 @@ def add_eval_arguments(sub: argparse.ArgumentParser) -> None:
     add("--data", nargs="+", default=(), metavar="URI", help="what is measured on (the run's own "
         "evaluations)")  # fmt: skip
     add("--split", default="", help="of the data (test, or the one of a test set)")
-    add("--own-classes", action="store_true", help="score over the classes of the data alone, "
-        "where the model has more; ImageNet-R and -A always are")  # fmt: skip
-    add("--out", type=pathlib.Path, metavar="FOLDER", help="where tables and pictures go (none "
-        "are written)")  # fmt: skip
+    add(
+        "--own-classes",
+        action="store_true",
+        help="score over the classes of the data alone, "
+        "where the model has more; ImageNet-R and -A always are",
+    )
+    add(
+        "--out",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="where tables and pictures go (none are written)",
+    )
     add("--format", choices=("csv", "parquet"), default="", help="of the table of images (csv)")
     add("--step", type=int, help="checkpoint of the run to use (the latest)")
     add("--bins", type=int, help="of confidence, for the calibration error (15)")

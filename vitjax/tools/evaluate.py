@@ -33,9 +33,11 @@ FIELDS = (
 )
 """Fields of a run's config that an evaluation reads, and that may be replaced."""
 TASK_OF = {
-    "classes": "classification", "map": "segmentation", "image": "restoration",
+    "classes": "classification",
+    "map": "segmentation",
+    "image": "restoration",
     "boxes": "detection",
-}  # fmt: skip
+}
 """What a model gives → the task that measures published weights."""
 
 
@@ -237,18 +239,22 @@ class Evaluator:
         task, step = self._steps(info, kept)
         source, counts = task.add_eval_fields(source), {"skipped": 0, "unlabelled": 0}
         batches = pipeline.eval_batches(
-            source, kinds=task.eval_kinds, batch_size=self._batch_size,
+            source,
+            kinds=task.eval_kinds,
+            batch_size=self._batch_size,
             crop=config.data.eval_crop if crop is None else crop,
-            interpolation=config.data.interpolation, num_threads=self.options.num_threads,
+            interpolation=config.data.interpolation,
+            num_threads=self.options.num_threads,
             on_bad_image=self.options.on_bad_image,
-        )  # fmt: skip
+        )
         numbered = _numbered(batches, len(source), foreign, counts)
         placed = sharding.to_devices(numbered, self._split, self._batch_size)
         done, size = itertools.count(1), len(source)
         sums, rows = add_up(
-            functools.partial(step, self._variables), placed,
+            functools.partial(step, self._variables),
+            placed,
             lambda: self._tick(min(next(done) * self._batch_size, size), size),
-        )  # fmt: skip
+        )
         if not sums["images"]:
             raise ValueError("None of the images counts: they cannot be read, or have no label.")
         metrics = task.summarize(sums, rows["rows"])

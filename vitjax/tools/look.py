@@ -165,15 +165,20 @@ def check_report(found: Sequence[Worth]) -> tuple[list[dict[str, Any]], str]:
         rows.append((worth.name, _interval(worth.deletion), _interval(worth.insertion), same, mark))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
-    lines.append("Mean [95 % interval] over images. Attention is not an explanation: trust a map "
-                 "no further than it beats a random one.")  # fmt: skip
+    lines.append(
+        "Mean [95 % interval] over images. Attention is not an explanation: trust a map "
+        "no further than it beats a random one."
+    )
     numbers = [
         {
-            "method": w.name, "deletion": w.deletion._asdict(), "insertion": w.insertion._asdict(),
+            "method": w.name,
+            "deletion": w.deletion._asdict(),
+            "insertion": w.insertion._asdict(),
             "random_weights": w.random_weights and w.random_weights._asdict(),
             "beats_random": w.beats_random,
-        } for w in found
-    ]  # fmt: skip
+        }
+        for w in found
+    ]
     return numbers, "\n".join(lines)
 
 

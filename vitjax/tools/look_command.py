@@ -61,8 +61,9 @@ def _check_options(o: argparse.Namespace, names: list[str]) -> None:
     if not names:
         raise ValueError("Which model? Give --model=NAME or MODEL=WEIGHTS, or --workdir=RUN.")
     if len(names) > 2 or (len(names) > 1 and (o.check or o.picture not in ("", "similarity"))):
-        raise ValueError(f"{len(names)} models: a page and --picture similarity show one or two, "
-                         f"all others one.")  # fmt: skip
+        raise ValueError(
+            f"{len(names)} models: a page and --picture similarity show one or two, all others one."
+        )
     if len(set(names)) < len(names):
         raise ValueError(f"{names[0]!r} is given twice; give one model, or two that differ.")
     if o.check and o.picture:
@@ -73,8 +74,12 @@ def _check_options(o: argparse.Namespace, names: list[str]) -> None:
         raise ValueError("Which image? Name at least one file.")
     if not o.megabytes > 0:
         raise ValueError(f"--megabytes={o.megabytes} must be more than 0.")
-    given = {"--layer": o.layer, "--query": o.query, "--head": o.head is not None,
-             "--class": o.label}  # fmt: skip
+    given = {
+        "--layer": o.layer,
+        "--query": o.query,
+        "--head": o.head is not None,
+        "--class": o.label,
+    }
     if not o.picture and (flags := [flag for flag, value in given.items() if value]):
         raise ValueError(f"{flags[0]} is for --picture; on the page every one can be chosen.")
 
@@ -89,8 +94,10 @@ def parse_query(text: str) -> int | tuple[int, int] | None:
         return None
     parts = text.strip("() ").split(",")
     if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"Query {text!r} must be a pixel's row and column, such as 112,80, or the "
-                         f"number of a token, such as 0.")  # fmt: skip
+        raise ValueError(
+            f"Query {text!r} must be a pixel's row and column, such as 112,80, or the "
+            f"number of a token, such as 0."
+        )
     numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
@@ -104,16 +111,27 @@ def look_arguments(sub: argparse.ArgumentParser) -> None:
     add("--workdir", action="append", default=[], type=pathlib.Path, metavar="RUN",
         help="a run's folder, likewise")  # fmt: skip
     add("--out", type=pathlib.Path, metavar="FILE", help="look.html, or PICTURE.png")
-    add("--image-size", default="", help="for a model named without weights: pixels per side, or "
-        "'(32, 64)' (its own)")  # fmt: skip
+    add(
+        "--image-size",
+        default="",
+        help="for a model named without weights: pixels per side, or '(32, 64)' (its own)",
+    )
     add("--megabytes", type=float, default=6.0, help="of the page, for each image and model (6); "
         "where more would be needed, fewer queries are kept, and the page says so")  # fmt: skip
     add("--picture", default="", metavar="NAME", help=", ".join(PICTURES))
     add("--layer", default="", help="for --picture: such as stage_2/block_5 (the last that fits)")
-    add("--query", default="", help="for --picture: 112,80, a pixel's row and column, or 0, the "
-        "class token (the middle; for rollout what the head reads)")  # fmt: skip
+    add(
+        "--query",
+        default="",
+        help="for --picture: 112,80, a pixel's row and column, or 0, the "
+        "class token (the middle; for rollout what the head reads)",
+    )
     add("--head", type=int, help="for --picture points (all)")
     add("--class", dest="label", default="", metavar="CLASS", help="for --picture gradcam and "
         "its like: a class's name or number (the most probable)")  # fmt: skip
-    add("--check", action="store_true", help="deletion, insertion and random weights, of some "
-        "dozens of images; methods that are no better than a random map are marked")  # fmt: skip
+    add(
+        "--check",
+        action="store_true",
+        help="deletion, insertion and random weights, of some "
+        "dozens of images; methods that are no better than a random map are marked",
+    )

@@ -123,8 +123,11 @@ def _points(asked: Asked) -> Any:
 
 def _regions(asked: Asked) -> Any:
     seen = asked.capture()
-    third = [layer for layer in seen.layers if layer.name.startswith("stage_2/")
-             and kind_of(layer.rows) == "regions"]  # fmt: skip
+    third = [
+        layer
+        for layer in seen.layers
+        if layer.name.startswith("stage_2/") and kind_of(layer.rows) == "regions"
+    ]
     layer = third[-1] if third and not asked.layer else asked.layer_of(seen, "regions")
     return plots.plot_routes(asked.image, layer, asked.place())
 
@@ -226,12 +229,15 @@ def draw(
       ValueError: the picture is of something else than what is given, or a file cannot be read.
     """
     for flag, given, names in (
-        ("--query", query is not None, TAKES_QUERY), ("--layer", bool(layer), TAKES_LAYER),
-        ("--head", head is not None, ("points",)), ("--class", bool(label), TAKES_CLASS),
+        ("--query", query is not None, TAKES_QUERY),
+        ("--layer", bool(layer), TAKES_LAYER),
+        ("--head", head is not None, ("points",)),
+        ("--class", bool(label), TAKES_CLASS),
         ("An image", bool(images), [n for n in PICTURES if n not in TAKES_NO_IMAGE]),
-    ):  # fmt: skip
+    ):
         if given and name not in names:
-            raise ValueError(f"{flag} does not go with --picture {name}; it is for "
-                             f"{', '.join(names)}.")  # fmt: skip
+            raise ValueError(
+                f"{flag} does not go with --picture {name}; it is for {', '.join(names)}."
+            )
     pixels = [subjects[0].read(path) for path in find_images(images)] if images else []
     return PICTURES[name](Asked(subjects, np.array(pixels), layer, query, head, label))

@@ -163,9 +163,12 @@ def _by_batch(
 
 
 def _one_by_one(
-    predict_image: Callable[[Any, Any], Any], variables: Any, files: Sequence[pathlib.Path],
-    read: Callable[[pathlib.Path], _Read], num_threads: int,
-) -> Iterator[tuple[_Read, Any]]:  # fmt: skip
+    predict_image: Callable[[Any, Any], Any],
+    variables: Any,
+    files: Sequence[pathlib.Path],
+    read: Callable[[pathlib.Path], _Read],
+    num_threads: int,
+) -> Iterator[tuple[_Read, Any]]:
     """Yield each file with its prediction, for images that keep their size."""
     variables = jax.device_put(variables)
     for one in read_ahead(read, files, num_threads, num_threads):

@@ -47,9 +47,13 @@ def features(
     variables, placed, batch_size = replicate(trained, batch_size)
     kinds = image_and_label(source.info, trained.image_size, len(trained.mean))
     batches = pipeline.eval_batches(
-        source, kinds=kinds, batch_size=batch_size,
-        crop=trained.crop, interpolation=trained.interpolation, num_threads=num_threads,
-    )  # fmt: skip
+        source,
+        kinds=kinds,
+        batch_size=batch_size,
+        crop=trained.crop,
+        interpolation=trained.interpolation,
+        num_threads=num_threads,
+    )
     embed = jax.jit(embed)
     found = [
         jax.device_get((embed(variables, batch["image"]), batch["label"]))

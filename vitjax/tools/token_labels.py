@@ -117,11 +117,15 @@ def make_labels(
         start = done = _begin(folder, about, batch_size)
         begin = told = time.perf_counter()
         batches = pipeline.eval_batches(
-            source, kinds={"image": kind}, batch_size=batch_size, crop=0.0,
+            source,
+            kinds={"image": kind},
+            batch_size=batch_size,
+            crop=0.0,
             num_threads=num_threads,
-            start_step=-(-start // batch_size), interpolation=teacher.interpolation,
+            start_step=-(-start // batch_size),
+            interpolation=teacher.interpolation,
             on_bad_image=on_bad_image,
-        )  # fmt: skip
+        )
         files = [held.enter_context((folder / f"{name}.npy").open("ab")) for name in FILES]
         results = (
             annotate(variables, batch["image"], batch["mask"])[:2]
@@ -139,9 +143,13 @@ def make_labels(
                 eta = clock(pace * (len(source) - done))
                 say(f"{done:,} of {len(source):,} images  {1 / pace:,.0f} images/s  ETA {eta}")
         _describe(folder, about, complete=True)
-    return {"folder": str(folder), "images": len(source), "found": start,
-            "shape": " × ".join(map(str, about["shape"])),
-            "bytes": sum((folder / f"{name}.npy").stat().st_size for name in FILES)}  # fmt: skip
+    return {
+        "folder": str(folder),
+        "images": len(source),
+        "found": start,
+        "shape": " × ".join(map(str, about["shape"])),
+        "bytes": sum((folder / f"{name}.npy").stat().st_size for name in FILES),
+    }
 
 
 def _check_cells(teacher: Trained, variables: Any, images: Array, mean: Array, text: str) -> None:

@@ -74,18 +74,24 @@ class Feed(NamedTuple):
     def _eval_batches(self, source: Source) -> Iterator[Any]:
         d = self.config.data
         batches = pipeline.eval_batches(
-            source, kinds=self.task.eval_kinds, batch_size=d.eval_batch_size,
-            crop=d.eval_crop, interpolation=d.interpolation, **self._options(d.eval_batch_size),
-        )  # fmt: skip
+            source,
+            kinds=self.task.eval_kinds,
+            batch_size=d.eval_batch_size,
+            crop=d.eval_crop,
+            interpolation=d.interpolation,
+            **self._options(d.eval_batch_size),
+        )
         return sharding.to_devices(batches, self.program.batch_sharding, d.eval_batch_size)
 
     def _options(self, batch_size: int) -> dict[str, Any]:
         d = self.config.data
         return dict(
-            num_threads=d.num_threads, num_processes=d.num_processes, on_bad_image=d.on_bad_image,
+            num_threads=d.num_threads,
+            num_processes=d.num_processes,
+            on_bad_image=d.on_bad_image,
             max_bad_images=d.max_bad_images,
             rows=sharding.own_rows(self.program.batch_sharding, batch_size),
-        )  # fmt: skip
+        )
 
 
 def open_probes(config: RunConfig, data: Data, task: Task) -> dict[str, Source]:

@@ -65,10 +65,13 @@ class WandbSession:
     def __init__(self, begin: Begin):
         wandb: Any = importlib.import_module("wandb")
         self._run = wandb.init(
-            project=begin.project, id=begin.run_id or None, resume="allow",
-            name=begin.workdir.resolve().name, dir=str(begin.workdir),
+            project=begin.project,
+            id=begin.run_id or None,
+            resume="allow",
+            name=begin.workdir.resolve().name,
+            dir=str(begin.workdir),
             config=begin.config.to_dict(),
-        )  # fmt: skip
+        )
         # A run that goes back in its steps would have its rows refused if they were wandb's own.
         self._run.define_metric("*", step_metric="step")
         self.run_id: str = self._run.id

@@ -195,8 +195,10 @@ def _undivided(leaves: dict[str, Any], words: dict[str, list[str]], tensor: int)
     if whole := sorted(kept & heads.keys()):
         log.warning(
             "mesh.tensor=%d does not divide the heads of %s%s; these stay whole on that axis.",
-            tensor, ", ".join(whole[:3]), " …" if whole[3:] else "",
-        )  # fmt: skip
+            tensor,
+            ", ".join(whole[:3]),
+            " …" if whole[3:] else "",
+        )
     return kept
 
 

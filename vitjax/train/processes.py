@@ -63,10 +63,13 @@ def start(
     wait_for_processes(host.strip("[]"), int(port), place.count, place.index, seconds)
     leave_out_proxy(host.strip("[]"))
     jax.distributed.initialize(
-        place.coordinator, place.count, place.index, place.devices,
+        place.coordinator,
+        place.count,
+        place.index,
+        place.devices,
         cluster_detection_method="deactivate",  # it would give each task of SLURM one device
         initialization_timeout=seconds,
-    )  # fmt: skip
+    )
     return True
 
 

@@ -121,7 +121,8 @@ class Watchdog:
                 print(
                     f"error: No step has ended for {silent:.0f} s (config.stall_seconds="
                     f"{self.seconds:g}). Where every thread stands:",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+                    file=sys.stderr,
+                    flush=True,
+                )
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(STALLED)

@@ -78,8 +78,9 @@ def check_same_run(
     if moved:
         log.warning(
             "The data has the fingerprint of the run in %s, and is in another place: %s.",
-            path.parent, shown(moved),
-        )  # fmt: skip
+            path.parent,
+            shown(moved),
+        )
 
 
 def check_branch(config: RunConfig, steps: int) -> None:
@@ -265,8 +266,9 @@ def lock(workdir: pathlib.Path) -> IO[str]:
         return file  # a file system without locks
     file.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    file.write(json.dumps({"who": f"process {os.getpid()} on {socket.gethostname()}",
-                           "since": since}))  # fmt: skip
+    file.write(
+        json.dumps({"who": f"process {os.getpid()} on {socket.gethostname()}", "since": since})
+    )
     file.flush()
     return file
 

@@ -30,10 +30,13 @@ GOOGLE = (
 )
 GOOGLE_PREPROCESSING = {
     "*": Preprocessing(
-        **HALF, crop=0.0, interpolation="bilinear", image_size=480,
+        **HALF,
+        crop=0.0,
+        interpolation="bilinear",
+        image_size=480,
         source="google-research/big_transfer, bit_hyperrule.py and input_pipeline_tf2_or_jax.py",
     )
-}  # fmt: skip
+}
 
 LIBRARIES = (transformers.BIT,)
 _AUTHORS = {"root.conv.": "stem.conv.", "head.gn.": "norm.", "head.conv.": "head.fc."}

@@ -40,10 +40,14 @@ def _check_timm(state_dict: dict[str, Any], model: Any) -> list[str]:
     kind = "tf_efficientnet_*" if model.padding == "same" else "efficientnet_*"
     log.warning(
         "timm names the parameters of two kinds of EfficientNet alike; with padding=%r and "
-        "norm_epsilon=%g the model computes what its %s do%s.", model.padding, model.norm_epsilon,
-        kind, "; those without 'tf_' need padding='symmetric', norm_epsilon=1e-5"
-        if model.padding == "same" else "; those with 'tf_' need the defaults",
-    )  # fmt: skip
+        "norm_epsilon=%g the model computes what its %s do%s.",
+        model.padding,
+        model.norm_epsilon,
+        kind,
+        "; those without 'tf_' need padding='symmetric', norm_epsilon=1e-5"
+        if model.padding == "same"
+        else "; those with 'tf_' need the defaults",
+    )
     return []
 
 
@@ -76,9 +80,12 @@ def _block(match: re.Match[str]) -> str:
 
 def _torchvision(size: int, resized: int) -> Preprocessing:
     return Preprocessing(
-        **IMAGENET, crop=size / resized, interpolation="bicubic", image_size=size,
+        **IMAGENET,
+        crop=size / resized,
+        interpolation="bicubic",
+        image_size=size,
         source="torchvision's transforms of the IMAGENET1K_V1 weights",
-    )  # fmt: skip
+    )
 
 
 TORCHVISION = Names(

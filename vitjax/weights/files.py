@@ -30,9 +30,11 @@ teacher without a model is DINO's, an average too.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers of the whole module (DataParallel, compile, Lightning) put before every key."""
 HUB_FILES = (
-    "model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
-)  # fmt: skip
+)
 """What `hf://owner/repo`, or a folder with the same files, is searched for, in this order."""
 
 

@@ -76,8 +76,10 @@ def check_grid(source: str, image_size: Any, shapes: Mapping[tuple[str, ...], An
         return
     size = content["data"].get("image_size", 224)
     own = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-    flat = any("pos" in p[-1] and leaf.shape[:1] == (1,) and len(leaf.shape) == 3
-               for p, leaf in shapes.items())  # fmt: skip
+    flat = any(
+        "pos" in p[-1] and leaf.shape[:1] == (1,) and len(leaf.shape) == 3
+        for p, leaf in shapes.items()
+    )
     if flat and not isinstance(size, int) and size[0] != size[1] and tuple(size) != own:
         raise ValueError(
             f"The run {source!r} has position tables for images of {size[0]}×{size[1]}, and the "
@@ -86,8 +88,11 @@ def check_grid(source: str, image_size: Any, shapes: Mapping[tuple[str, ...], An
         )
 
 
-def fits(links: Mapping[tuple[str, ...], table.Link], state_dict: Mapping[str, Any],
-         shapes: Mapping[tuple[str, ...], Any]) -> bool:  # fmt: skip
+def fits(
+    links: Mapping[tuple[str, ...], table.Link],
+    state_dict: Mapping[str, Any],
+    shapes: Mapping[tuple[str, ...], Any],
+) -> bool:
     """Return whether all kernels of convolutions that are there have the model's shapes."""
     return all(
         _load(transform, state_dict[key], tuple(shapes[path].shape)) is not None
@@ -118,13 +123,18 @@ def _adapted(
     if axis == _OUT:
         how = "averaged over its outputs" if channels == 1 else "repeated"
     else:
-        how = "summed over its inputs" if channels == 1 else (
-            f"repeated and scaled by {theirs}/{channels}"
-        )  # fmt: skip
+        how = (
+            "summed over its inputs"
+            if channels == 1
+            else (f"repeated and scaled by {theirs}/{channels}")
+        )
     log.warning(
         "The weights' images have %d channel(s), and the model's %d: %s is %s.",
-        theirs, channels, key, how,
-    )  # fmt: skip
+        theirs,
+        channels,
+        key,
+        how,
+    )
     if channels == 1:
         reduce = np.mean if axis == _OUT else np.sum
         return reduce(value, axis=axis, keepdims=True)

@@ -50,8 +50,10 @@ STEMS = (
     *(
         f"{model}.{stem}.weight"
         for model, stem in (
-            ("(?:vit|vivit|deit|dinov2|dinov2_with_registers|swin|swinv2)",
-             r"embeddings\.patch_embeddings\.projection"),
+            (
+                "(?:vit|vivit|deit|dinov2|dinov2_with_registers|swin|swinv2)",
+                r"embeddings\.patch_embeddings\.projection",
+            ),
             ("(?:pvt|segformer)", r"encoder\.patch_embeddings\.0\.proj(?:ection)?"),
             ("pvt_v2", r"encoder\.layers\.0\.patch_embedding\.proj"),
             ("bit", r"embedder\.convolution"),
@@ -81,7 +83,7 @@ STEMS = (
     r"stem\.(?:0|conv1)\.weight",
     r"class_embedding",
     r"conv1\.weight",
-)  # fmt: skip
+)
 """The first weights of every model that is known, by which a prefix of all names is found."""
 
 BESIDE = ((r"^cls_head\.fc_cls\.", "backbone.head."),)

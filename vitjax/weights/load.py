@@ -131,9 +131,13 @@ def load_arrays(
         state_dict = {k: v for k, v in state_dict.items() if k not in keys}
         fresh = _initial(model, list(heads), channels) if wanted else {}
         log.warning(
-            "%s: %s classes are asked for and %s has %s; %s, all else is loaded.", name, wanted,
-            source, found or "no head", "the head is new" if wanted else "the head is left out",
-        )  # fmt: skip
+            "%s: %s classes are asked for and %s has %s; %s, all else is loaded.",
+            name,
+            wanted,
+            source,
+            found or "no head",
+            "the head is new" if wanted else "the head is left out",
+        )
     exits = [path for path in shapes if path[1].startswith("exit_")]
     if exits and not any(links[path].key in state_dict for path in exits):
         fresh |= _initial(model, exits, channels)
@@ -186,8 +190,9 @@ def _under_head(
     ]
     log.warning(
         "%s: %s has the weights of a classifier; they are the backbone's, and the heads are new.",
-        name, source,
-    )  # fmt: skip
+        name,
+        source,
+    )
     fresh = _initial(model, new, channels)
     variables = weights.convert(family, rows, renamed, model, fresh, channels)
     return model, jax.tree.map(jnp.asarray, variables)

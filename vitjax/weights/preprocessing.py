@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 
 FILES = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 _PILLOW = {
-    "bicubic": "bicubic", "bilinear": "antialias", "box": "area",
-    3: "bicubic", 2: "antialias", 4: "area",
-}  # fmt: skip
+    "bicubic": "bicubic",
+    "bilinear": "antialias",
+    "box": "area",
+    3: "bicubic",
+    2: "antialias",
+    4: "area",
+}
 """Pillow's kernels, by timm's names and by Pillow's numbers → ours. "box" is what our own runs are
 exported with; "area" counts parts of pixels where Pillow's counts whole ones.
 """
@@ -56,9 +60,10 @@ def published_preprocessing(
     if arrays is not None and "params" not in arrays:
         google = any("/" in key for key in arrays)
         layout = (
-            getattr(family, "GOOGLE_PREPROCESSING", {}) if google
+            getattr(family, "GOOGLE_PREPROCESSING", {})
+            if google
             else libraries.layout(getattr(family, "LIBRARIES", ()), arrays)
-        )  # fmt: skip
+        )
         if hasattr(family, "published_size"):
             size = family.published_size(arrays, create_model(name, **options))
     stated = options.get("image_size")
@@ -107,8 +112,10 @@ def _of_config(name: str, content: Any, default: Preprocessing) -> Preprocessing
     if mode == "squash" and crop == 1:
         crop = 0.0
     elif mode == "squash":
-        log.warning("%s squeezes images before it crops them; here they keep their proportions.",
-                    default.source)  # fmt: skip
+        log.warning(
+            "%s squeezes images before it crops them; here they keep their proportions.",
+            default.source,
+        )
     kernel = _kernel(c["interpolation"], default)
     return _checked(default, c["input_size"][1:], crop, kernel, c["mean"], c["std"])
 
@@ -124,15 +131,18 @@ def _of_preprocessor(name: str, c: Any, default: Preprocessing) -> Preprocessing
         if isinstance(resized, Mapping) and not keeps and crop == 1:
             crop = 0.0
         elif isinstance(resized, Mapping) and not keeps:
-            log.warning("%s squeezes images before it crops them; here they keep their "
-                        "proportions.", default.source)  # fmt: skip
+            log.warning(
+                "%s squeezes images before it crops them; here they keep their proportions.",
+                default.source,
+            )
     elif keeps or not c.get("do_resize", True):
         crop = c.get("crop_pct") or 1.0  # ConvNeXt's; a map of any width is cropped here
     else:
         crop = 0.0
     if c.get("do_rescale", True) and abs(c.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
-        raise ValueError(f"{default.source} has rescale_factor={c['rescale_factor']}; here it is "
-                         f"1/255.")  # fmt: skip
+        raise ValueError(
+            f"{default.source} has rescale_factor={c['rescale_factor']}; here it is 1/255."
+        )
     plain = not c.get("do_normalize", True)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (c["image_mean"], c["image_std"])
     return _checked(default, sides, crop, _kernel(c.get("resample", 3), default), mean, std)

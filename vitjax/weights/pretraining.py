@@ -149,6 +149,8 @@ def _split_pool(state_dict: dict[str, Any], model: Any) -> list[str]:
 
 
 MAP = Names(
-    "timm, with its attention pooling", r"^attn_pool\.", finish=_split_pool,
+    "timm, with its attention pooling",
+    r"^attn_pool\.",
+    finish=_split_pool,
     preprocessing={"*": SIGLIP},
-)  # fmt: skip
+)

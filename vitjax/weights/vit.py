@@ -108,8 +108,11 @@ def adapt(state_dict: dict[str, Any], model: ViT) -> dict[str, Any]:
                 log.warning(
                     "The weights' position table has %d patches and is read as %d×%d; if it was "
                     "made for %d×%d, load it at another image_size.",
-                    side * side, *grid, side, side,
-                )  # fmt: skip
+                    side * side,
+                    *grid,
+                    side,
+                    side,
+                )
             continue
         if not model.table_prefix and has_class_position(positions):
             state_dict[key] = positions = np.asarray(positions)[:, 1:]

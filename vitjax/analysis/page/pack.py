@@ -135,9 +135,7 @@ def kind_of(rows: Rows) -> str:
     return "patches" if np.array_equal(boxes, np.rint(boxes)) else "points"
 
 
-def pack_boxes(
-    boxes: Float[np.ndarray, "g q k 4"], grid: Grid, store: Store
-) -> dict[str, Any]:  # fmt: skip
+def pack_boxes(boxes: Float[np.ndarray, "g q k 4"], grid: Grid, store: Store) -> dict[str, Any]:
     """Store boxes, once for all queries that have the same, or the same around them."""
     groups, queries, count, _ = boxes.shape
     table, which = _distinct(boxes)
@@ -148,9 +146,12 @@ def pack_boxes(
         if len(centred) < len(table):
             table, which, around = centred, centred_which, True
     return {
-        "table": store.add(np.stack(table).astype(np.float32)), "which": store.add(which),
-        "around": around, "groups": groups, "count": count,
-    }  # fmt: skip
+        "table": store.add(np.stack(table).astype(np.float32)),
+        "which": store.add(which),
+        "around": around,
+        "groups": groups,
+        "count": count,
+    }
 
 
 def _distinct(boxes: Float[np.ndarray, "g q k 4"]) -> tuple[list[np.ndarray], np.ndarray]:

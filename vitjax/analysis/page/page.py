@@ -39,23 +39,27 @@ class Page:
 
         colours = (255 * matplotlib.colormaps["viridis"](np.arange(256))[:, :3]).round()
         said = {
-            "models": self.models, "images": self.images, "views": [v.said for v in self.views],
+            "models": self.models,
+            "images": self.images,
+            "views": [v.said for v in self.views],
             "colours": base64.b64encode(colours.astype(np.uint8).tobytes()).decode(),
-        }  # fmt: skip
+        }
         arrays = "\n".join(
             f'<script type="text/plain" id="arrays-{i}">{base64.b64encode(v.arrays).decode()}'
-            "</script>" for i, v in enumerate(self.views)
-        )  # fmt: skip
+            "</script>"
+            for i, v in enumerate(self.views)
+        )
         names = " and ".join(self.models)
         return _fill(
             (FILES / "page.html").read_text(),
-            title=html.escape(f"{names}: where they look" if len(self.models) > 1 else
-                              f"{names}: where it looks"),
+            title=html.escape(
+                f"{names}: where they look" if len(self.models) > 1 else f"{names}: where it looks"
+            ),
             style=(FILES / "page.css").read_text(),
             said=json.dumps(said).replace("<", "\\u003c"),
             arrays=arrays,
             program="\n".join((FILES / name).read_text() for name in PROGRAM),
-        )  # fmt: skip
+        )
 
     def save(self, path: pathlib.Path | str) -> pathlib.Path:
         """Write the page to a file."""

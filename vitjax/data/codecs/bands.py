@@ -24,9 +24,11 @@ def read_npy(data: bytes) -> Header:
     """Read the header of an array: its size, or the reason why it is no 8- or 16-bit image."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-        np.lib.format.read_array_header_2_0
-    )  # fmt: skip
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else (np.lib.format.read_array_header_2_0)
+    )
     shape, _, dtype = read(file)
     if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         refusal = (

@@ -273,8 +273,12 @@ def _tell_of_shallow(image: UInt16[np.ndarray, "H W *c"], name: str) -> None:
         "Image %r has 16 bits a sample, and none above %d: it is read as a dark picture, with at "
         "most %d of 256 levels. If its numbers are of %d bits, multiply them by %d and save it "
         "again. Further images like it are not named.",
-        name, most, round(most / 257) + 1, bits, 65535 // (2**bits - 1),
-    )  # fmt: skip
+        name,
+        most,
+        round(most / 257) + 1,
+        bits,
+        65535 // (2**bits - 1),
+    )
 
 
 def read_file(path: str, name: str | None = None) -> bytes:

@@ -58,8 +58,9 @@ class VideoFile:
         """Decode frames; where the file ends earlier than it claims, its last one is repeated."""
         video = self._open()
         at = places[0]
-        if at and not (video.set(cv2.CAP_PROP_POS_FRAMES, at) and
-                       video.get(cv2.CAP_PROP_POS_FRAMES) == at):  # fmt: skip
+        if at and not (
+            video.set(cv2.CAP_PROP_POS_FRAMES, at) and video.get(cv2.CAP_PROP_POS_FRAMES) == at
+        ):
             video, at = self._open(), 0
         found: list[np.ndarray] = []
         for i, place in enumerate(places):

@@ -126,7 +126,11 @@ def _objects(owners: Int[np.ndarray, "S S"], labels: list[int], number: int) -> 
         boxes.append((left, top, right, bottom))
         there.append(Bitmap(pixels, int(left), int(top)))
     return Objects(
-        np.array(boxes, np.float64), np.array(labels)[seen], np.zeros(len(seen), bool),
-        np.array([mask.pixels.sum() for mask in there], np.float64), tuple(there),
-        size=owners.shape, number=number,
-    )  # fmt: skip
+        np.array(boxes, np.float64),
+        np.array(labels)[seen],
+        np.zeros(len(seen), bool),
+        np.array([mask.pixels.sum() for mask in there], np.float64),
+        tuple(there),
+        size=owners.shape,
+        number=number,
+    )

@@ -154,9 +154,13 @@ def _by_image(
     starts = np.searchsorted(owners[rows], np.arange(count + 1))
     _, labels, crowd, areas = columns.reshape(-1, 4)[rows].T
     return {
-        "starts": starts, "rows": rows, "boxes": boxes.reshape(-1, 4)[rows],
-        "labels": labels.astype(np.int64), "crowd": crowd > 0, "areas": areas,
-    }  # fmt: skip
+        "starts": starts,
+        "rows": rows,
+        "boxes": boxes.reshape(-1, 4)[rows],
+        "labels": labels.astype(np.int64),
+        "crowd": crowd > 0,
+        "areas": areas,
+    }
 
 
 def _check_boxes(table: Annotations, annotations: Sequence[Mapping], name: str) -> None:

@@ -120,8 +120,12 @@ def open_folder(
     if below:
         _log.warning(
             "%s of %s images of %r lie in folders below their class's, such as %r, and are of that "
-            "class.", f"{below:,}", f"{total:,}", path, example,
-        )  # fmt: skip
+            "class.",
+            f"{below:,}",
+            f"{total:,}",
+            path,
+            example,
+        )
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     source = ImageFolder(root, folders, class_names, names, labels, short_sha256(hashed))
     if files != "videos":

@@ -79,14 +79,15 @@ CITYSCAPES = (
 
 WELL_KNOWN = {
     "cityscapes": MapColumn(
-        "segmentation_label", CITYSCAPES,
+        "segmentation_label",
+        CITYSCAPES,
         numbers=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
     ),
     "oxford_iiit_pet": MapColumn("segmentation_mask", ("pet", "background", "border"), True),
     "scene_parse150": MapColumn(
         "annotation", tuple(map(str, range(100))), reduce_zero=True, channel="red"
     ),
-}  # fmt: skip
+}
 """Data set of TFDS → its label maps, whose classes its features do not say.
 
 Cityscapes stores `labelIds`. `scene_parse150` is ADE20K's instances: red is one of 100 objects, and

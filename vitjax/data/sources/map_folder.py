@@ -62,9 +62,12 @@ class MapFolder:
         p = self._partners
         image, labels = p.names[i]
         file = LabelFile(
-            read_file(os.path.join(p.second, labels), labels), labels, len(self.info.classes),
-            self._reduce_zero, self._palette,
-        )  # fmt: skip
+            read_file(os.path.join(p.second, labels), labels),
+            labels,
+            len(self.info.classes),
+            self._reduce_zero,
+            self._palette,
+        )
         return {"image": read_file(os.path.join(p.first, image), image), "map": file}
 
     def example_name(self, i: int) -> str:

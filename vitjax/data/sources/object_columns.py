@@ -75,9 +75,13 @@ class ObjectColumn(NamedTuple):
         crowd = values[self.crowd] if self.crowd else np.zeros(count)
         areas = values[self.area] if self.area else np.full(count, np.nan)
         return Objects(
-            self._corners(boxes), labels.astype(np.int64), np.asarray(crowd, bool).reshape(-1),
-            np.asarray(areas, np.float64).reshape(-1), relative=self.relative, number=number,
-        )  # fmt: skip
+            self._corners(boxes),
+            labels.astype(np.int64),
+            np.asarray(crowd, bool).reshape(-1),
+            np.asarray(areas, np.float64).reshape(-1),
+            relative=self.relative,
+            number=number,
+        )
 
     def _corners(self, boxes: np.ndarray) -> np.ndarray:
         _, first, second, what = FORMS[self.form]

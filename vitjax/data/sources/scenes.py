@@ -67,8 +67,10 @@ def open_scenes(path: str, split: str, size: int = 64, count: int = 2000) -> Sce
     if path:
         raise ValueError(f"'scenes://' takes no path, and {path!r} was given; write 'scenes://'.")
     if size < 32 or count < 1:
-        raise ValueError(f"scenes:// needs a size of 32 or more and a count of 1 or more; "
-                         f"size={size}, count={count} are given.")  # fmt: skip
+        raise ValueError(
+            f"scenes:// needs a size of 32 or more and a count of 1 or more; "
+            f"size={size}, count={count} are given."
+        )
     return Scenes(split, count if split == "train" else max(count // 10, 1), size)
 
 

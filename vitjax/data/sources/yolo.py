@@ -101,9 +101,13 @@ def parse_labels(text: str, name: str, num_classes: int) -> Objects:
         labels.append(label)
     count = len(labels)
     return Objects(
-        np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64),
-        np.zeros(count, bool), np.full(count, np.nan), tuple(masks), relative=True,
-    )  # fmt: skip
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.zeros(count, bool),
+        np.full(count, np.nan),
+        tuple(masks),
+        relative=True,
+    )
 
 
 def open_yolo(path: str, split: str) -> YoloFolder:

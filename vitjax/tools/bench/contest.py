@@ -56,9 +56,12 @@ class Worker:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives as long as the process
         self._process = subprocess.Popen(
             [*command, json.dumps(c.arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
             env={**os.environ, **_path(c.path), **(env or {})},
-        )  # fmt: skip
+        )
         self.times: list[float] = []
         self.value = 0.0
         self.memory: dict[str, Any] = {}

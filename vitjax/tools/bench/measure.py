@@ -207,9 +207,7 @@ def _rival(
         raise ContestantError(f"timm has no {model}")
     given = {**arguments, "model": name, "device": device, "compiled": RIVALS[rival]}
     path = ""  # of an environment that may have no vitjax
-    return Worker(
-        Contestant(HERE / "rivals.py", direction, given, settings.torch_python, path)
-    )  # fmt: skip
+    return Worker(Contestant(HERE / "rivals.py", direction, given, settings.torch_python, path))
 
 
 def _figures(

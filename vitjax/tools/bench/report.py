@@ -38,10 +38,9 @@ def _step(row: Row, p: str) -> str:
         spread = f" ({low:,.1f} to {high:,.1f})" if low else ""
         parts += [
             f"{row[f'{p}_samples_per_sec']:,.1f} images/s",
-            f"{row[f'{p}_step_time']:,.1f} ms{spread}" + (
-                f" of {row['repeats']} turns" if "repeats" in row else " estimated"
-            ),
-        ]  # fmt: skip
+            f"{row[f'{p}_step_time']:,.1f} ms{spread}"
+            + (f" of {row['repeats']} turns" if "repeats" in row else " estimated"),
+        ]
     if row.get(f"{p}_mfu"):
         parts.append(f"MFU {row[f'{p}_mfu']:.1%}")
     if row.get(f"{p}_peak_memory"):

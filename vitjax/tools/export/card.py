@@ -34,8 +34,10 @@ def model_card(given: Given, architecture: str, arrays: Mapping[str, Any]) -> st
         f"- Classes: {len(classes)} ({named})",
     ]  # fmt: skip
     if facts:
-        lines += [f"- Training data: `{facts['data']}` (fingerprint `{facts['fingerprint']}`)",
-                  f"- Step: {facts['step']:,}"]  # fmt: skip
+        lines += [
+            f"- Training data: `{facts['data']}` (fingerprint `{facts['fingerprint']}`)",
+            f"- Step: {facts['step']:,}",
+        ]
     lines += ["", "## Measured", ""]
     metrics = facts.get("metrics")
     if metrics:

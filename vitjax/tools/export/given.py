@@ -79,10 +79,12 @@ def open_given(text: str) -> Given:
     name, options = model_arguments(run.config.model, run.config.data.image_size)
     step = run.checkpoints.read()[0]
     facts = {
-        "task": run.config.task, "data": run.config.data.train,
-        "fingerprint": run.info.fingerprint, "step": step,
+        "task": run.config.task,
+        "data": run.config.data.train,
+        "fingerprint": run.info.fingerprint,
+        "step": step,
         "metrics": run.checkpoints.metrics(step),
-    }  # fmt: skip
+    }
     return Given(text, name, options, trained, facts)
 
 
@@ -115,10 +117,12 @@ def preprocessing(given: Given) -> dict[str, Any]:
     t = given.trained
     crop = {"map": 0.0, "image": None}.get(given.gives, t.crop)
     return {
-        "size": list(given.size), "crop": crop,
+        "size": list(given.size),
+        "crop": crop,
         "interpolation": None if crop is None else t.interpolation,
-        "mean": list(t.mean), "std": list(t.std),
-    }  # fmt: skip
+        "mean": list(t.mean),
+        "std": list(t.std),
+    }
 
 
 def description(given: Given, output: str) -> dict[str, Any]:

@@ -26,8 +26,11 @@ from vitjax.tools.export.torch import state_dict
 
 Options = dict[str, Any]
 _INTERPOLATIONS = {
-    "bicubic": "bicubic", "antialias": "bilinear", "bilinear": "bilinear", "area": "box",
-}  # fmt: skip
+    "bicubic": "bicubic",
+    "antialias": "bilinear",
+    "bilinear": "bilinear",
+    "area": "box",
+}
 
 RUNNER = '''"""Classify images with the model in this folder: python run.py FILE … (needs timm)."""
 

@@ -50,10 +50,14 @@ def write(given: Given, folder: pathlib.Path) -> dict[str, Any]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it looks at
             model: Any = jax2onnx.to_onnx(
-                lambda x: evaluate(traced.jaxpr, traced.consts, x)[0], [images], opset=OPSET,
-                model_name=given.name, return_mode="ir", input_names=["images"],
+                lambda x: evaluate(traced.jaxpr, traced.consts, x)[0],
+                [images],
+                opset=OPSET,
+                model_name=given.name,
+                return_mode="ir",
+                input_names=["images"],
                 output_names=["output"],
-            )  # fmt: skip
+            )
     except Exception as error:  # whatever a converter meets
         what = str(error).strip().partition("\n")[0]
         raise ValueError(

@@ -29,8 +29,10 @@ def write(given: Given, folder: pathlib.Path) -> dict[str, Any]:
         given.images(export.symbolic_shape("batch")[0])
     )
     (folder / "model.stablehlo").write_bytes(exported.serialize())
-    said = {"platforms": list(PLATFORMS),
-            "calling_convention_version": exported.calling_convention_version}  # fmt: skip
+    said = {
+        "platforms": list(PLATFORMS),
+        "calling_convention_version": exported.calling_convention_version,
+    }
     about = {**description(given, "output"), **said}
     (folder / "model.json").write_text(json.dumps(about, indent=2) + "\n")
     (folder / "run.py").write_text(runner(given, "stablehlo"))

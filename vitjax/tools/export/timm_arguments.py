@@ -123,11 +123,14 @@ def pvt_v2_arguments(options: Options) -> Options | str:
         return wrong
     ratios = (8, 4, 2, 1)[:stages] if o["sr_ratio"] is None else o["sr_ratio"]
     return {
-        "embed_dims": list(o["dims"]), "depths": list(o["depths"]),
-        "num_heads": list(o["num_heads"]), "sr_ratios": _tuple(ratios, stages),
-        "mlp_ratios": _tuple(o["mlp_ratio"], stages), "qkv_bias": o["qkv_bias"],
+        "embed_dims": list(o["dims"]),
+        "depths": list(o["depths"]),
+        "num_heads": list(o["num_heads"]),
+        "sr_ratios": _tuple(ratios, stages),
+        "mlp_ratios": _tuple(o["mlp_ratio"], stages),
+        "qkv_bias": o["qkv_bias"],
         "linear": o["linear"],
-    }  # fmt: skip
+    }
 
 
 def volo_arguments(options: Options) -> Options | str:

@@ -169,8 +169,10 @@ def compare(name: str, source: str | os.PathLike[str], overrides: Mapping[str, A
     if "backbone" in own and "backbone" not in other:
         return found  # of a classifier, for the backbone; all keys are checked when it is loaded
     if ours is not theirs:
-        raise ValueError(f"{found.where} says that the weights are those of {found}, and the model "
-                         f"asked for is {name!r}: {advice}")  # fmt: skip
+        raise ValueError(
+            f"{found.where} says that the weights are those of {found}, and the model "
+            f"asked for is {name!r}: {advice}"
+        )
     for key, value in own.items():
         if key in _FREE or key in overrides or same(key, value, other[key]):
             continue
@@ -191,6 +193,10 @@ def classes_of(chosen: Chosen | None, model: Any) -> tuple[str, ...] | None:
     classes = chosen.classes if chosen else None
     count = getattr(model, "num_classes", None)
     if classes and count and len(classes) != count:
-        log.warning("%s names %d classes, and the model has %d: names are left out.",
-                    chosen.where if chosen else "", len(classes), count)  # fmt: skip
+        log.warning(
+            "%s names %d classes, and the model has %d: names are left out.",
+            chosen.where if chosen else "",
+            len(classes),
+            count,
+        )
     return classes if classes and len(classes) == count else None

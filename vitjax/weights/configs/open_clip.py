@@ -14,8 +14,9 @@ def open_clip_model(content: Mapping[str, Any], where: str) -> Model:
       ValueError: it is a convolutional tower, or one that ours cannot express.
     """
     whole = content["model_cfg"]
-    defaults: Options = dict(layers=12, width=768, head_width=64, mlp_ratio=4.0, patch_size=16,
-                             image_size=224)  # fmt: skip
+    defaults: Options = dict(
+        layers=12, width=768, head_width=64, mlp_ratio=4.0, patch_size=16, image_size=224
+    )
     f = Fields(whole["vision_cfg"], f"vision_cfg of {where}", defaults)
     size = side(f["image_size"])
     if name := f.content.get("timm_model_name"):

@@ -36,9 +36,11 @@ _PLAIN = {
     "act_layer": "act",
 }  # fmt: skip
 _WINDOWS = {
-    **_SIZES, "depths": "depths", "window_size": "window_size",
+    **_SIZES,
+    "depths": "depths",
+    "window_size": "window_size",
     "pretrained_window_sizes": ("pretrained_window_size", lambda v: v if any(v) else 0),
-}  # fmt: skip
+}
 _TIMM: dict[Any, dict[str, Any]] = {
     ViT: _PLAIN, DistilledDeiT: _PLAIN, swin: _WINDOWS, swinv2: _WINDOWS,
     pvt_v2: {

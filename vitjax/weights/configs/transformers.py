@@ -13,10 +13,13 @@ from vitjax.weights.configs.fields import ACTS, Fields, Model, Options, nearest,
 def _encoder(f: Fields) -> Options:
     """Read the options that ViT, DeiT, DINOv2, CLIP and SigLIP have in common."""
     options = dict(
-        width=f["hidden_size"], depth=f["num_hidden_layers"], num_heads=f["num_attention_heads"],
-        norm_epsilon=f["layer_norm_eps"], image_size=side(f["image_size"]),
+        width=f["hidden_size"],
+        depth=f["num_hidden_layers"],
+        num_heads=f["num_attention_heads"],
+        norm_epsilon=f["layer_norm_eps"],
+        image_size=side(f["image_size"]),
         patch_size=f["patch_size"],
-    )  # fmt: skip
+    )
     if "intermediate_size" in f.content:
         options["mlp_ratio"] = f["intermediate_size"] / f["hidden_size"]
     if "qkv_bias" in f.content:
@@ -57,10 +60,13 @@ def _dinov3(f: Fields) -> Model:
     shift, jitter, rescale = (f[f"pos_embed_{name}"] for name in ("shift", "jitter", "rescale"))
     rope = Rope(float(f["rope_theta"]), *map(float, (shift or 0, jitter or 1, rescale or 1)))
     options = dict(
-        _encoder(f), qkv_bias=f["query_bias"], key_bias=f["key_bias"],
-        num_registers=f["num_register_tokens"], layer_scale_init=f["layerscale_value"],
+        _encoder(f),
+        qkv_bias=f["query_bias"],
+        key_bias=f["key_bias"],
+        num_registers=f["num_register_tokens"],
+        layer_scale_init=f["layerscale_value"],
         position=str(rope),
-    )  # fmt: skip
+    )
     if f["use_gated_mlp"]:
         f.only(hidden_act="silu")
         return nearest("dinov3_*", dict(options, mlp="swiglu"))
@@ -97,9 +103,12 @@ def _reduced(f: Fields, reductions: str) -> Options:
     # Of their norms those after patches and reductions have 1e-5 here, the others 1e-6.
     f.only(hidden_act="gelu", layer_norm_eps=[1e-6, 1e-5])
     options = dict(
-        dims=f["hidden_sizes"], depths=f["depths"], num_heads=f["num_attention_heads"],
-        mlp_ratio=f["mlp_ratios"], sr_ratio=ratios(f[reductions]),
-    )  # fmt: skip
+        dims=f["hidden_sizes"],
+        depths=f["depths"],
+        num_heads=f["num_attention_heads"],
+        mlp_ratio=f["mlp_ratios"],
+        sr_ratio=ratios(f[reductions]),
+    )
     if "qkv_bias" in f.content:
         options["qkv_bias"] = f["qkv_bias"]
     return options
@@ -150,10 +159,14 @@ def _nat(f: Fields) -> Model:
     f.only(hidden_act="gelu", layer_norm_eps=1e-5, patch_size=4)
     depths, scale = f["depths"], f["layer_scale_init_value"]
     options = dict(
-        dims=tuple(f["embed_dim"] * 2**i for i in range(len(depths))), depths=depths,
-        num_heads=f["num_heads"], neighborhood_size=f["kernel_size"], mlp_ratio=f["mlp_ratio"],
-        qkv_bias=f["qkv_bias"], layer_scale_init=scale if scale > 0 else None,
-    )  # fmt: skip
+        dims=tuple(f["embed_dim"] * 2**i for i in range(len(depths))),
+        depths=depths,
+        num_heads=f["num_heads"],
+        neighborhood_size=f["kernel_size"],
+        mlp_ratio=f["mlp_ratio"],
+        qkv_bias=f["qkv_bias"],
+        layer_scale_init=scale if scale > 0 else None,
+    )
     if "dilations" not in f.content:
         return nearest("nat_*", options)
     return nearest("dinat_*", dict(options, mixer=_dilated(tuple(map(tuple, f["dilations"])))))
@@ -162,8 +175,11 @@ def _nat(f: Fields) -> Model:
 def _dilated(dilations: tuple[tuple[int, ...], ...]) -> str:
     """Write each block's dilation as a mixer, as our models do where every other block has one."""
     steps = tuple(([*stage, 1])[1] for stage in dilations)
-    if all(d == (1, step)[i % 2] for stage, step in zip(dilations, steps, strict=True)
-           for i, d in enumerate(stage)):  # fmt: skip
+    if all(
+        d == (1, step)[i % 2]
+        for stage, step in zip(dilations, steps, strict=True)
+        for i, d in enumerate(stage)
+    ):
         return f"neighborhood | neighborhood(dilation={steps})"
     return " ; ".join(
         " | ".join(f"neighborhood(dilation={d})" for d in stage) for stage in dilations
@@ -182,8 +198,9 @@ _DINOV3: Options = dict(
     num_register_tokens=0, rope_theta=100.0, pos_embed_shift=None, pos_embed_jitter=None,
     pos_embed_rescale=2.0,
 )  # fmt: skip
-_CLIP = dict(_BASE, intermediate_size=3072, hidden_act="quick_gelu", layer_norm_eps=1e-5,
-             patch_size=32)  # fmt: skip
+_CLIP = dict(
+    _BASE, intermediate_size=3072, hidden_act="quick_gelu", layer_norm_eps=1e-5, patch_size=32
+)
 _SIGLIP = dict(_CLIP, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, patch_size=16)
 _SWIN: Options = dict(
     image_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24),
@@ -200,9 +217,13 @@ _PVT_V2: Options = dict(
     linear_attention=False,
 )  # fmt: skip
 _SEGFORMER: Options = dict(
-    depths=(2, 2, 2, 2), hidden_sizes=(32, 64, 160, 256), num_attention_heads=(1, 2, 5, 8),
-    mlp_ratios=(4, 4, 4, 4), sr_ratios=(8, 4, 2, 1), decoder_hidden_size=256,
-)  # fmt: skip
+    depths=(2, 2, 2, 2),
+    hidden_sizes=(32, 64, 160, 256),
+    num_attention_heads=(1, 2, 5, 8),
+    mlp_ratios=(4, 4, 4, 4),
+    sr_ratios=(8, 4, 2, 1),
+    decoder_hidden_size=256,
+)
 _NAT: Options = dict(
     patch_size=4, embed_dim=64, depths=(3, 4, 6, 5), num_heads=(2, 4, 8, 16), kernel_size=7,
     mlp_ratio=3.0, qkv_bias=True, hidden_act="gelu", layer_norm_eps=1e-5, layer_scale_init_value=0,
