@@ -57,3 +57,11 @@ def parse_size(text: str) -> int | tuple[int, int]:
             f"224, or '(32, 64)'."
         )
     return value
+
+
+def check_no_path(scheme: str, path: str) -> None:
+    """Raise ValueError if a path is given to a source that makes its samples, such as digits://."""
+    if path:
+        raise ValueError(
+            f"'{scheme}://' takes no path, and {path!r} was given; write '{scheme}://'."
+        )

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from vitjax.data.channels import MOST, RGB, by_planes
 from vitjax.data.source import UNLABELLED, DataInfo, Sample, short_sha256
+from vitjax.names import check_no_path
 
 
 class Arrays:
@@ -120,8 +121,7 @@ def open_synthetic(
     Raises:
       ValueError: a number is out of range.
     """
-    if path:
-        raise ValueError(f"'synthetic://' takes no path, and {path!r} was given.")
+    check_no_path("synthetic", path)
     if min(size, classes, height, width) < 1:
         raise ValueError("synthetic:// needs size, classes, height and width of at least 1.")
     if not 1 <= channels <= MOST or (jpeg and channels not in (1, RGB)):

@@ -16,6 +16,7 @@ from vitjax.data.objects import Objects
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources.digits import open_digits
 from vitjax.data.sources.scenes import background, paint_at
+from vitjax.names import check_no_path
 
 NUM_TRAIN, NUM_TEST = 100_000, 1000
 """Scenes of the splits, unless a count is given."""
@@ -98,8 +99,7 @@ def open_boxes(
     Raises:
       ValueError: a path is given, or a number is too small.
     """
-    if path:
-        raise ValueError(f"'boxes://' takes no path, and {path!r} was given; write 'boxes://'.")
+    check_no_path("boxes", path)
     if size < LEAST or digits < 1 or min(count, seed) < 0:
         raise ValueError(
             f"boxes:// needs a size of {LEAST} or more, 1 digit or more, and a count and seed of 0 "

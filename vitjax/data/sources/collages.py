@@ -12,6 +12,7 @@ import numpy as np
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources.digits import open_digits
 from vitjax.data.sources.scenes import background, paint
+from vitjax.names import check_no_path
 
 NUM_TEST = 2000
 """Collages of the test split, unless a count is given."""
@@ -70,10 +71,7 @@ def open_collages(
     Raises:
       ValueError: a path is given, or a number is too small.
     """
-    if path:
-        raise ValueError(
-            f"'collages://' takes no path, and {path!r} was given; write 'collages://'."
-        )
+    check_no_path("collages", path)
     if size < LEAST or min(count, clutter, seed) < 0:
         raise ValueError(
             f"collages:// needs a size of {LEAST} or more, and a count, clutter and seed of 0 or "

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vitjax.data.source import DataInfo, Sample, short_sha256
+from vitjax.names import check_no_path
 
 NUM_TEST = 360
 
@@ -54,8 +55,7 @@ def split_indices(split: str) -> Int[np.ndarray, "N"]:
 
 def open_digits(path: str, split: str) -> Digits:
     """Open one split, "train" or "test"; the URI `digits://` has no path."""
-    if path:
-        raise ValueError(f"'digits://' takes no path, and {path!r} was given; write 'digits://'.")
+    check_no_path("digits", path)
     # The file of `sklearn.datasets.load_digits`, whose import takes a second for all else in it.
     package = importlib.util.find_spec("sklearn")
     assert package is not None and package.origin is not None

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources.digits import open_digits
+from vitjax.names import check_no_path
 
 DIRECTIONS = {
     "right": (0, 1), "down right": (1, 1), "down": (1, 0), "down left": (1, -1),
@@ -81,8 +82,7 @@ def open_moving(
     Raises:
       ValueError: a path is given, or a number is too small.
     """
-    if path:
-        raise ValueError(f"'moving://' takes no path, and {path!r} was given; write 'moving://'.")
+    check_no_path("moving", path)
     if size < 8 or frames < 1 or count < 1 or seed < 0:
         raise ValueError(
             f"moving:// needs a size of 8 or more, frames and a count of 1 or more and a seed of 0 "

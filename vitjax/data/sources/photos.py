@@ -9,6 +9,7 @@ import pathlib
 
 from vitjax.data.codecs.image import read_file
 from vitjax.data.source import DataInfo, Sample, short_sha256
+from vitjax.names import check_no_path
 
 PHOTOGRAPHS = {
     "train": (
@@ -49,8 +50,7 @@ def open_photos(path: str, split: str, count: int = 0) -> Photos:
     Raises:
       ValueError: a path is given, the count is negative, or scikit-image is not installed.
     """
-    if path:
-        raise ValueError(f"'photos://' takes no path, and {path!r} was given; write 'photos://'.")
+    check_no_path("photos", path)
     files = [_file(name) for name in PHOTOGRAPHS[split]]
     if count < 0:
         raise ValueError(f"photos://?count={count} must be 0 or more.")

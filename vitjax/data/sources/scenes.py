@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int, UInt8
 from vitjax.data.codecs.image import read_image
 from vitjax.data.source import DataInfo, Sample, short_sha256
 from vitjax.data.sources.digits import Digits, open_digits
+from vitjax.names import check_no_path
 
 CLASSES = (*"0123456789", "background")
 BACKGROUND = len(CLASSES) - 1
@@ -64,8 +65,7 @@ def open_scenes(path: str, split: str, size: int = 64, count: int = 2000) -> Sce
     Raises:
       ValueError: a path is given, or a number is too small.
     """
-    if path:
-        raise ValueError(f"'scenes://' takes no path, and {path!r} was given; write 'scenes://'.")
+    check_no_path("scenes", path)
     if size < 32 or count < 1:
         raise ValueError(
             f"scenes:// needs a size of 32 or more and a count of 1 or more; "
