@@ -16,7 +16,10 @@ if version("jaxlib") < "0.11":
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
+import jaxtyping
 import pytest
+
+import tests.checked  # noqa: F401  # named by the option --jaxtyping-packages
 
 # Traces are large graphs of Python objects: rarer collections take a tenth off the tests' time.
 gc.set_threshold(50_000, 50, 1000)
@@ -54,6 +57,18 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def unchecked(request: pytest.FixtureRequest):
+    """Leave annotations unchecked in slow tests: fast ones and golden cases run the same code.
+
+    The check is half of the time that tracing takes.
+    """
+    named = request.node.get_closest_marker
+    jaxtyping.config.update("jaxtyping_disable", bool(named("slow") and not named("golden")))
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
