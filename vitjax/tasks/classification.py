@@ -5,6 +5,7 @@ parts of the loss.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -121,47 +122,91 @@ def classification(
     """
     check_choice("class target of token labels", tokens.class_target, CLASS_TARGETS)
     check_choice("kind of scores of label maps", tokens.scores, SCORES)
-    exits, label_smoothing = exit_weights(model, loss.exit_weights), loss.label_smoothing
-    by_token = tokens.weight > 0 or mixed.mixtoken > 0
     names = class_names or tuple(map(str, range(num_classes)))
-    squash = jax.nn.softmax if loss.name == "softmax" else jax.nn.sigmoid
-    if by_token:
+    exits = exit_weights(model, loss.exit_weights)
+    run = _Classification(
+        model, names, loss, exits, class_weights, mean, std, mixed, distilled, tokens
+    )
+    if run.by_token:
         check_tokens(model, loss.name, mixed, distilled)
+    shape = sample_shape or (*height_and_width(image_size), len(mean))
+    kinds = image_and_label(DataInfo(names, "", multi_label=multi_label), image_size, len(mean))
+    return Task(
+        kinds={**kinds, "map": TokenScores(map_shape)} if map_shape else kinds,
+        eval_kinds=kinds,
+        init=lambda key: run.init(key, shape),
+        loss=run.train_loss,
+        predict=run.predict,
+        measure=run.measure,
+        summarize=summarize,
+        by_class=lambda sums: by_class(sums, names),
+        monitor="top1",
+        present=run.present,
+        decay_rules=getattr(model, "decay_rules", KERNELS),
+        sharding_rules=SHARDING_RULES,
+        residual=RESIDUAL,
+        frozen=distilled.teacher.variables if distilled else None,
+        add_fields=add_fields,
+        features=None if multi_label or exits else run.features,
+        columns=run.columns,
+        load=load,
+        inspect=run.inspect,
+        findings=lambda sums, rows: class_findings(rows, names),
+    )
 
-    def init(key: Array) -> dict[str, Any]:
-        shape = sample_shape or (*height_and_width(image_size), len(mean))
-        variables = dict(model.init(key, jnp.zeros((1, *shape))))
-        if loss.head_bias:
-            variables["params"] = with_head_bias(variables["params"], loss.head_bias)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Classification:
+    """Functions of the task; the fields are the checked arguments of `classification`."""
+
+    model: nn.Module
+    names: tuple[str, ...]  # of the K classes
+    loss: LossConfig
+    exits: tuple[float, ...]  # weight of each early exit; empty without
+    class_weights: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mixed: Mixing
+    distilled: Distillation | None
+    tokens: TokenLabels
+
+    @property
+    def by_token(self) -> bool:
+        return self.tokens.weight > 0 or self.mixed.mixtoken > 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the cells that `present` fills."""
+        places = ["", *(f"_{place}" for place in range(2, min(TOP, len(self.names)) + 1))]
+        return tuple(f"{what}{place}" for place in places for what in ("class", "probability"))
+
+    def init(self, key: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        variables = dict(self.model.init(key, jnp.zeros((1, *shape))))
+        if self.loss.head_bias:
+            variables["params"] = with_head_bias(variables["params"], self.loss.head_bias)
         return variables
 
-    def weights(labels: Int[Array, "B"] | Float[Array, "B K"]) -> Float[Array, "B K"]:
-        return jax.nn.one_hot(labels, num_classes) if labels.ndim == 1 else labels
-
-    def per_sample(logits: Array, target: Array) -> Float[Array, "B"]:
-        logits = logits.astype(jnp.float32)
-        if loss.name == "softmax":
-            return optax.softmax_cross_entropy(logits, target)
-        return optax.sigmoid_binary_cross_entropy(logits, target).sum(axis=-1)
-
-    def train_loss(params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any) -> Loss:
-        images = normalize_pixels(batch["image"], mean, std)
-        target = optax.smooth_labels(weights(batch["label"]), label_smoothing)
-        if mixed.erase:
-            images = mixing.erase(keys("erase"), images, mixed.erase)
-        if mixed.mixes:
-            images, target = mixing.mix(keys("mix"), mixed, images, target, batch["mask"])
+    def train_loss(
+        self, params: Any, collections: Any, batch: Batch, keys: Keys, frozen: Any
+    ) -> Loss:
+        images, smoothing = self.pixels(batch), self.loss.label_smoothing
+        target = optax.smooth_labels(self.weights(batch["label"]), smoothing)
+        if self.mixed.erase:
+            images = mixing.erase(keys("erase"), images, self.mixed.erase)
+        if self.mixed.mixes:
+            images, target = mixing.mix(keys("mix"), self.mixed, images, target, batch["mask"])
         variables = {"params": params, **collections}
-        if by_token:
-            labelled = TokenBatch(images, target, label_smoothing, batch)
+        if self.by_token:
+            labelled = TokenBatch(images, target, smoothing, batch)
             value, count, collections = token_loss(
-                model, tokens, class_weights, mixed, variables, labelled, keys
+                self.model, self.tokens, self.class_weights, self.mixed, variables, labelled, keys
             )
             return Loss(value, count, collections, {})
-        target, count = weigh(target, class_weights, label_smoothing)
-        both = not exits and isinstance(model, GivesDistillationLogits) and distilled is not None
-        method = "exit_logits" if exits else "class_and_distillation_logits" if both else None
-        logits, collections = model.apply(
+        target, count = weigh(target, self.class_weights, smoothing)
+        taught = self.teach(frozen, images)
+        both = isinstance(self.model, GivesDistillationLogits) and taught is not None
+        method = "exit_logits" if self.exits else "class_and_distillation_logits" if both else None
+        logits, collections = self.model.apply(
             variables,
             images,
             True,
@@ -169,82 +214,77 @@ def classification(
             mutable=list(collections),
             method=method,
         )
-        how = distilled.how if distilled else DistillationConfig()
-        taught = teacher_logits(distilled.teacher, frozen, images, mean, std) if distilled else None
-
-        def cost(logits: Array, imitation: Array) -> Float[Array, "B"]:
-            if taught is None:
-                return per_sample(logits, target)
-            imitated = distillation_loss(imitation, taught, how.kind, how.temperature)
-            return (1 - how.weight) * per_sample(logits, target) + how.weight * imitated
-
-        if exits:
-            value, terms = exit_losses(lambda z: cost(z, z), logits, exits)
+        if self.exits:
+            cost = functools.partial(self.cost, target=target, taught=taught)
+            value, terms = exit_losses(lambda z: cost(z, z), logits, self.exits)
             return Loss(count * value, count, collections, terms)
         logits, imitation = logits if both else (logits, logits)
-        return Loss(count * cost(logits, imitation), count, collections, {})
+        return Loss(count * self.cost(logits, imitation, target, taught), count, collections, {})
 
-    def predict(variables: Any, batch: Batch) -> Float[Array, "B *E K"]:
-        images = normalize_pixels(batch["image"], mean, std)
-        if exits:
-            logits: Any = model.apply(variables, images, method="exit_logits")
+    def teach(self, frozen: Any, images: Float[Array, "B H W C"]) -> Float[Array, "B K"] | None:
+        """Compute the teacher's logits; None without a teacher."""
+        if self.distilled is None:
+            return None
+        return teacher_logits(self.distilled.teacher, frozen, images, self.mean, self.std)
+
+    def cost(
+        self, logits: Array, imitation: Array, target: Array, taught: Array | None
+    ) -> Float[Array, "B"]:
+        """Compute the loss of each image, of its labels and of its teacher's logits."""
+        if self.distilled is None or taught is None:
+            return self.per_sample(logits, target)
+        how = self.distilled.how
+        imitated = distillation_loss(imitation, taught, how.kind, how.temperature)
+        return (1 - how.weight) * self.per_sample(logits, target) + how.weight * imitated
+
+    def per_sample(self, logits: Array, target: Array) -> Float[Array, "B"]:
+        logits = logits.astype(jnp.float32)
+        if self.loss.name == "softmax":
+            return optax.softmax_cross_entropy(logits, target)
+        return optax.sigmoid_binary_cross_entropy(logits, target).sum(axis=-1)
+
+    def weights(self, labels: Int[Array, "B"] | Float[Array, "B K"]) -> Float[Array, "B K"]:
+        return jax.nn.one_hot(labels, len(self.names)) if labels.ndim == 1 else labels
+
+    def pixels(self, batch: Batch) -> Float[Array, "B *T H W C"]:
+        return normalize_pixels(batch["image"], self.mean, self.std)
+
+    def predict(self, variables: Any, batch: Batch) -> Float[Array, "B *E K"]:
+        if self.exits:
+            logits: Any = self.model.apply(variables, self.pixels(batch), method="exit_logits")
             return jnp.stack(logits, axis=1).astype(jnp.float32)
-        return jnp.asarray(model.apply(variables, images), jnp.float32)
+        return jnp.asarray(self.model.apply(variables, self.pixels(batch)), jnp.float32)
 
-    def features(variables: Any, batch: Batch) -> Float[Array, "B C"]:
-        images = normalize_pixels(batch["image"], mean, std)
-        return jnp.asarray(model.clone(num_classes=0).apply(variables, images), jnp.float32)
+    def features(self, variables: Any, batch: Batch) -> Float[Array, "B C"]:
+        headless = self.model.clone(num_classes=0)
+        return jnp.asarray(headless.apply(variables, self.pixels(batch)), jnp.float32)
 
-    def measure(logits: Float[Array, "B *E K"], batch: Batch) -> Sums:
-        plain, mask = weights(batch["label"]), batch["mask"]
+    def measure(self, logits: Float[Array, "B *E K"], batch: Batch) -> Sums:
+        plain, mask = self.weights(batch["label"]), batch["mask"]
         if logits.ndim == 3:  # of all exits; the model's answer is the last one's
-            return measure(logits[:, -1], batch) | exit_sums(logits, plain, mask)
+            return self.measure(logits[:, -1], batch) | exit_sums(logits, plain, mask)
         # Of several labels the most probable one counts.
         found = jnp.where(plain > 0, logits, -jnp.inf).max(axis=1, keepdims=True)
         rank = (logits > found).sum(axis=1)
-        top = {f"top{k}": (rank < k).astype(jnp.float32) for k in (1, 5) if k < num_classes}
-        values = {"loss": per_sample(logits, plain), **top, "images": jnp.ones_like(mask)}
+        top = {f"top{k}": (rank < k).astype(jnp.float32) for k in (1, 5) if k < len(self.names)}
+        values = {"loss": self.per_sample(logits, plain), **top, "images": jnp.ones_like(mask)}
         sums = {name: jnp.sum(value * mask) for name, value in values.items()}
         one = batch["label"].ndim == 1
         return sums | class_sums((rank < 1).astype(jnp.float32), plain, mask) if one else sums
 
-    def inspect(logits: Float[Array, "B *E K"], batch: Batch) -> tuple[Sums, Any]:
-        last = logits[:, -1] if exits else logits
-        return measure(logits, batch), most_probable(last, squash(last), batch, TOP)
+    def inspect(self, logits: Float[Array, "B *E K"], batch: Batch) -> tuple[Sums, Any]:
+        last = logits[:, -1] if self.exits else logits
+        squash = jax.nn.softmax if self.loss.name == "softmax" else jax.nn.sigmoid
+        return self.measure(logits, batch), most_probable(last, squash(last), batch, TOP)
 
-    def present(logits: Float[np.ndarray, "*E K"], sample: Sample) -> Presentation:
+    def present(self, logits: Float[np.ndarray, "*E K"], sample: Sample) -> Presentation:
         del sample
-        shares = _shares(np.asarray(logits[-1] if exits else logits, np.float64), loss.name)
-        top = [(names[i], float(shares[i])) for i in np.argsort(-shares)[:TOP]]
+        last = np.asarray(logits[-1] if self.exits else logits, np.float64)
+        shares = _shares(last, self.loss.name)
+        top = [(self.names[i], float(shares[i])) for i in np.argsort(-shares)[:TOP]]
         lines = [f"{share:7.2%}  {name}" for name, share in top]
-        cells = dict(zip(columns, (cell for pair in top for cell in pair)))
+        cells = dict(zip(self.columns, (cell for pair in top for cell in pair)))
         return Presentation(lines, {"top": [list(t) for t in top]}, None, cells)
-
-    places = ["", *(f"_{place}" for place in range(2, min(TOP, num_classes) + 1))]
-    columns = tuple(f"{what}{place}" for place in places for what in ("class", "probability"))
-    kinds = image_and_label(DataInfo(names, "", multi_label=multi_label), image_size, len(mean))
-    return Task(
-        kinds={**kinds, "map": TokenScores(map_shape)} if map_shape else kinds,
-        eval_kinds=kinds,
-        init=init,
-        loss=train_loss,
-        predict=predict,
-        measure=measure,
-        summarize=summarize,
-        by_class=lambda sums: by_class(sums, names),
-        monitor="top1",
-        present=present,
-        decay_rules=getattr(model, "decay_rules", KERNELS),
-        sharding_rules=SHARDING_RULES,
-        residual=RESIDUAL,
-        frozen=distilled.teacher.variables if distilled else None,
-        add_fields=add_fields,
-        features=None if multi_label or exits else features,
-        columns=columns,
-        load=load,
-        inspect=inspect,
-        findings=lambda sums, rows: class_findings(rows, names),
-    )
 
 
 def _shares(logits: Float[np.ndarray, "K"], loss: str) -> Float[np.ndarray, "K"]:
@@ -281,16 +321,8 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
     Raises:
       ValueError: as in `classification`, or label maps are given that nothing reads.
     """
+    _check(config, info)
     how, tokens, classes = config.distillation, config.token_labels, info.classes
-    if not classes:
-        raise ValueError(
-            f"The data has no classes (its samples have {', '.join(sorted(info.fields))}); "
-            f"classification needs a label for each image. Choose other data or another task."
-        )
-    check_choice("config.loss.name", config.loss.name, LOSSES)
-    check_choice("config.distillation.kind", how.kind, KINDS)
-    check_choice("config.token_labels.class_target", tokens.class_target, CLASS_TARGETS)
-    check_choice("config.token_labels.scores", tokens.scores, SCORES)
     weights = weights_from_config(
         config.loss.class_weights,
         info,
@@ -298,21 +330,6 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
         sampling=config.data.sampling,
         abstract=abstract,
     )
-    if tokens.maps and not tokens.weight:
-        raise ValueError(
-            f"config.token_labels.maps={tokens.maps!r} has no effect with "
-            f"config.token_labels.weight=0; set the weight, 0.5 in the papers."
-        )
-    if tokens.class_target != "label" and not tokens.weight:
-        raise ValueError(
-            f"config.token_labels.class_target={tokens.class_target!r} needs token labels; set "
-            f"config.token_labels.weight to 0.5, or class_target to 'label'."
-        )
-    if config.init and not config.init_step and config.loss.head_bias:
-        raise ValueError(
-            f"config.loss.head_bias={config.loss.head_bias:g} and config.init={config.init!r} both "
-            f"initialise the head; set only one of them."
-        )
     teacher: Trained | None = (
         abstract_teacher(how.teacher) if abstract else open_teacher(how.teacher, classes)
     )
@@ -348,3 +365,36 @@ def from_config(config: ClassificationRun, info: DataInfo, abstract: bool = Fals
         add_fields=lambda source: with_label_maps(source, maps) if maps else source,
         load=lambda source: load_weights(config, source, len(classes)),
     )
+
+
+def _check(config: ClassificationRun, info: DataInfo) -> None:
+    """Check what can be known before the model and the teacher are built.
+
+    Raises:
+      ValueError: the data has no classes, or options do not go together.
+    """
+    if not info.classes:
+        raise ValueError(
+            f"The data has no classes (its samples have {', '.join(sorted(info.fields))}); "
+            f"classification needs a label for each image. Choose other data or another task."
+        )
+    tokens = config.token_labels
+    check_choice("config.loss.name", config.loss.name, LOSSES)
+    check_choice("config.distillation.kind", config.distillation.kind, KINDS)
+    check_choice("config.token_labels.class_target", tokens.class_target, CLASS_TARGETS)
+    check_choice("config.token_labels.scores", tokens.scores, SCORES)
+    if tokens.maps and not tokens.weight:
+        raise ValueError(
+            f"config.token_labels.maps={tokens.maps!r} has no effect with "
+            f"config.token_labels.weight=0; set the weight, 0.5 in the papers."
+        )
+    if tokens.class_target != "label" and not tokens.weight:
+        raise ValueError(
+            f"config.token_labels.class_target={tokens.class_target!r} needs token labels; set "
+            f"config.token_labels.weight to 0.5, or class_target to 'label'."
+        )
+    if config.init and not config.init_step and config.loss.head_bias:
+        raise ValueError(
+            f"config.loss.head_bias={config.loss.head_bias:g} and config.init={config.init!r} both "
+            f"initialise the head; set only one of them."
+        )
