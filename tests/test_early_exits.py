@@ -74,6 +74,7 @@ def trained() -> Any:
     return Trained(model, variables, (0.5,) * 3, (0.5,) * 3, 16), images
 
 
+@pytest.mark.slow
 def test_exiting_is_what_was_simulated(trained: Any) -> None:
     """Sample by sample, whatever batches are filled with: 43 images, 7 and 64 at a time."""
     model, images = trained

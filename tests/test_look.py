@@ -45,6 +45,7 @@ def look(*arguments: object) -> int:
     return main(["look", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_page_of_a_run(
     workdir: pathlib.Path, photos: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_page_of_a_run(
     assert len(view["classes"]) == 5 and view["size"] == [8, 8]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run(workdir: pathlib.Path, photos: pathlib.Path) -> None:
     image = photos / "a" / "1.png"
     for arguments in (

@@ -104,6 +104,7 @@ def test_every_family_has_a_target(name: str) -> None:
     assert ("/".join(target.path), target.of_input) == (expected, of_input)
 
 
+@pytest.mark.slow
 def test_attributions_of_a_vit() -> None:
     """Integrated gradients add up to the logit's difference; the others have their limits."""
     model, variables, images = small("vit_ti16", depth=1)

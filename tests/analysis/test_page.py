@@ -51,6 +51,7 @@ def opened(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bro
         assert window.errors() == []
 
 
+@pytest.mark.slow
 def test_there_are_layers_of_every_kind(seen: dict[str, Capture]) -> None:
     assert {kind_of(layer.rows) for one in seen.values() for layer in one.layers} == set(KINDS)
 
@@ -109,6 +110,7 @@ class Addresses(html.parser.HTMLParser):
         self.links += tag in ("link", "base", "object", "embed")
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network(page: Page) -> None:
     reader = Addresses()
     reader.feed(str(page))
@@ -146,6 +148,7 @@ def as_packed(layer: Layer) -> Any:
     return rounded(layer.rows)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_maps_in_the_browser_equal_the_arrays(opened: Browser, seen: dict[str, Capture]) -> None:
     queries = [{"y": 0.1, "x": 0.2}, {"y": 0.93, "x": 0.95}, {"y": 0.5, "x": 0.4}, {"token": 0}]

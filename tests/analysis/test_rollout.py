@@ -100,6 +100,7 @@ def mean_of_four(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return sums(x) / sums(jnp.ones_like(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fast_first(MODELS))
 def test_rollout_is_the_jacobian_of_the_frozen_model(name: str) -> None:
     options = MODELS[name]

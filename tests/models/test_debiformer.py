@@ -80,6 +80,7 @@ def test_both_halves_of_a_block_drop_alike() -> None:
     np.testing.assert_allclose(model.drop_path_rate, rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -48,6 +48,7 @@ def family(request):
     return model, abstract_variables(model)["params"], *expected
 
 
+@pytest.mark.slow
 def test_weight_decay_is_on_what_the_authors_code_has_it(family) -> None:
     model, params, _, more, fewer = family
     rules = fitting_rules(params, getattr(model, "decay_rules", ((".*/kernel", 1.0), (".*", 0.0))))

@@ -29,6 +29,7 @@ def test_ghostnet_is_the_official_one() -> None:
     check_case("ghostnet_100", "ghostnet_100", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("ghostnet_*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())

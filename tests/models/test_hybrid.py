@@ -76,6 +76,7 @@ def test_bfloat16() -> None:
     assert jnp.linalg.norm(half - exact) <= 3e-2 * jnp.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_a_patch_covers_whole_pixels_of_the_map() -> None:
     model = vitjax.create_model("r50_vit_b16", patch_size=24, **SMALL)
     with pytest.raises(ValueError, match=r"patch_size=24: .* stride 16.* multiple of 16"):

@@ -124,6 +124,7 @@ def check_references(case: detectors.Case, rest: dict[str, Any], t: Targets) -> 
         )
 
 
+@pytest.mark.slow
 def test_samples_may_be_given() -> None:
     """As masks over anchors, and over proposals and objects: 4 levels' and 11 + 2 of them."""
     model: Any = vitjax.create_model(

@@ -37,6 +37,7 @@ def test_mixer_is_the_official_one(case: str, name: str) -> None:
     check_case(case, name, STAGES if name == "mixer_s32" else {"blocks.0": "block_0"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("mixer_*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())

@@ -35,6 +35,7 @@ def test_one_block_stands_before_the_last_bottleneck_of_res4() -> None:
         assert sum(len(model.mixers_of(i)) for i in range(4)) == number
 
 
+@pytest.mark.slow
 def test_torchvisions_resnet_loads_and_gives_its_own_logits(resnet, caplog) -> None:
     """Blocks at zero: the limit."""
     plain: Any = vitjax.create_model("resnet50", **RESNET)

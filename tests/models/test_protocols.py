@@ -26,6 +26,7 @@ NAMES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_strides_are_those_of_the_maps_for_any_batch(name: str) -> None:
     """The size of a batch is a symbol, as in an exported program."""

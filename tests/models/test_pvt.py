@@ -29,6 +29,7 @@ def test_pvt_is_the_official_one() -> None:
     check_case("pvt_tiny_224", "pvt_tiny", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pvt_tiny", "pvt_small", "pvt_medium", "pvt_large"])
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())

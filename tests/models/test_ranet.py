@@ -77,6 +77,7 @@ def _path(stage: str, scales: int) -> tuple[str, ...]:
     return ("_".join((name, *numbers)),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ranet_cifar_3scale", "ranet_cifar_4scale"])
 def test_the_size_is_the_official_one(name: str) -> None:
     official = json.loads((FOLDER / "param_counts.json").read_text())[name]
@@ -105,6 +106,7 @@ def test_parts_one_after_the_other_give_the_exits() -> None:
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images), whole[-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_odd_sizes_and_larger_images() -> None:
     for name, size, classes in (
         ("ranet_cifar_4scale", (33, 47), 10),

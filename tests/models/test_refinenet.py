@@ -125,6 +125,7 @@ def test_whole_models_and_classifiers_are_told_apart(tmp_path: pathlib.Path) -> 
         jax.tree.map(np.testing.assert_array_equal, ours, variables[kind]["backbone"])
 
 
+@pytest.mark.slow
 def test_any_size_and_bfloat16() -> None:
     model = vitjax.create_model("refinenet", 5, **SMALL)
     variables, images = noisy(model, (97, 131))

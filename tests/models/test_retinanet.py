@@ -142,6 +142,7 @@ def objects(*boxes: tuple[float, ...], crowd: int | None = None) -> Targets:
     )
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_are_finite() -> None:
     """Of objects without area, which are none, of a crowd, which counts neither way, and of one."""
     model: Any = vitjax.create_model("retinanet", 5, **TINY)
@@ -178,6 +179,7 @@ def test_detections_of_padded_images() -> None:
     assert found.boxes[1, :, 2].max() <= 24 and found.boxes[1, :, 3].max() <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "depth", "official"),
     [
@@ -196,6 +198,7 @@ def test_sizes_are_the_official_ones(name: str, depth: int, official: int) -> No
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == official
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     ["vit_ti16(depth=1)", "swin_tiny(dims=(8, 16), depths=(1, 1), num_heads=(1, 2))"],

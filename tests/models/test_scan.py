@@ -57,6 +57,7 @@ def test_a_scanned_pyramid_is_the_unrolled_one(name: str) -> None:
         chex.assert_trees_all_close(g, grads, rtol=1e-4, atol=1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_each_turn_has_its_own_rate_and_draws() -> None:
     rates = (0.0, 0.0, 0.5, 0.0, 0.5, 0.0, 0.0)
     model = build("swin_tiny", scan=True).clone(drop_path_rate=rates)
@@ -70,6 +71,7 @@ def test_each_turn_has_its_own_rate_and_draws() -> None:
     assert len(np.unique(outputs, axis=0)) == 16
 
 
+@pytest.mark.slow
 def test_a_scanned_stage_is_one_loop_in_the_program() -> None:
     def length(depth: int, scan: bool) -> int:
         model = vitjax.create_model(

@@ -76,6 +76,7 @@ def test_segformer_is_the_official_one() -> None:
     compare.check_gradients(data, meta, theirs, None)
 
 
+@pytest.mark.slow
 def test_counts_are_the_official_ones() -> None:
     counts = json.loads((compare.FOLDER / "param_counts.json").read_text())
     published = {"b0": 3.8, "b1": 13.7, "b2": 27.5, "b3": 47.3, "b4": 64.1, "b5": 84.7}  # table 1
@@ -122,6 +123,7 @@ def test_any_image_size(size: tuple[int, int]) -> None:
     assert np.isfinite(logits).all() and logits.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "widths"),
     [

@@ -223,6 +223,7 @@ def test_training_reaches_every_parameter() -> None:
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_an_fpn_may_fuse_by_attention() -> None:
     """With weights of one half, AFF is the sum and iAFF a half of it (arXiv:2009.14082, eq. 4)."""
     tiny = dict(

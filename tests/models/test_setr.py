@@ -101,6 +101,7 @@ def test_setr_is_the_official_one(name: str) -> None:
     assert count(variables["params"]) == meta["num_params"] - unused - token
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "width"), [("b16", 768), ("l16", 1024)])
 def test_heads_have_the_sizes_of_the_official_ones(size: str, width: int) -> None:
     """Layer by layer, from the official code (heads of width 256 and 4 × 128)."""

@@ -88,6 +88,7 @@ def test_uformer_is_the_official_one(size: str) -> None:
     check_gradients(data, meta, weights.to_torch(name, {"params": grads}), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_counts_are_the_official_ones(name: str) -> None:
     official = json.loads((FOLDER / "param_counts.json").read_text())[f"uformer_{OFFICIAL[name]}"]
@@ -110,6 +111,7 @@ def small():
     return model, variables, apply, images, apply(variables, images)
 
 
+@pytest.mark.slow
 def test_images_are_mirrored_to_whole_windows_and_cropped(small) -> None:
     _, variables, apply, whole, want = small
     assert whole.shape == (2, 64, 96, 3)

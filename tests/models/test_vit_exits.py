@@ -22,6 +22,7 @@ def noisy(model: Any) -> Any:
     return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["token", "gap"])
 def test_each_exit_is_the_head_of_a_shallower_model(pool: str) -> None:
     model = create_model("vit_ti16", 5, depth=4, exits=(0, 2), pool=pool, **SMALL)

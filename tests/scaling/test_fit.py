@@ -32,6 +32,7 @@ def runs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, chinchilla(x) * np.exp(0.005 * noise), group
 
 
+@pytest.mark.slow
 def test_the_published_law_is_recovered(runs) -> None:
     x = runs[0]
     found = fit(SIZE_AND_DATA, x, chinchilla(x))
@@ -103,6 +104,7 @@ def test_intervals_cover_the_truth(runs) -> None:
     assert low < chinchilla(x[:1])[0] < high
 
 
+@pytest.mark.slow
 def test_the_largest_cells_are_held_out(runs) -> None:
     x, loss, group = runs
     flops = 6 * x[:, 0] * x[:, 1]

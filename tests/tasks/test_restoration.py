@@ -70,6 +70,7 @@ def test_what_lies_beside_an_image_does_not_count() -> None:
     assert ssim(a, b, small)[0] == 0
 
 
+@pytest.mark.slow
 def test_measures_of_a_batch_are_means_over_its_images() -> None:
     a, b, whole, _ = pictures()
     task = restoration(

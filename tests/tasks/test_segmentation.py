@@ -148,6 +148,7 @@ def test_overlaps_are_averaged() -> None:
     np.testing.assert_array_equal(found[0, 0, :, 0], [0, 0, 1, 1, 2, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_measures_of_padded_batches_are_those_of_each_image(mode: str, stride: int) -> None:
@@ -190,6 +191,7 @@ def test_mirrors_and_scales_change_nothing_for_a_symmetric_model() -> None:
     np.testing.assert_allclose(jax.nn.log_softmax(a), b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_labelled_pixels() -> None:
     rng = np.random.default_rng(3)
     weights = (0.5, 1.0, 2.0)

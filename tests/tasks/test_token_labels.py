@@ -88,6 +88,7 @@ def test_class_targets():
     np.testing.assert_array_equal(class_targets("label", label, maps), label)
 
 
+@pytest.mark.slow
 def test_maps_of_logits_become_probabilities_after_pooling():
     rng = np.random.default_rng(3)
     classes = jnp.asarray(rng.permuted(np.tile(np.arange(7), (2, 4, 4, 1)), axis=3)[..., :5])

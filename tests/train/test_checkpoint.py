@@ -60,6 +60,7 @@ def data_file(step: pathlib.Path) -> pathlib.Path:
     )
 
 
+@pytest.mark.slow
 def test_a_state_comes_back_bit_for_bit(folder: pathlib.Path) -> None:
     step, state = Checkpoints(folder).restore(template())
     assert step == 3

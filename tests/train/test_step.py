@@ -136,6 +136,7 @@ def test_the_average_covers_running_statistics() -> None:
     assert plain.variables()["batch_stats"] is plain.collections["batch_stats"]
 
 
+@pytest.mark.slow
 def test_a_sigmoid_loss_of_many_classes_begins_small_with_a_head_bias() -> None:
     model, classes = vitjax.create_model("vit_ti2", 21_843, width=8, depth=1, num_heads=2), 21_843
     b = batch()
@@ -186,6 +187,7 @@ class TwoLayers(nn.Module):
         return nn.Dense(3, name="head")(x) + large
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_what_is_not_trained_takes_no_part(accumulate: int) -> None:
     """Neither in the clipped norm nor in moments or work: the head moves as if it were alone."""

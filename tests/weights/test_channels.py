@@ -82,6 +82,7 @@ def saved(tmp_path: pathlib.Path, variables: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_gray_image_gives_the_logits_of_its_rgb(tmp_path: pathlib.Path) -> None:
     variables = random_variables("vit_s16", OWN)
     source = saved(tmp_path, variables)

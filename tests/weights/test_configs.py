@@ -75,6 +75,7 @@ def write(folder: pathlib.Path, content: Any, file: str = "config.json") -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TINY)
 def test_each_type_of_transformers(case: str, tmp_path: pathlib.Path) -> None:
     """It is the model that the weights' tables were held against, and every key is used once."""

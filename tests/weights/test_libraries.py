@@ -198,6 +198,7 @@ def test_a_backbone_of_another_library_under_a_dense_head(
         np.testing.assert_array_equal(patches, theirs.transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_classes", "count"),
     [

@@ -278,6 +278,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder / "google.npz"
 
 
+@pytest.mark.slow
 def test_open_trained(tiny: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     trained = open_trained(f"vit_ti96={tiny}")
     assert (trained.mean, trained.std) == (HALF["mean"], HALF["std"])
