@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import train
 from vitjax.cli import main as cli
 from vitjax.train.goodput import PROCESS
 from vitjax.train.report import read_metrics
@@ -49,6 +50,14 @@ def finish(workdir: pathlib.Path, *flags: str) -> tuple[int, str]:
     process = start(workdir, *flags)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
+
+
+def here(capsys: pytest.CaptureFixture, workdir: pathlib.Path, *flags: str) -> tuple[int, str]:
+    """Run in this process, which saves starting one; return the exit code and what was printed."""
+    capsys.readouterr()
+    code = train.main([*TINY, f"--workdir={workdir}", *flags])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
 
 
 def info(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> dict:
@@ -184,8 +193,9 @@ def test_a_full_disk_costs_checkpoints_not_training(
 
 
 @pytest.mark.slow
-def test_a_spike_with_nowhere_to_go_is_named(tmp_path: pathlib.Path) -> None:
-    code, output = finish(
+def test_a_spike_with_nowhere_to_go_is_named(tmp_path: pathlib.Path, capsys) -> None:
+    code, output = here(
+        capsys,
         tmp_path / "work",
         "--config.on_divergence.action=rollback",
         "--config.on_divergence.max=1",
@@ -197,7 +207,7 @@ def test_a_spike_with_nowhere_to_go_is_named(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_photos_with_every_option_on(tmp_path: pathlib.Path) -> None:
+def test_a_run_on_photos_with_every_option_on(tmp_path: pathlib.Path, capsys) -> None:
     import cv2
     import numpy as np
 
@@ -219,7 +229,7 @@ def test_a_run_on_photos_with_every_option_on(tmp_path: pathlib.Path) -> None:
         "--config.optimizer.mu_dtype=bfloat16", "--config.schedule.name=rsqrt",
         "--config.schedule.cooldown_steps=1", "--config.schedule.warmup_steps=1",
     ]  # fmt: skip
-    code, output = finish(tmp_path / "work", *flags)
+    code, output = here(capsys, tmp_path / "work", *flags)
     assert code == 0, output
     assert "2 classes" in output
 
@@ -235,7 +245,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
         "--config.schedule.name=constant",
         "--config.optimizer.name=sgd",
     ]
-    code, output = finish(tmp_path / "work", *flags)
+    code, output = here(capsys, tmp_path / "work", *flags)
     assert code == 1
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: The loss is")
@@ -262,8 +272,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
         (["--workdir=/sys/kernel/run"], "The work folder /sys/kernel/run cannot be written"),
     ],
 )
-def test_a_mistake_ends_in_one_sentence(tmp_path: pathlib.Path, flags, message: str) -> None:
-    code, output = finish(tmp_path / "work", *flags)
+def test_a_mistake_ends_in_one_sentence(
+    tmp_path: pathlib.Path, capsys, flags: list[str], message: str
+) -> None:
+    code, output = here(capsys, tmp_path / "work", *flags)
     assert code == 2, output
     assert "Traceback" not in output
     assert message in output.strip().splitlines()[-1]
@@ -289,11 +301,11 @@ def test_an_extended_run_is_the_longer_one(tmp_path: pathlib.Path, capsys) -> No
     )
     length = ("--config.epochs=1.4", "--config.steps=0")  # 30 steps of 67 among 1437 images
     for flags in (("--config.steps=20",), (*length, "--extend")):
-        code, output = finish(tmp_path / "work", *constant, *flags)
+        code, output = here(capsys, tmp_path / "work", *constant, *flags)
         assert code == 0, output
     assert "Extended from 20 to 30 steps: " in output
     assert "at step 20 its learning rate is 0.003, and that of 20 has 0.003." in output
-    code, output = finish(tmp_path / "other", *constant, "--config.steps=30")
+    code, output = here(capsys, tmp_path / "other", *constant, "--config.steps=30")
     assert code == 0, output
     longer, other = (info(tmp_path / name, capsys) for name in ("work", "other"))
     assert longer["step"] == other["step"] == 30

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import chex
@@ -93,10 +94,6 @@ def truncate_metadata(folder: pathlib.Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
-def empty(folder: pathlib.Path) -> None:
-    (folder / "4").mkdir()
-
-
 def spoil_manifest(folder: pathlib.Path) -> None:
     for path in (folder / "3" / "manifest").rglob("*"):
         path.write_text("{") if path.is_file() else None
@@ -123,8 +120,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 
 @pytest.mark.slow
 def test_an_empty_step_folder_is_passed_over(folder: pathlib.Path) -> None:
-    empty(folder)
+    (folder / "4").mkdir()
     assert Checkpoints(folder).restore(template())[0] == 3
+
+
+@pytest.mark.slow
+def test_what_a_killed_save_left_is_passed_over_and_removed(folder: pathlib.Path) -> None:
+    """Orbax renames a step's folder when all is written: a kill just before leaves it whole."""
+    shutil.copytree(folder / "3", folder / "4.orbax-checkpoint-tmp")
+    assert SavedSteps(folder).steps() == [1, 2, 3]
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.restore(template())[0] == 3
+    checkpoints.save(4, make_state(4))
+    checkpoints.wait()
+    assert checkpoints.restore(template())[0] == 4
+    assert not (folder / "4.orbax-checkpoint-tmp").exists()
 
 
 @pytest.mark.slow

@@ -70,9 +70,8 @@ class SavedSteps:
                 f"alone. Finish that run with the version that began it, or choose another "
                 f"--workdir."
             )
-        return sorted(
-            int(p.parent.parent.name) for p in self.folder.glob("[0-9]*/manifest/metadata")
-        )
+        written = (p.parent.parent.name for p in self.folder.glob("[0-9]*/manifest/metadata"))
+        return sorted(int(name) for name in written if name.isdecimal())  # others: half-written
 
     def best(self) -> tuple[int, dict[str, float]] | None:
         """Return step and metrics of the best evaluated checkpoint that is kept."""
