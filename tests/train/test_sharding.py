@@ -143,20 +143,15 @@ UNEVEN = {
 }
 
 
-DEPTHS = {
-    "depth", "depths", "image_size", "patch_size", "window_size", "backbone", "mixer",
-    "neighborhood_size", "drop_path_rate",
-}  # fmt: skip
+def extremes() -> list[str]:
+    """Give the first and last model of each family and, of the uneven ones, all.
 
-
-def widths() -> list[str]:
-    """Give a model of each set of widths: deeper ones of the same widths are split alike."""
-    found: dict[Any, str] = {}
+    Sizes between them have the same parts, of widths in between.
+    """
+    groups: dict[Any, list[str]] = {}
     for name in list_models():
-        factory, options = model_spec(name).factory, dict(model_spec(name).kwargs)
-        rest = sorted((k, str(v)) for k, v in options.items() if k not in DEPTHS)
-        found.setdefault((factory, *rest), name)
-    return [name for name in found.values() if "reg4" not in name]
+        groups.setdefault((model_spec(name).factory, name.partition("_")[0]), []).append(name)
+    return [name for names in groups.values() for name in {names[0], names[-1], *UNEVEN} & {*names}]
 
 
 def shallow(name: str) -> dict[str, Any]:
@@ -169,7 +164,7 @@ def shallow(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", widths())
+@pytest.mark.parametrize("name", sorted(extremes()))
 def test_memory_falls_as_one_by_n(name: str) -> None:
     """Parameters, and so moments and averages, per chip under FSDP: within 5 % of the n-th part.
 
