@@ -68,7 +68,7 @@ MODELS: dict[str, dict[str, str]] = {
         mixer="bra(topk=2);dbra(topk=None)",
     ),
 }
-SIZE = {"vit": 16, "scanned": 16}
+SIZE = {"vit": 16, "scanned": 16, "swin_base": 16, "debiformer_base": 16}
 TASKS = {"upernet": "segmentation", "uformer": "restoration"}
 MESHES: dict[str, dict[str, int]] = {
     "one": {},
