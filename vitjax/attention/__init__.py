@@ -12,6 +12,7 @@ from vitjax.attention.dwconv import DepthwiseConvMixer
 from vitjax.attention.efficientformer import EfficientFormerAttention
 from vitjax.attention.full import FullAttention
 from vitjax.attention.light import LightAttention
+from vitjax.attention.msdeform import MultiScaleDeformableAttention
 from vitjax.attention.neighborhood import NeighborhoodAttention
 from vitjax.attention.nonlocal_block import NonLocal
 from vitjax.attention.outlook import OutlookAttention
@@ -42,6 +43,7 @@ MIXERS: dict[str, Spec] = {
         kernel_size=(9, 7, 5, 3),
     ),
     "deformable": spec(DeformableAttention, stride=(8, 4, 2, 1), kernel_size=(9, 7, 5, 3)),
+    "msdeform": spec(MultiScaleDeformableAttention),
     "convnext": spec(ConvNeXtMixer),
     "container": spec(ContainerMixer),
     "neighborhood": spec(NeighborhoodAttention),
