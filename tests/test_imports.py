@@ -20,7 +20,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "data": {"folders"},
     "attention": {"layers", "kernels"},
     "models": {"attention", "layers", "kernels", "heads", "detection"},
-    "heads": {"layers", "detection"},
+    "heads": {"layers", "attention", "detection"},
     "detection": set(),
     "train": {"task", "data", "console", "figures", "folders"},
     "weights": {"models", "layers", "attention"},

@@ -75,15 +75,16 @@ class Case:
         rtol = 1e-7 if self.double else 1e-5  # theirs computes one in float32 in both runs
         np.testing.assert_allclose(found, self.data["train_loss_f64"], rtol=rtol)
 
-    def check_gradients(self, grads: dict[str, Any]) -> None:
+    def check_gradients(self, grads: dict[str, Any], adapt: Any = adapt_backbone) -> None:
         """Compare the norms of the losses' gradients by parameter.
 
         Args:
           grads: in the names of our table. Theirs has none for a BatchNorm that does not train.
+          adapt: translates their names.
         """
         bound = 1e-6 if self.double else GRADIENT_RTOL
         norms = self.data["grad_norm_train_f64"]
-        theirs = adapt_backbone(dict(zip(self.data["keys"].tolist(), norms, strict=True)))
+        theirs = adapt(dict(zip(self.data["keys"].tolist(), norms, strict=True)))
         floor = 1e-6 * max(n for n in theirs.values() if np.isfinite(n))
         assert set(grads) <= set(theirs)
         for key, norm in theirs.items():

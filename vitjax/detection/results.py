@@ -15,6 +15,7 @@ class Targets(NamedTuple):
         found in it counts neither way.
       valid: False where padded.
       masks: of 0 and 1, each over its own box; None without.
+      extent: height and width of each image, whose canvas is padded beyond; None: there is none.
     """
 
     boxes: Float[Array, "B L 4"]
@@ -22,6 +23,7 @@ class Targets(NamedTuple):
     crowd: Bool[Array, "B L"]
     valid: Bool[Array, "B L"]
     masks: UInt8[Array, "B L m m"] | None = None
+    extent: Int[Array, "B 2"] | None = None
 
     @property
     def wanted(self) -> Bool[Array, "B L"]:

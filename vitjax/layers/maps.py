@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 PerAxis = int | tuple[int, ...]
 """A value for each axis, (H, W) of a map or (T, H, W) of a clip; one number: a map's sides."""
@@ -68,3 +68,9 @@ def join(x: Float[Array, "B *S"], axes: int) -> Float[Array, "B *s"]:
     order = [i for k in range(1, axes + 1) for i in (k, k + axes)]
     x = x.transpose(0, *order, *range(2 * axes + 1, x.ndim))
     return x.reshape(batch, *(p * n for p, n in zip(parts, lengths)), *rest)
+
+
+def inside(extent: Int[Array, "B 2"], size: tuple[int, ...]) -> Bool[Array, "B H W"]:
+    """Build the mask of the pixels of canvases that belong to their images."""
+    rows = jnp.arange(size[0])[:, None] < extent[:, 0, None, None]
+    return rows & (jnp.arange(size[1]) < extent[:, 1, None, None])

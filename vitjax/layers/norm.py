@@ -43,9 +43,14 @@ def batch_norm(epsilon: float = 1e-5, momentum: float = 0.9) -> Spec:
     return spec(nn.BatchNorm, epsilon=epsilon, momentum=momentum, use_fast_variance=False)
 
 
+def group_norm(groups: int, epsilon: float = 1e-5) -> Spec:
+    """Return the spec of a GroupNorm (arXiv:1803.08494)."""
+    return spec(nn.GroupNorm, num_groups=groups, epsilon=epsilon, use_fast_variance=False)
+
+
 def map_norm(epsilon: float = 1e-5) -> Spec:
-    """GroupNorm of one group: of each image, over channels and positions (arXiv:1803.08494)."""
-    return spec(nn.GroupNorm, num_groups=1, epsilon=epsilon, use_fast_variance=False)
+    """Return the spec of a GroupNorm of one group: of each image, over channels and positions."""
+    return group_norm(1, epsilon)
 
 
 def normalize(norm: Any, x: Array, train: bool) -> Array:

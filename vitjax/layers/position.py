@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vitjax.layers.maps import by_sides
 
@@ -28,6 +28,35 @@ def sincos_2d(
     y, x = jnp.mgrid[:height, :width]
     y, x = y.reshape(-1, 1) * frequency, x.reshape(-1, 1) * frequency
     return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)
+
+
+def sine_features(
+    x: Float[Array, "*B"], channels: int, temperature: float = 10_000.0
+) -> Float[Array, "*B C"]:
+    """Compute sin and cos of x · T^(-2k / C), in turn for k = 0, 1, … (arXiv:1706.03762, 3.5)."""
+    frequency = temperature ** (-2 * jnp.arange(channels // 2, dtype=x.dtype) / channels)
+    angle = x[..., None] * frequency
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*x.shape, -1)
+
+
+def sine_positions(
+    inside: Bool[Array, "B H W"], channels: int, shift: float = 0.0
+) -> Float[Array, "B H W C"]:
+    """Compute fixed positions of padded images' maps: sines of y, then of x (DETR, appendix A.4).
+
+    Both are from 0 to 2π over what is no padding (arXiv:2005.12872).
+
+    Args:
+      inside: which positions are no padding.
+      shift: what rows and columns, counted from 1, are less by: 0 in DETR, 0.5 in Deformable DETR.
+    """
+    parts = []
+    for axis in (1, 2):
+        count = inside.cumsum(axis=axis).astype(jnp.result_type(float))
+        last = jax.lax.index_in_dim(count, -1, axis)
+        turn = (count - shift) / (last + 1e-6) * (2 * math.pi)
+        parts.append(sine_features(turn, channels // 2))
+    return jnp.concatenate(parts, axis=-1)
 
 
 def resize_grid(

@@ -20,7 +20,9 @@ from vitjax.models import (
     convnext,
     dat,
     debiformer,
+    deformable_detr,
     deit,
+    detr,
     dinov3,
     efficientformer,
     efficientnet,
@@ -99,6 +101,8 @@ FAMILIES: tuple[Family, ...] = (
     vivit.FAMILY,
     retinanet.FAMILY,
     mask_rcnn.FAMILY,
+    detr.FAMILY,
+    deformable_detr.FAMILY,
 )
 """All families; the menu, the tables of weights and docs/models.md come from them."""
 

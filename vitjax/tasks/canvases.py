@@ -1,8 +1,9 @@
 """Images in canvases of one size, of which the rest is padding."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
+from vitjax.layers.maps import inside
 from vitjax.layers.pixels import normalize_pixels
 from vitjax.task import Batch
 
@@ -13,12 +14,6 @@ def canvas_pixels(
     """Normalise images; the padding becomes 0, the mean colour."""
     images, extent = normalize_pixels(batch["image"], mean, std), batch["image_extent"]
     return jnp.where(inside(extent, images.shape[1:3])[..., None], images, 0)
-
-
-def inside(extent: Int[Array, "B 2"], size: tuple[int, ...]) -> Bool[Array, "B H W"]:
-    """Build the mask of the pixels of canvases that belong to their images."""
-    rows = jnp.arange(size[0])[:, None] < extent[:, 0, None, None]
-    return rows & (jnp.arange(size[1]) < extent[:, 1, None, None])
 
 
 def canvas_size(name: str, value: tuple[int, ...], default: tuple[int, int]) -> tuple[int, int]:

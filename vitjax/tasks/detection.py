@@ -201,7 +201,7 @@ class _Detection:
 def targets_of(batch: Batch) -> Targets:
     """Take the objects of a training batch."""
     arrays = {name: batch.get(f"objects_{name}") for name in Targets._fields}
-    return Targets(**arrays)  # type: ignore[arg-type]
+    return Targets(**arrays | {"extent": batch["image_extent"]})  # type: ignore[arg-type]
 
 
 def from_config(config: DetectionRun, info: DataInfo, abstract: bool = False) -> Task:

@@ -22,6 +22,7 @@ from vitjax.data.kinds import Image
 from vitjax.data.source import DataInfo, Sample, Source
 from vitjax.data.transforms.crops import height_and_width
 from vitjax.data.transforms.degrade import degrade, parse_degradations
+from vitjax.layers.maps import inside
 from vitjax.models import from_config as model_from_config
 from vitjax.models.partition import RESIDUAL, SHARDING_RULES
 from vitjax.models.protocols import check_output
@@ -29,7 +30,6 @@ from vitjax.models.pyramid import KERNELS
 from vitjax.names import check_choice
 from vitjax.runs import load_weights
 from vitjax.task import Batch, Findings, Keys, Loss, Presentation, Sums, Task
-from vitjax.tasks.canvases import inside
 from vitjax.tasks.image_quality import luma, psnr, ssim
 from vitjax.tasks.mixing import mix_pairs, pair_weights
 from vitjax.tasks.pictures import beside

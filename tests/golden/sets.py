@@ -1,0 +1,128 @@
+"""Holds detectors that predict sets against their authors' numbers, of padded images."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vitjax
+from tests.golden import detectors
+from tests.golden.compare import check_stages
+from vitjax import weights
+from vitjax.detection.boxes import to_center
+from vitjax.detection.results import Targets
+from vitjax.heads.set_prediction import layer_losses, match, select
+from vitjax.layers.maps import inside
+from vitjax.weights.libraries import rename
+
+LOSSES = ("class", "box", "overlap")
+
+
+class Case(detectors.Case):
+    """A golden case, whose images fill a part of their canvas."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.extent = jnp.array(self.meta["kwargs"]["valid_sizes"])
+        self.pixels = inside(self.extent, self.size)
+        self.images = jnp.where(self.pixels[..., None], self.images, 0)
+
+    def objects(self, room: int) -> Targets:
+        """Give the objects in pixels, padded to so many."""
+        boxes, classes = np.zeros((2, room, 4)), np.full((2, room), -1)
+        for i, (height, width) in enumerate(np.asarray(self.extent)):
+            own = self.data[f"in::boxes{i}"].astype(np.float64)
+            corners = np.concatenate([own[:, :2] - own[:, 2:] / 2, own[:, :2] + own[:, 2:] / 2], 1)
+            boxes[i, : len(own)] = corners * [width, height, width, height]
+            classes[i, : len(own)] = self.data[f"in::labels{i}"]
+        valid = jnp.asarray(classes >= 0)
+        return Targets(
+            jnp.asarray(boxes, self.dtype), jnp.asarray(classes, jnp.int32), ~valid & False, valid,
+            extent=self.extent,
+        )  # fmt: skip
+
+
+def check(case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int) -> None:
+    """Hold a model against its case: outputs, stages, matches, losses, gradients, detections.
+
+    Args:
+      stages: their module → ours, whose calls are compared.
+      top: detections that are stored.
+    """
+    model: Any = vitjax.create_model(name, image_size=case.size)
+    variables = weights.from_torch(name, case.state, image_size=case.size)
+    params = variables.pop("params")
+    head, wanted = model.head.offer(num_classes=91).build(), set(stages.values())
+    targets, ones = case.objects(room=5), jnp.ones(2)
+
+    def losses(params: Any, images: Any) -> tuple[Any, Any]:
+        def predict(model: Any, images: Any) -> Any:
+            return model.decode(model.backbone.features(images), False, case.pixels)
+
+        found, sown = model.apply(
+            {"params": params, **variables}, images, method=predict, mutable=["intermediates"],
+            capture_intermediates=lambda m, method: (
+                method in ("__call__", "sample") and m.path in wanted
+            ),
+        )  # fmt: skip
+        each = layer_losses(found, targets, case.extent, ones, head.criterion)
+        count = targets.valid.sum()
+        means = {key: part.sum(axis=0) / count for key, part in each.items()}
+        total = sum(w * means[k].sum() for w, k in zip(head.loss_weights, LOSSES))
+        return total, (found, sown["intermediates"], means)
+
+    (found, sown, means), grads = detectors.gradient(losses, params, case.images)
+    outputs = {}
+    for i in range(6):
+        kind = "pred" if i == 5 else f"aux{i}"
+        outputs |= {f"{kind}_logits": found.logits[:, i], f"{kind}_boxes": found.boxes[:, i]}
+    case.check_outputs(**outputs)
+    sown = jax.tree.map(lambda calls: calls[:1], sown, is_leaf=lambda x: isinstance(x, tuple))
+    check_stages(case.data, sown, stages)
+    order = (5, *range(5))
+    case.check_losses([means[k][i] for i in order for k in LOSSES])
+    dumped = weights.to_torch(name, {"params": grads}, image_size=case.size)
+    case.check_gradients(joined(dumped), lambda keys: canonical(keys, name))
+    check_matches(case, head, found, targets)
+    detections = select(found, case.extent, head.limit, head.criterion.softmax)
+    for i in range(2):
+        case.check_refs(
+            **{
+                f"post_scores{i}": detections.scores[i, :top],
+                f"post_labels{i}": detections.classes[i, :top],
+                f"post_boxes{i}": detections.boxes[i, :top],
+            }
+        )
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == case.meta["num_params_with_frozen_bn_affine"]
+
+
+def check_matches(case: Case, head: Any, found: Any, targets: Targets) -> None:
+    """Compare the last layer's matches."""
+    for i, (height, width) in enumerate(np.asarray(case.extent)):
+        sides = jnp.array([width, height, width, height])
+        goals = to_center(targets.boxes[i] / sides)
+        given = (found.logits[i, -1], found.boxes[i, -1], goals)
+        queries = match(*given, targets.classes[i], targets.valid[i], head.criterion)
+        pairs = zip(case.data[f"ref::match_query{i}"], case.data[f"ref::match_target{i}"])
+        for query, target in pairs:
+            assert queries[target] == query
+        assert (queries >= 0).sum() == targets.valid[i].sum()
+
+
+def canonical(keys: dict[str, Any], name: str) -> dict[str, Any]:
+    """Translate names of the authors' keys, joint projections left as they are."""
+    rules = weights.FAMILIES[vitjax.models.model_spec(name).factory]._RULES
+    return {rename(key, rules): value for key, value in keys.items()}
+
+
+def joined(grads: dict[str, Any]) -> dict[str, Any]:
+    """Join projections to queries, keys and values, as PyTorch has them."""
+    found = dict(grads)
+    for key in grads:
+        if match := re.fullmatch(r"(.*\.)q_proj\.(weight|bias)", key):
+            parts = [found.pop(f"{match[1]}{part}_proj.{match[2]}") for part in "qkv"]
+            found[f"{match[1]}in_proj_{match[2]}"] = np.concatenate(parts)
+    return found
