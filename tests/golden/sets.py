@@ -15,6 +15,7 @@ from vitjax.detection.boxes import to_center
 from vitjax.detection.results import Targets
 from vitjax.heads.set_prediction import layer_losses, match, select
 from vitjax.layers.maps import inside
+from vitjax.weights.detr import translate
 from vitjax.weights.libraries import rename
 
 LOSSES = ("class", "box", "overlap")
@@ -85,37 +86,35 @@ def check(case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int) -
     case.check_losses([means[k][i] for i in order for k in LOSSES])
     dumped = weights.to_torch(name, {"params": grads}, image_size=case.size)
     case.check_gradients(joined(dumped), lambda keys: canonical(keys, name))
-    check_matches(case, head, found, targets)
-    detections = select(found, case.extent, head.limit, head.criterion.softmax)
-    for i in range(2):
-        case.check_refs(
-            **{
-                f"post_scores{i}": detections.scores[i, :top],
-                f"post_labels{i}": detections.classes[i, :top],
-                f"post_boxes{i}": detections.boxes[i, :top],
-            }
-        )
+    check_selection(case, head, found, targets, top)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == case.meta["num_params_with_frozen_bn_affine"]
 
 
-def check_matches(case: Case, head: Any, found: Any, targets: Targets) -> None:
-    """Compare the last layer's matches."""
-    for i, (height, width) in enumerate(np.asarray(case.extent)):
-        sides = jnp.array([width, height, width, height])
-        goals = to_center(targets.boxes[i] / sides)
-        given = (found.logits[i, -1], found.boxes[i, -1], goals)
-        queries = match(*given, targets.classes[i], targets.valid[i], head.criterion)
-        pairs = zip(case.data[f"ref::match_query{i}"], case.data[f"ref::match_target{i}"])
-        for query, target in pairs:
-            assert queries[target] == query
-        assert (queries >= 0).sum() == targets.valid[i].sum()
+def check_selection(case: Case, head: Any, found: Any, targets: Targets, top: int) -> None:
+    """Compare the last layer's matches, and the best detections."""
+    sides = jnp.tile(case.extent[:, ::-1], 2)[:, None]
+
+    @jax.jit
+    def choose(found: Any) -> tuple[Any, Any]:
+        goals = to_center(targets.boxes / sides)
+        given = (found.logits[:, -1], found.boxes[:, -1], goals, targets.classes, targets.valid)
+        queries = jax.vmap(lambda *one: match(*one, head.criterion))(*given)
+        return queries, select(found, case.extent, head.limit, head.criterion.softmax)
+
+    queries, detections = choose(found)
+    for i in range(2):
+        pairs = zip(case.data[f"ref::match_target{i}"], case.data[f"ref::match_query{i}"])
+        ours = {(int(target), int(query)) for target, query in enumerate(queries[i]) if query >= 0}
+        assert ours == {(int(target), int(query)) for target, query in pairs}
+        refs = dict(scores=detections.scores, labels=detections.classes, boxes=detections.boxes)
+        case.check_refs(**{f"post_{key}{i}": value[i, :top] for key, value in refs.items()})
 
 
 def canonical(keys: dict[str, Any], name: str) -> dict[str, Any]:
     """Translate names of the authors' keys, joint projections left as they are."""
-    rules = weights.FAMILIES[vitjax.models.model_spec(name).factory]._RULES
-    return {rename(key, rules): value for key, value in keys.items()}
+    rules = weights.FAMILIES[vitjax.models.model_spec(name).factory].RULES
+    return translate(keys, rules)
 
 
 def joined(grads: dict[str, Any]) -> dict[str, Any]:
@@ -126,3 +125,43 @@ def joined(grads: dict[str, Any]) -> dict[str, Any]:
             parts = [found.pop(f"{match[1]}{part}_proj.{match[2]}") for part in "qkv"]
             found[f"{match[1]}in_proj_{match[2]}"] = np.concatenate(parts)
     return found
+
+
+def of_transformers(state: dict[str, Any]) -> dict[str, Any]:
+    """Rename the backbone as transformers' own ResNet, and layers as its version 5 does."""
+    rules = (
+        (r"^backbone\.", "model.backbone.conv_encoder.model."),
+        (r"\.model\.conv1\.", ".model.embedder.embedder.convolution."),
+        (r"\.model\.bn1\.", ".model.embedder.embedder.normalization."),
+        (r"\.layer(\d)\.", lambda m: f".encoder.stages.{int(m[1]) - 1}.layers."),
+        (r"\.downsample\.0\.", ".shortcut.convolution."),
+        (r"\.downsample\.1\.", ".shortcut.normalization."),
+        (r"(layers\.\d+)\.conv(\d)\.", lambda m: f"{m[1]}.layer.{int(m[2]) - 1}.convolution."),
+        (r"(layers\.\d+)\.bn(\d)\.", lambda m: f"{m[1]}.layer.{int(m[2]) - 1}.normalization."),
+        (r"\.out_proj\.", ".o_proj."),
+        (r"(layers\.\d+)\.fc", r"\1.mlp.fc"),
+    )
+    return {rename(key, rules): value for key, value in state.items()}
+
+
+def of_authors(state: dict[str, Any]) -> dict[str, Any]:
+    """Rename as the authors do: joint projections, norms by their numbers."""
+    sampled = any("sampling_offsets" in key for key in state)
+    numbers = dict(self_attn=2, encoder_attn=1) if sampled else dict(self_attn=1, encoder_attn=2)
+    rules = (
+        (r"^backbone\.", "backbone.0.body."),
+        (r"^model\.(encoder|decoder|level|reference|enc_|pos_)", r"transformer.\1"),
+        (r"^model\.input_projection\.", "input_proj."),
+        (r"^model\.(input_proj\.)", r"\1"),
+        (r"^model\.query_position_embeddings\.", "query_embed."),
+        (r"^class_labels_classifier\.", "class_embed."),
+        (r"^bbox_predictor\.", "bbox_embed."),
+        (r"(encoder\.layers\.\d+)\.self_attn_layer_norm\.", r"\1.norm1."),
+        (r"(encoder\.layers\.\d+)\.final_layer_norm\.", r"\1.norm2."),
+        (r"\.(\w+_attn)_layer_norm\.", lambda m: f".norm{numbers[m[1]]}."),
+        (r"\.final_layer_norm\.", ".norm3."),
+        (r"\.encoder_attn\.", ".cross_attn." if sampled else ".multihead_attn."),
+        (r"\.fc([12])\.", r".linear\1."),
+        (r"\.decoder\.layernorm\.", ".decoder.norm."),
+    )
+    return {rename(key, rules): value for key, value in joined(state).items()}

@@ -1,8 +1,18 @@
 """Deformable DETR against its authors' numbers, its options, its limits."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import vitjax
 from tests.golden import sets
+from tests.models.test_detr import TINY
+from tests.models.test_pvt import noisy
+from tests.models.test_retinanet import objects
+from vitjax.heads.proposals import first_boxes
 
 # Not the encoder's result: the positions of its padding are sines of 10⁶, which rounding changes.
 STAGES = {
@@ -19,3 +29,51 @@ STAGES = {
 def test_deformable_detr_is_that_of_the_authors() -> None:
     case = sets.Case("deformable_detr_r50")
     sets.check(case, "deformable_detr_resnet50", STAGES, top=8)
+
+
+@pytest.mark.slow
+def test_proposals_become_queries_and_are_refined() -> None:
+    """At first every box is its reference, which is a proposal: the first boxes of positions."""
+    options: dict[str, Any] = dict(TINY, refine=True, two_stage=True, decoder_depth=1)
+    model: Any = vitjax.create_model("deformable_detr", 5, **options)
+    variables, images = noisy(model, (32, 32))
+    head = variables["params"]["head"]
+    for i in range(2):
+        head[f"box_{i}"]["fc_2"] = jax.tree.map(jnp.zeros_like, head[f"box_{i}"]["fc_2"])
+    targets = objects((2, 3, 20, 30))
+
+    @jax.jit
+    def run(variables: Any) -> Any:
+        def loss(params: Any) -> Any:
+            given = {**variables, "params": params}
+            found = model.apply(given, images, targets, jnp.ones(1), method="loss")
+            return sum(part.sum() for part in found.parts.values()), found.parts
+
+        (_, parts), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        return model.apply(variables, images), parts, grads["head"]
+
+    found, parts, grads = run(variables)
+    boxes, _ = first_boxes([jnp.ones((1, side, side), bool) for side in (4, 2)])
+    boxes = np.asarray(jax.nn.sigmoid(boxes[0]))
+    for layer in np.asarray(found.boxes[0]):
+        distance = np.abs(layer[:, None] - boxes).sum(axis=-1)
+        assert distance.min(axis=1).max() < 1e-4
+    assert parts["proposal_loss"] > 0
+    assert np.abs(grads["box_1"]["fc_2"]["kernel"]).max() > 0  # of proposals alone
+
+
+def test_first_boxes_of_a_padded_image() -> None:
+    mask = jnp.arange(5)[:, None] < 4
+    boxes, some = first_boxes([jnp.broadcast_to(mask, (1, 5, 7))])
+    boxes, some = jax.nn.sigmoid(boxes).reshape(5, 7, 4), some.reshape(5, 7)
+    assert some[:4].all() and not some[4].any() and (boxes[4] == 1).all()
+    np.testing.assert_allclose(boxes[1, 2], [2.5 / 7, 1.5 / 4, 0.05, 0.05], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(dict(two_stage=True), "needs refine=True"), (dict(width=40), "a multiple of 32")],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vitjax.create_model("deformable_detr", 5, **{**TINY, **options})

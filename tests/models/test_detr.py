@@ -1,14 +1,29 @@
 """DETR against its authors' numbers, its limits, and what it does with padding."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import vitjax
 from tests.golden import sets
+from tests.models.test_pvt import noisy
+from tests.models.test_retinanet import objects
+from vitjax import weights
+from vitjax.layers.maps import inside
 
 STAGES = {
     "backbone.0.body.layer1": ("backbone", "stage_0"),
     "backbone.0.body.layer4": ("backbone", "stage_3"),
     "input_proj": ("head", "input"),
 }
+BACKBONE = "resnet50(depths=(1, 1), frozen_statistics=True)"
+TINY: dict[str, Any] = dict(
+    backbone=BACKBONE, width=32, num_heads=2, encoder_depth=1, decoder_depth=2, num_queries=5,
+    image_size=32, limit=3,
+)  # fmt: skip
 
 
 @pytest.mark.golden
@@ -16,3 +31,101 @@ STAGES = {
 def test_detr_is_that_of_the_authors() -> None:
     case = sets.Case("detr_r50")
     sets.check(case, "detr_resnet50", STAGES, top=5)
+    head = vitjax.create_model("detr_resnet50").head.offer(num_classes=91).build()  # type: ignore[attr-defined]
+    assert head.loss_weights * 6 == tuple(case.data["ref::loss_weights"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "official"),
+    [
+        ("detr_resnet50", {}, 41_577_888),
+        ("detr_resnet101", {}, 60_570_016),
+        ("deformable_detr_resnet50", {}, 40_122_785),
+        ("deformable_detr_resnet50", dict(finest=32, extra_levels=0), 34_119_713),
+        ("deformable_detr_resnet50_refine", {}, 40_902_780),
+        ("deformable_detr_resnet50_two_stage", {}, 41_234_649),
+    ],
+)
+def test_sizes_are_the_official_ones(name: str, options: dict[str, Any], official: int) -> None:
+    """With what of a BatchNorm does not train there."""
+    model = vitjax.create_model(name, **options, image_size=64)
+    params = weights.abstract_variables(model)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == official
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detr", "deformable_detr"])
+def test_losses_and_gradients_are_finite(name: str) -> None:
+    """Of no objects, of one that is a crowd or has no area, which are none, and of one."""
+    model: Any = vitjax.create_model(name, 5, **TINY)
+    variables, images = noisy(model, (32, 32))
+
+    @jax.jit
+    def loss(variables: Any, targets: Any) -> Any:
+        def total(variables: Any) -> Any:
+            found = model.apply(variables, images, targets, jnp.ones(1), method="loss")
+            return sum(part.sum() for part in found.parts.values()), found
+
+        return jax.value_and_grad(total, has_aux=True)(variables)
+
+    found = {
+        "none": objects((5, 5, 5, 5), (9, 9, 9, 30)),
+        "crowd": objects((2, 3, 20, 30), (9, 9, 9, 30), crowd=0),
+        "one": objects((2, 3, 20, 30), (9, 9, 9, 30)),
+    }
+    values, parts = {}, {}
+    for kind, targets in found.items():
+        (values[kind], parts[kind]), grads = loss(variables, targets)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads)), kind
+    assert values["none"] == values["crowd"] > 0 and parts["none"].weight == 1
+    assert parts["none"].parts["box_loss"] == 0 < parts["one"].parts["box_loss"]
+    assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads["params"]["backbone"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detr", "deformable_detr"])
+def test_padding_is_not_seen(name: str) -> None:
+    """What an image's padding holds changes nothing; detections are of its own extent."""
+    model: Any = vitjax.create_model(name, 5, **TINY)
+    variables, images = noisy(model, (32, 32))
+    extent = jnp.array([[17, 23]])
+    pixels = inside(extent, (32, 32))
+
+    def predict(model: Any, maps: Any) -> Any:
+        return model.decode(maps, False, pixels)
+
+    @jax.jit
+    def both(variables: Any, images: Any) -> Any:
+        def features(model: Any, images: Any) -> Any:
+            return model.backbone.features(images)
+
+        maps = model.apply(variables, images, method=features)
+        # Pixels of a map of stride 4 or 8 whose nearest pixel is padding.
+        other = tuple(
+            jnp.where(pixels[:, ::s, ::s, None], x, 7.0) for x, s in zip(maps, (4, 8), strict=True)
+        )
+        own, spoilt = (model.apply(variables, m, method=predict) for m in (maps, other))
+        return own, spoilt, model.apply(variables, images, extent, method="detect")
+
+    own, spoilt, found = both(variables, images)
+    if name == "detr":
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), own, spoilt)
+    assert found.boxes.shape == (1, 3, 4) and (np.diff(found.scores) <= 0).all()
+    best = own.boxes[0, -1] * jnp.array([23, 17, 23, 17])
+    centre = (found.boxes[0, 0, :2] + found.boxes[0, 0, 2:]) / 2
+    assert np.abs(best[:, :2] - centre).sum(axis=1).min() < 1e-3
+
+
+@pytest.mark.parametrize("style", ["authors", "transformers"])
+@pytest.mark.parametrize("name", ["detr", "deformable_detr"])
+def test_names_of_others(name: str, style: str) -> None:
+    """Joint projections, and transformers' own ResNet, whose layers are named otherwise."""
+    options = TINY | (dict(refine=True, two_stage=True) if name != "detr" else {})
+    shapes = weights.abstract_variables(vitjax.create_model(name, 7, **options))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.random(x.shape, np.float32), shapes)
+    state = weights.to_torch(name, variables, **options)
+    theirs = sets.of_authors(state) if style == "authors" else sets.of_transformers(state)
+    assert not theirs.keys() & {key for key in state if "backbone" in key}
+    again = weights.from_torch(name, theirs, 7, **options)
+    jax.tree.map(np.testing.assert_array_equal, again, variables)

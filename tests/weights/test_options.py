@@ -196,12 +196,20 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         _DENSE | dict(width=8, box_width=8),
         [dict(with_masks=False), dict(box_bins=3, ratios=(1.0,))],
     ),
+    "detr": (_DENSE | dict(width=8, num_heads=2, encoder_depth=1, decoder_depth=1, num_queries=3),
+             []),
+    "deformable_detr": (
+        _DENSE | dict(width=32, num_heads=2, encoder_depth=1, decoder_depth=2, num_queries=3),
+        [dict(refine=True, num_points=1), dict(refine=True, two_stage=True),
+         dict(finest=32, extra_levels=0)],
+    ),
 }  # fmt: skip
 """Model → tiny sizes, and options one by one."""
 SIZES = frozenset({
     "width", "depth", "dims", "depths", "num_heads", "head_dim", "mlp_ratio", "patch_size",
     "image_size", "num_classes", "stem", "backbone", "stem_width", "coarse_width", "mla_width",
-    "neck_width", "layers", "agent_mlp_ratio", "window_size", "num_attention", "hidden_width",
+    "encoder_depth", "decoder_depth", "num_queries", "neck_width", "layers",
+    "agent_mlp_ratio", "window_size", "num_attention", "hidden_width",
 })  # fmt: skip
 """Options that change sizes or numbers of what every model of a family has."""
 WITHOUT_PARAMETERS = frozenset({
@@ -212,7 +220,7 @@ WITHOUT_PARAMETERS = frozenset({
     "anchor_scale", "positive", "negative", "box_loss", "alpha", "gamma", "score_threshold",
     "candidates", "nms_threshold", "limit", "rpn_ious", "rpn_samples", "rpn_candidates", "rpn_nms",
     "proposals", "box_beta", "iou", "samples", "positive_share", "mask_bins", "sampling_ratio",
-    "aligned",
+    "aligned", "loss_weights", "no_object",
 })  # fmt: skip
 
 
@@ -245,7 +253,7 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
             return (1,)
         if path[-1] != "kernel":
             return shape
-        if path[-2] == "fc_0":  # of a flattened map
+        if path[-2] == "fc_0" and len(shape) == 4:  # of a flattened map
             return (shape[3], math.prod(shape[:3]))
         if path[1:-1] in linear:
             return (math.prod(shape[1:]), shape[0])

@@ -74,7 +74,7 @@ def propose(
     x = norm(head, "encoded_norm")(dense(jnp.where(some[..., None], x, 0)))
     logits = at_least_float32(classify(x))
     boxes = shift(x) + start
-    _, best = jax.lax.top_k(logits[..., 0], head.num_queries)
+    _, best = jax.lax.top_k(logits[..., 0], min(head.num_queries, x.shape[1]))
     chosen = nn.sigmoid(jax.lax.stop_gradient(jnp.take_along_axis(boxes, best[..., None], axis=1)))
     turns = sine_features(2 * jnp.pi * chosen, width // 2)
     turns = turns.reshape(*chosen.shape[:2], -1).astype(x.dtype)

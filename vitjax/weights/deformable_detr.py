@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from vitjax.weights import detr
-from vitjax.weights.libraries import rename
 from vitjax.weights.table import Row
 
 
@@ -36,8 +35,7 @@ TABLE = (
     ("bbox_embed.{i}.layers.{j}", "head/box_{i}/fc_{j}", "linear"),
 )
 
-_RULES = (
-    *detr.BACKBONE,
+RULES = (
     (r"^transformer\.", "model."),
     (r"^(input_proj|query_embed)\.", r"model.\1."),
     (r"\.query_embed\.", ".query_position_embeddings."),
@@ -53,7 +51,7 @@ _RULES = (
 
 def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
     """Translate names; layers of classes and boxes that all share are there once."""
-    found = {rename(key, _RULES): value for key, value in state_dict.items()}
+    found = detr.translate(state_dict, RULES)
     if not dict(model.head.kwargs)["refine"]:
         copies = re.compile(r"(class|bbox)_embed\.[1-9]\d*\..*")
         found = {key: value for key, value in found.items() if not copies.fullmatch(key)}

@@ -62,8 +62,7 @@ LAYER = (
     (r"\.o_proj\.", ".out_proj."),
 )
 """Of transformers' layers, by the authors' names and by those of transformers 5."""
-_RULES = (
-    *BACKBONE,
+RULES = (
     (r"^transformer\.", "model."),
     (r"\.multihead_attn\.", ".encoder_attn."),
     (r"(encoder\.layers\.\d+)\.norm1\.", r"\1.self_attn_layer_norm."),
@@ -77,6 +76,16 @@ _RULES = (
     (r"^class_embed\.", "class_labels_classifier."),
     (r"^bbox_embed\.", "bbox_predictor."),
 )
+
+
+def translate(state_dict: dict[str, Any], rules: Any) -> dict[str, Any]:
+    """Translate names: the backbone's to its own, the others by rules."""
+
+    def name(key: str) -> str:
+        key = rename(key, BACKBONE)
+        return key if key.startswith("backbone.") else rename(key, rules)
+
+    return {name(key): value for key, value in state_dict.items()}
 
 
 def split_projections(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -94,4 +103,4 @@ def split_projections(state_dict: dict[str, Any]) -> dict[str, Any]:
 def adapt(state_dict: dict[str, Any], model: Any) -> dict[str, Any]:
     """Translate the authors' names, which files of older versions have too."""
     del model
-    return split_projections({rename(key, _RULES): v for key, v in state_dict.items()})
+    return split_projections(translate(state_dict, RULES))
