@@ -1,5 +1,6 @@
 """Multi-scale deformable attention: the authors' numbers, its limits, chunks, first offsets."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,6 @@ from tests.golden.compare import FOLDER
 from vitjax.attention.msdeform import (
     MultiScaleDeformableAttention,
     multi_scale_deformable_attention,
-    ring,
 )
 from vitjax.attention.sampling import reference_points, sample_bilinear_gather
 
@@ -82,83 +82,92 @@ def test_it_is_that_of_the_authors() -> None:
     assert sum(p.size for p in jax.tree.leaves(params)) == meta["num_params"]
 
 
+def drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+MAPS = [drawn(2, 5, 7, 3, 4), drawn(2, 2, 3, 3, 4)]
+
+
 def test_points_on_cells_read_them_and_weights_average() -> None:
     """A sample at a cell's centre is its value; outside of the map it is nothing."""
-    maps = [
-        jax.random.normal(jax.random.key(i), (2, *s, 3, 4)) for i, s in ((0, (5, 7)), (1, (2, 3)))
-    ]
-    rows = reference_points(5, 7).reshape(35, 2)
-    points = jnp.broadcast_to(rows[None, :, None, None, None], (2, 35, 3, 2, 1, 2))
-    weights = jnp.broadcast_to(jnp.array([0.75, 0.0])[:, None], (2, 35, 3, 2, 1))
-    found = multi_scale_deformable_attention(maps, points, weights)
-    np.testing.assert_allclose(found, 0.75 * maps[0].reshape(2, 35, 3, 4), atol=1e-5)
-    assert not multi_scale_deformable_attention(maps, points + 4, weights).any()
+    centres = np.asarray(reference_points(5, 7)).reshape(1, 35, 1, 1, 1, 2)
+    points = np.broadcast_to(centres, (2, 35, 3, 2, 1, 2))
+    weights = np.broadcast_to(np.float32([0.75, 0.0])[:, None], (2, 35, 3, 2, 1))
+    attend = jax.jit(multi_scale_deformable_attention)
+    np.testing.assert_allclose(
+        attend(MAPS, points, weights), 0.75 * MAPS[0].reshape(2, 35, 3, 4), atol=1e-5
+    )
+    assert not attend(MAPS, points + 4, weights).any()
 
 
 def test_it_sums_samples_of_all_levels_also_by_chunks() -> None:
-    maps = [
-        jax.random.normal(jax.random.key(i), (2, *s, 3, 4)) for i, s in ((0, (5, 7)), (1, (2, 3)))
-    ]
-    points = jax.random.uniform(jax.random.key(2), (2, 11, 3, 2, 5, 2), minval=-1.2, maxval=1.2)
-    weights = jax.nn.softmax(jax.random.normal(jax.random.key(3), (2, 11, 3, 10)))
-    weights = weights.reshape(2, 11, 3, 2, 5)
+    points = 0.6 * drawn(2, 11, 3, 2, 5, 2)
+    weights = drawn(2, 11, 3, 2, 5)
 
     def by_gather(points: jax.Array, weights: jax.Array) -> jax.Array:
-        total = jnp.zeros((2, 11, 3, 4))
-        for i, level in enumerate(maps):
-            for head in range(3):
+        total = []
+        for head in range(3):
+            each = []
+            for i, level in enumerate(MAPS):
                 at = points[:, :, head, i].reshape(2, 55, 2)
-                sample = sample_bilinear_gather(level[:, :, :, head], at, align_corners=False)
-                each = sample.reshape(2, 11, 5, 4) * weights[:, :, head, i, :, None]
-                total = total.at[:, :, head].add(each.sum(axis=2))
-        return total
+                own = jnp.asarray(level[:, :, :, head])
+                sample = sample_bilinear_gather(own, at, align_corners=False)
+                weighted = sample.reshape(2, 11, 5, 4) * weights[:, :, head, i, :, None]
+                each.append(weighted.sum(axis=2))
+            total.append(each[0] + each[1])
+        return jnp.stack(total, axis=2)
 
-    def gradient(function: Any) -> Any:
-        def scalar(points: jax.Array, weights: jax.Array) -> jax.Array:
-            return jnp.sin(function(points, weights)).sum()
+    def scalar(function: Any) -> Any:
+        return jax.value_and_grad(lambda *given: jnp.sin(function(*given)).sum(), (0, 1))
 
-        return jax.jit(jax.value_and_grad(scalar, (0, 1)))(points, weights)
+    def attend(room: int) -> Any:
+        return partial(multi_scale_deformable_attention, [*map(jnp.asarray, MAPS)], room=room)
 
-    expected = gradient(by_gather)
-    for chunk in (11, 4):
-        found = gradient(
-            lambda p, w, n=chunk: multi_scale_deformable_attention(maps, p, w, chunk=n)
-        )
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+    @jax.jit
+    def all_forms(*given: jax.Array) -> list[Any]:
+        # By chunks of four queries on the first map, and of ten on the second.
+        return [scalar(f)(*given) for f in (by_gather, attend(2**20), attend(4 * 105))]
+
+    expected, *found = all_forms(points, weights)
+    for ours in found:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5), ours, expected)
 
 
 def test_zero_offsets_and_one_point_are_a_projection_of_each_position() -> None:
-    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 16))
+    x = drawn(2, 5, 7, 16)
     mixer = MultiScaleDeformableAttention(num_heads=4, num_points=1)
-    variables = variables_of(mixer, x)
-    params = variables["params"] = dict(variables["params"])
-    params["offset"] = jax.tree.map(jnp.zeros_like, params["offset"])
-    found = mixer.apply(variables, x)
-    values = x @ params["v"]["kernel"].reshape(16, 16) + params["v"]["bias"].reshape(16)
-    out = values @ params["proj"]["kernel"] + params["proj"]["bias"]
-    np.testing.assert_allclose(found, out, atol=1e-5)
+    params = dict(variables_of(mixer, x)["params"])
+    params["offset"] = jax.tree.map(np.zeros_like, params["offset"])
+    found = jax.jit(mixer.apply)({"params": params}, x)
+    v, proj = (jax.tree.map(np.asarray, params[name]) for name in ("v", "proj"))
+    values = x @ v["kernel"].reshape(16, 16) + v["bias"].reshape(16)
+    np.testing.assert_allclose(found, values @ proj["kernel"] + proj["bias"], atol=1e-5)
 
 
 def test_boxes_as_references_measure_offsets_in_their_sides() -> None:
-    """Offset P is half a side: the border of the box, here of the map."""
-    maps = (jnp.zeros((1, 4, 6, 8)).at[:, 0, 0].set(1.0),)
+    """Of P points, offset P is half a side: the border of the box."""
+    level = drawn(1, 4, 6, 8)
     mixer = MultiScaleDeformableAttention(num_heads=2, num_points=2)
-    given = (jnp.ones((1, 1, 8)), jnp.array([[[[0.5, 0.5, 0.5, 0.5]]]]), maps)
-    params = variables_of(mixer, maps[0])["params"]
-    params["offset"] = jax.tree.map(jnp.zeros_like, params["offset"])
-    params["offset"]["bias"] -= 1
-    _, sown = mixer.apply({"params": params}, *given, method="sample", mutable=["intermediates"])
-    points = sown["intermediates"]["points"][0]
-    np.testing.assert_allclose(points, -0.25, atol=1e-6)  # 0.5 - 1 / 2 of 0.25, in [-1, 1]
+    given = (jnp.ones((1, 1, 8)), jnp.full((1, 1, 1, 4), 0.5), [jnp.asarray(level)])
+    params = dict(variables_of(mixer, level)["params"])
+    params["offset"] = jax.tree.map(np.zeros_like, params["offset"])
+    params["offset"]["bias"] = params["offset"]["bias"] - 1
+
+    @jax.jit
+    def run(params: Any) -> Any:
+        kw: Any = dict(method="sample", mutable=["intermediates"])
+        return mixer.apply({"params": params}, *given, **kw)[1]
+
+    points = run(params)["intermediates"]["points"][0]
+    np.testing.assert_allclose(points, -0.25, atol=1e-6)  # 0.5 - 1/2 · 0.25, in [-1, 1]
 
 
 def test_first_offsets_are_a_ring() -> None:
-    offsets = np.asarray(ring(8, 1, 2)[:, 0])
-    np.testing.assert_allclose(offsets[:3, 0], [[1, 0], [1, 1], [0, 1]], atol=1e-6)
-    np.testing.assert_allclose(offsets[:, 1], 2 * offsets[:, 0], atol=1e-6)
-    params: Any = MultiScaleDeformableAttention(num_heads=8).init(
-        jax.random.key(0), jnp.zeros((1, 3, 3, 8))
-    )
+    x = np.zeros((1, 3, 3, 8), np.float32)
+    params = jax.jit(MultiScaleDeformableAttention(num_heads=8).init)(jax.random.key(0), x)
     params = params["params"]
-    np.testing.assert_allclose(params["offset"]["bias"], ring(8, 1, 4).reshape(-1))
+    offsets = np.asarray(params["offset"]["bias"]).reshape(8, 4, 2)  # (x, y)
+    np.testing.assert_allclose(offsets[:3, 0], [[1, 0], [1, 1], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(offsets[:, 2], 3 * offsets[:, 0], atol=1e-5)
     assert not params["offset"]["kernel"].any() and not params["weight"]["kernel"].any()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests.drawn import variables_of
 from tests.golden import sets
 from tests.models.test_detr import TINY
-from tests.models.test_pvt import noisy
 from tests.models.test_retinanet import objects
+from vitjax.heads.deformable_detr import DeformableDETRHead
 from vitjax.heads.proposals import first_boxes
 
 # Not the encoder's result: the positions of its padding are sines of 10⁶, which rounding changes.
@@ -33,33 +34,37 @@ def test_deformable_detr_is_that_of_the_authors() -> None:
 
 @pytest.mark.slow
 def test_proposals_become_queries_and_are_refined() -> None:
-    """At first every box is its reference, which is a proposal: the first boxes of positions."""
-    options: dict[str, Any] = dict(TINY, refine=True, two_stage=True, decoder_depth=1)
-    model: Any = vitjax.create_model("deformable_detr", 5, **options)
-    variables, images = noisy(model, (32, 32))
-    head = variables["params"]["head"]
-    for i in range(2):
-        head[f"box_{i}"]["fc_2"] = jax.tree.map(jnp.zeros_like, head[f"box_{i}"]["fc_2"])
+    """At first every box is its reference, which is a proposal: the first box of a position."""
+    sizes: dict[str, Any] = dict(width=32, num_heads=2, encoder_depth=1, decoder_depth=1)
+    head = DeformableDETRHead(
+        5, **sizes, num_queries=3, strides=(8, 16), extra_levels=0, refine=True, two_stage=True
+    )
+    maps = tuple(jax.random.normal(jax.random.key(i), (1, 4 // i, 4 // i, 8)) for i in (1, 2))
+    params = dict(variables_of(head, maps)["params"])
+    for name in ("box_0", "box_1"):
+        params[name]["fc_2"] = jax.tree.map(jnp.zeros_like, params[name]["fc_2"])
     targets = objects((2, 3, 20, 30))
 
     @jax.jit
-    def run(variables: Any) -> Any:
+    def run(params: Any) -> Any:
         def loss(params: Any) -> Any:
-            given = {**variables, "params": params}
-            found = model.apply(given, images, targets, jnp.ones(1), method="loss")
-            return sum(part.sum() for part in found.parts.values()), found.parts
+            given = (maps, (32, 32), targets, jnp.ones(1))
+            found, sown = head.apply(
+                {"params": params}, *given, method="loss", mutable=["intermediates"],
+                capture_intermediates=lambda _, method: method == "predict",
+            )  # fmt: skip
+            return sum(part.sum() for part in found.parts.values()), (found.parts, sown)
 
-        (_, parts), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-        return model.apply(variables, images), parts, grads["head"]
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
-    found, parts, grads = run(variables)
+    (_, (parts, sown)), grads = run(params)
+    found, _ = sown["intermediates"]["predict"][0]
     boxes, _ = first_boxes([jnp.ones((1, side, side), bool) for side in (4, 2)])
-    boxes = np.asarray(jax.nn.sigmoid(boxes[0]))
-    for layer in np.asarray(found.boxes[0]):
-        distance = np.abs(layer[:, None] - boxes).sum(axis=-1)
-        assert distance.min(axis=1).max() < 1e-4
-    assert parts["proposal_loss"] > 0
+    distance = np.abs(found.boxes[0, 0][:, None] - jax.nn.sigmoid(boxes[0])).sum(axis=-1)
+    assert distance.min(axis=1).max() < 1e-4
+    assert parts["proposal_loss"] > 0 and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert np.abs(grads["box_1"]["fc_2"]["kernel"]).max() > 0  # of proposals alone
+    assert np.abs(grads["placed"]["kernel"]).max() > 0
 
 
 def test_first_boxes_of_a_padded_image() -> None:

@@ -33,6 +33,10 @@ MASKS: dict[str, Any] = dict(
     limit=3, score_threshold=0.0, anchor_scale=2.0,
 )  # fmt: skip
 
+DETR: dict[str, Any] = dict(
+    TINY, num_heads=2, encoder_depth=1, decoder_depth=2, num_queries=5, limit=3
+)
+
 
 def task_of(name: str, options: dict[str, Any], **config: Any) -> Any:
     model: Any = vitjax.create_model(name, 5, **options)
@@ -62,9 +66,13 @@ def training_batch(task: Any, size: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [("retinanet", RETINANET), ("mask_rcnn", MASKS)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("retinanet", RETINANET), ("mask_rcnn", MASKS), ("detr", DETR)]
+)
 def test_the_loss_is_of_the_whole_batch(name: str, options: dict[str, Any]) -> None:
-    """Padding changes nothing; RetinaNet's is divided by the anchors of all images."""
+    """Padding changes nothing; RetinaNet's is divided by the anchors of all images, DETR's by their
+    objects, its classes by the weights of all queries.
+    """
     task = task_of(name, options)
     variables, _ = noisy(vitjax.create_model(name, 5, **options))
     params, batch = variables.pop("params"), training_batch(task, 4)
@@ -87,6 +95,21 @@ def test_the_loss_is_of_the_whole_batch(name: str, options: dict[str, Any]) -> N
         own = [loss(params, {**batch, "mask": np.eye(4, dtype=np.float32)[i]})[0] for i in (0, 1)]
         by_hand = sum(mean * found.weight[i] for i, (mean, _) in enumerate(own))
         np.testing.assert_allclose(total, by_hand / found.weight[:2].sum(), rtol=1e-5)
+    elif name == "detr":
+        np.testing.assert_array_equal(found.weight, [1, 3, 0, 0])
+        assert set(found.terms) == {"class_loss", "box_loss", "overlap_loss", "earlier_loss"}
+        for _ in range(2):  # two steps
+            params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
+            before, ((total, found), grads) = total, loss(params, batch)
+            assert total < before
+        own = [loss(params, {**batch, "mask": np.eye(4, dtype=np.float32)[i]})[0] for i in (0, 1)]
+        for term in ("box_loss", "overlap_loss"):  # of terms: means over images
+            parts = [each.terms[term][i] * n for i, (n, (_, each)) in enumerate(zip((1, 3), own))]
+            np.testing.assert_allclose(found.terms[term][:2].sum() / 2, sum(parts) / 4, rtol=1e-4)
+        weights = [0.1 * 5 + 0.9 * n for n in (1, 3)]
+        parts = [each.terms["class_loss"][i] * weights[i] for i, (_, each) in enumerate(own)]
+        total = found.terms["class_loss"][:2].sum() / 2
+        np.testing.assert_allclose(total, sum(parts) / sum(weights), rtol=1e-4)
     else:
         assert set(found.terms) == {
             *("objectness_loss", "proposal_loss", "class_loss", "box_loss", "mask_loss")

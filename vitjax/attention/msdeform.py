@@ -21,8 +21,8 @@ from vitjax.kernels.scopes import lookup
 from vitjax.layers.init import NORMAL, Init, all_zeros
 from vitjax.layers.maps import require_map
 
-CHUNK = 4096
-"""Queries whose rows are in memory at a time."""
+ROOM = 2**26
+"""Weights of an image's rows, of all heads, that are in memory at a time."""
 
 
 def multi_scale_deformable_attention(
@@ -30,7 +30,7 @@ def multi_scale_deformable_attention(
     points: Float[Array, "B N h L P 2"],
     weights: Float[Array, "B N h L P"],
     *,
-    chunk: int = CHUNK,
+    room: int = ROOM,
 ) -> Float[Array, "B N h d"]:
     """Sum bilinear samples of L maps, weighted, with zeros outside of the maps (eq. 3).
 
@@ -42,20 +42,22 @@ def multi_scale_deformable_attention(
       levels: projected values of each map.
       points: (y, x) in [-1, 1], the outer edges of the maps' cells; keep them in float32.
       weights: they sum to 1 over levels and points.
-      chunk: rows of so many queries are in memory at a time.
+      room: weights of an image's rows that are in memory at a time.
     """
     sampled = [
-        _in_chunks(values, points[:, :, :, i], weights[:, :, :, i], chunk)
+        _in_chunks(values, points[:, :, :, i], weights[:, :, :, i], room)
         for i, values in enumerate(levels)
     ]
     return sum(sampled[1:], sampled[0])
 
 
-def _in_chunks(values: Array, points: Array, weights: Array, chunk: int) -> Array:
-    """Compute `_of_map`, of many queries by chunks."""
-    sample = jax.checkpoint(partial(_of_map, values))
+def _in_chunks(values: Array, points: Array, weights: Array, room: int) -> Array:
+    """Compute `_of_map`, of many queries in chunks."""
+    height, width, heads = values.shape[1:4]
+    chunk = max(room // (height * width * heads), 1)
     if points.shape[1] <= chunk:
-        return sample(points, weights)
+        return _of_map(values, points, weights)
+    sample = jax.checkpoint(partial(_of_map, values))
 
     def one(query: tuple[Array, Array]) -> Array:
         return sample(query[0][:, None], query[1][:, None])[:, 0]
