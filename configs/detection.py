@@ -3,6 +3,7 @@
   :digits                          a small RetinaNet on `boxes://`, the default
   :digits_masks                    a small Mask R-CNN on the same
   :retinanet_swin_tiny_1x …        the papers' recipes of COCO (RUNS)
+  :detr_r50, :deformable_detr_r50  their own (SETS)
 
 Command: `vitjax train --config=detection --workdir=runs/boxes`. Not yet run at this length: a run
 of 1000 steps of 16 images, a fifth of its images, has 30.9 % AP and 46.7 % AP50 on 200 scenes (15.1
@@ -22,6 +23,11 @@ whose anchors, samples and L1 losses these are (`aligned`, `sampling_ratio`, `bo
 of 12 (1x) or 36 epochs (3x), a tenth of the rate after 2/3 and 11/12 (27 and 33 of 36), behind 500
 steps of warm-up.
 
+DETR arXiv:2005.12872 and Deformable DETR arXiv:2010.04159 (facebookresearch/detr,
+fundamentalvision/Deformable-DETR), whose rate falls once, to a tenth. As in their code all
+parameters decay, and the stem, the first stage and the norms of the ResNet do not train.
+`--config.init=resnet50.pth` is the backbone's.
+
 What differs from the authors: images stand in squares of 1344 pixels, as all images of a batch have
 one size, where theirs are padded to the largest of a batch; images without objects are seen too.
 DeBiFormer's RetinaNet reads the usual levels, of strides 8 to 128; its code has those of 4 to 64
@@ -32,7 +38,8 @@ papers): Mask R-CNN 1x: Swin-T 43.7 / 39.8, PVT-T 36.7 / 35.1, S 40.4 / 37.8, PV
 DAT-T++ 48.7 / 43.7, S++ 49.8 / 44.5, BiFormer-S 47.8 / 43.2, DeBiFormer-S 47.5 / 42.5,
 B 48.5 / 43.2; 3x: Swin-T 46.0 / 41.6, S 48.5 / 43.3, DAT-T++ 50.5 / 45.1, S++ 51.2 / 45.7.
 RetinaNet 1x: PVT-T 36.7, S 40.4, PVT v2-B2 44.6, DAT-T++ 46.8, S++ 48.3, BiFormer-S 45.9,
-DeBiFormer-S 45.6, B 47.1; 3x: DAT-T++ 49.2, S++ 50.2.
+DeBiFormer-S 45.6, B 47.1; 3x: DAT-T++ 49.2, S++ 50.2. DETR 40.6 (the paper's schedule of its
+ablations; 42.0 after 500 epochs), Deformable DETR 44.5.
 """
 
 from typing import Any
@@ -111,6 +118,18 @@ for _size, _drop, _windows, _rate, _warmup in (
     )  # fmt: skip
 """Model, backbone and schedule → recipe; the backbone's text holds what its authors chose there."""
 
+FIXED = ("backbone/stem/.*", "backbone/stage_0/.*", "backbone/.*/norm/.*")
+SETS: dict[str, dict[str, Any]] = {
+    "detr_r50": dict(
+        name="detr", epochs=300, drop=200, batch=64, rate=1e-4, slower=("backbone/.*",)
+    ),
+    "deformable_detr_r50": dict(
+        name="deformable_detr", epochs=50, drop=40, batch=32, rate=2e-4,
+        slower=("backbone/.*", "head/.*/offset/.*", "head/reference/.*"),
+    ),
+}  # fmt: skip
+"""Recipe → epochs in all, and until the rate drops; what learns at a tenth of the rate."""
+
 CANVAS = 1344
 AUGMENT = {
     "one": "multi_scale(short_sides=(800, 800, 1), part=0.0, interpolation='bilinear') | flip",
@@ -121,26 +140,15 @@ AUGMENT = {
 def get_config(name: str = "digits") -> dict[str, Any]:
     if name in ("digits", "digits_masks"):
         return _digits(name == "digits_masks")
+    if name in SETS:
+        return _set_prediction(**SETS[name])
     if name not in RUNS:
-        names = ", ".join(("digits", "digits_masks", *RUNS))
+        names = ", ".join(("digits", "digits_masks", *SETS, *RUNS))
         raise ValueError(f"No run {name!r} in configs/detection.py; choose from {names}.")
     run = RUNS[name]
     return dict(
-        task="detection",
-        epochs=float(run["epochs"]),
+        _coco(run["epochs"], run["batch"], run["scales"]),
         model=dict(run["model"], dtype="bfloat16"),
-        data=dict(
-            train="coco://data/coco",
-            image_size=CANVAS,
-            batch_size=run["batch"],
-            eval_batch_size=16,
-            augment=AUGMENT[run["scales"]],
-            interpolation="bilinear",
-            num_threads=16,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
-        detection=dict(eval_short_side=800),
         optimizer=dict(name="adamw", weight_decay=run["decay"], weight_decay_rules=run["rules"]),
         schedule=dict(
             name="step",
@@ -150,6 +158,45 @@ def get_config(name: str = "digits") -> dict[str, Any]:
             warmup_steps=run.get("warmup", 500),
             warmup_prefix=False,
         ),
+    )
+
+
+def _set_prediction(
+    name: str, epochs: int, drop: int, batch: int, rate: float, slower: tuple[str, ...]
+) -> dict[str, Any]:
+    """Build the recipe of a DETR: dropout of 0.1, and gradients of a norm of 0.1 at most."""
+    return dict(
+        _coco(epochs, batch, "several"),
+        model=dict(name=name, backbone="resnet50(frozen_statistics=True)", dtype="bfloat16"),
+        optimizer=dict(
+            name="adamw",
+            weight_decay=1e-4,
+            weight_decay_rules=ALL,
+            learning_rate_rules=(*((pattern, 0.1) for pattern in slower), (".*", 1.0)),
+            freeze=FIXED,
+            clip_norm=0.1,
+        ),
+        schedule=dict(name="step", learning_rate=rate, milestones=(drop / epochs,)),
+    )
+
+
+def _coco(epochs: int, batch: int, scales: str) -> dict[str, Any]:
+    """Build what all recipes of COCO share."""
+    return dict(
+        task="detection",
+        epochs=float(epochs),
+        data=dict(
+            train="coco://data/coco",
+            image_size=CANVAS,
+            batch_size=batch,
+            eval_batch_size=16,
+            augment=AUGMENT[scales],
+            interpolation="bilinear",
+            num_threads=16,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        detection=dict(eval_short_side=800),
         log_every=50,
         eval_every=7330,
         checkpoint_every=2000,

@@ -1,6 +1,7 @@
 """Holds detectors that predict sets against their authors' numbers, of padded images."""
 
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -83,7 +84,7 @@ def check(case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int) -
     sown = jax.tree.map(lambda calls: calls[:1], sown, is_leaf=lambda x: isinstance(x, tuple))
     check_stages(case.data, sown, stages)
     order = (5, *range(5))
-    case.check_losses([means[k][i] for i in order for k in LOSSES])
+    case.check_losses(tuple(means[k][i] for i in order for k in LOSSES))
     dumped = weights.to_torch(name, {"params": grads}, image_size=case.size)
     case.check_gradients(joined(dumped), lambda keys: canonical(keys, name))
     check_selection(case, head, found, targets, top)
@@ -99,7 +100,7 @@ def check_selection(case: Case, head: Any, found: Any, targets: Targets, top: in
     def choose(found: Any) -> tuple[Any, Any]:
         goals = to_center(targets.boxes / sides)
         given = (found.logits[:, -1], found.boxes[:, -1], goals, targets.classes, targets.valid)
-        queries = jax.vmap(lambda *one: match(*one, head.criterion))(*given)
+        queries = jax.vmap(partial(match, criterion=head.criterion))(*given)
         return queries, select(found, case.extent, head.limit, head.criterion.softmax)
 
     queries, detections = choose(found)

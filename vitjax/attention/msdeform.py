@@ -161,7 +161,7 @@ class MultiScaleDeformableAttention(nn.Module):
         outputs = heads * levels * number
         first = ring(heads, levels, number).reshape(-1)
         zeros: dict[str, Any] = all_zeros(x.shape[-1], outputs)
-        start = zeros | dict(bias_init=lambda *_: first)
+        start: Any = zeros | dict(bias_init=lambda *_: first)
         offsets = nn.Dense(2 * outputs, **start, dtype=self.dtype, name="offset")(x)
         logits = nn.Dense(outputs, **zeros, dtype=self.dtype, name="weight")(x)
         exact = jnp.promote_types(x.dtype, jnp.float32)

@@ -46,6 +46,10 @@ def assign(cost: Float[Array, "L Q"], wanted: Bool[Array, "L"]) -> Int[Array, "L
     walk are steps of one loop, so that a batch of problems, by `vmap`, takes as many steps as its
     longest. It is exact, up to the rounding of sums of costs.
 
+    On two CPU cores 24 problems (4 images, 6 layers) of 8 objects and 100 queries take 2.0 ms, and
+    scipy's, called back on the host, 0.9 ms; 96 of 40 objects 9.8 and 4.7 ms. A callback stops an
+    accelerator in each step, and a program with one is of this machine alone.
+
     Args:
       cost: what is not finite is as dear as FORBIDDEN, so that a diverged model ends the loop too.
       wanted: the others take no part.

@@ -110,7 +110,7 @@ class DeformableDETRHead(nn.Module):
         init = self.param_init
         exits = range(self.decoder_depth + self.two_stage if self.refine else 1)
         bias = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
-        drawn = init.of_head(self.width, self.num_classes) | dict(bias_init=bias)
+        drawn: Any = init.of_head(self.width, self.num_classes) | dict(bias_init=bias)
         logits = [
             nn.Dense(self.num_classes, **drawn, dtype=self.dtype, name=f"class_logits_{i}")
             for i in exits
@@ -148,9 +148,7 @@ class DeformableDETRHead(nn.Module):
         """Project the maps, and encode them."""
         levels = self._project(maps, train)
         masks = [inside_map(pixels, x) for x in levels]
-        shares = jnp.stack(
-            [jnp.stack([i[:, 0].mean(-1), i[:, :, 0].mean(-1)], -1) for i in masks], 1
-        )
+        shares = jnp.stack([valid_share(mask) for mask in masks], axis=1)
         table = self.param("level", nn.initializers.normal(1.0), (len(levels), self.width))
         placed, points = [], []
         for i, mask in enumerate(masks):
@@ -241,6 +239,12 @@ def sampler(head: Any, name: str) -> MultiScaleDeformableAttention:
 def logit(p: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Compute the inverse of the sigmoid, of what is not nearer than EPS to 0 or 1."""
     return jnp.log(jnp.maximum(p, EPS) / jnp.maximum(1 - p, EPS))
+
+
+def valid_share(mask: Bool[Array, "B H W"]) -> Float[Array, "B 2"]:
+    """Compute the shares of width and height that are no padding."""
+    exact = jnp.result_type(float)
+    return jnp.stack([mask[:, 0].mean(-1, exact), mask[:, :, 0].mean(-1, exact)], axis=-1)
 
 
 def cell_centres(mask: Bool[Array, "B H W"]) -> Float[Array, "B H W 2"]:

@@ -84,7 +84,8 @@ class DecoderLayer(nn.Module):
           positions: of the queries: a part of queries and keys, not of values.
           attend: is given the queries with their positions.
         """
-        drop, context = self.drop_rate, dict(param_init=self.param_init, dtype=self.dtype)
+        drop = self.drop_rate
+        context: Any = dict(param_init=self.param_init, dtype=self.dtype)
         own = CrossAttention(self.num_heads, True, drop, drop, **context, name="attn")
         placed = x + positions
         x = norm(self, "norm1")(x + own(placed, placed, x, train=train))

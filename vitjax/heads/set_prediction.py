@@ -2,6 +2,7 @@
 3.1; with sigmoids and a focal loss Deformable DETR, arXiv:2010.04159).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -156,9 +157,7 @@ def layer_losses(
     goals = jnp.where(wanted[..., None], goals, jnp.asarray([0.5, 0.5, 1, 1], dtype))
     classes = jnp.where(wanted, t.classes, 0)
 
-    def one(logits: Array, boxes: Array, *objects: Array) -> dict[str, Array]:
-        return losses_of(logits, boxes, *objects, criterion)
-
+    one = partial(losses_of, criterion=criterion)
     per_layer = jax.vmap(one, in_axes=(0, 0, None, None, None))
     sums = jax.vmap(per_layer)(found.logits, found.boxes, goals, classes, wanted)
     divisor = sums.pop("divisor")
@@ -177,8 +176,8 @@ def loss_parts(
     """Weigh the losses: those after the last layer by their names, and the sum of the others."""
     weighed = {k: w * each[k] for k, w in zip(("class", "box", "overlap"), criterion.weights)}
     parts = {f"{name}_loss": part[:, -1] for name, part in weighed.items()}
-    earlier = sum(part[:, :-1].sum(axis=1) for part in weighed.values())
-    return LossParts({**parts, "earlier_loss": earlier}, weight_of(wanted, mask))
+    earlier = jnp.stack([part[:, :-1].sum(axis=1) for part in weighed.values()])
+    return LossParts({**parts, "earlier_loss": earlier.sum(axis=0)}, weight_of(wanted, mask))
 
 
 def select(found: SetBoxes, extent: Int[Array, "B 2"], limit: int, softmax: bool) -> Detections:
