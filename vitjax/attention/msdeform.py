@@ -82,6 +82,11 @@ def _of_map(
     return jnp.einsum("bhnyx,byxhd->bnhd", rows, values)
 
 
+def cell_centres(height: int, width: int) -> Float[Array, "H W 2"]:
+    """Compute the (x, y) of a map's cells, from 0 to 1."""
+    return (reference_points(height, width)[..., ::-1] + 1) / 2
+
+
 def ring(heads: int, levels: int, points: int) -> Float[Array, "h L P 2"]:
     """Compute the first offsets (x, y): point k of a head lies k pixels away, in its direction.
 
@@ -116,8 +121,8 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         require_map(x)
-        centres = (reference_points(*x.shape[1:3])[..., ::-1] + 1) / 2
-        centres = jnp.broadcast_to(centres.reshape(-1, 1, 2), (len(x), centres.size // 2, 1, 2))
+        centres = cell_centres(*x.shape[1:3]).reshape(-1, 1, 2)
+        centres = jnp.broadcast_to(centres, (len(x), *centres.shape))
         queries = x.reshape(len(x), -1, x.shape[-1])
         return self.sample(queries, centres, (x,), train=train).reshape(x.shape)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vitjax.attention.msdeform import MultiScaleDeformableAttention
+from vitjax.attention.msdeform import MultiScaleDeformableAttention, cell_centres
 from vitjax.detection.results import Detections, LossParts, Targets
 from vitjax.heads.blocks import at_least_float32
 from vitjax.heads.detr import Maps, Size, extent_of, inside_map
@@ -107,29 +107,17 @@ class DeformableDETRHead(nn.Module):
     ) -> tuple[SetBoxes, Proposals | None]:
         """Compute what queries find, and with `two_stage` what all positions propose."""
         image = self._encode(maps, pixels, train)
-        init = self.param_init
-        exits = range(self.decoder_depth + self.two_stage if self.refine else 1)
-        bias = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
-        drawn: Any = init.of_head(self.width, self.num_classes) | dict(bias_init=bias)
-        logits = [
-            nn.Dense(self.num_classes, **drawn, dtype=self.dtype, name=f"class_logits_{i}")
-            for i in exits
-        ]
-        # A box begins as its reference, with small sides where that is a point.
-        sides = 0.0 if self.two_stage else -2.0
-        boxes = [
-            BoxMlp(_begin_with(0.0 if i else sides), init, self.dtype, name=f"box_{i}")
-            for i in exits
-        ]
-        proposals, wide = None, (self.num_queries, 2 * self.width)
+        logits, boxes = self._exits()
+        proposals = None
         if self.two_stage:
             levels = image.levels(image.tokens)
             proposals = propose(self, levels, image.inside, logits[-1], boxes[-1])
             queries, reference = proposals.queries, proposals.boxes
         else:
+            wide = (self.num_queries, 2 * self.width)
             table = self.param("queries", nn.initializers.normal(1.0), wide)
             queries = jnp.broadcast_to(table, (len(image.tokens), *wide))
-            start = init.dense(self.width, 2)
+            start = self.param_init.dense(self.width, 2)
             points = nn.Dense(2, **start, dtype=self.dtype, name="reference")
             reference = nn.sigmoid(at_least_float32(points(queries[..., : self.width])))
         positions, x = jnp.split(queries.astype(image.tokens.dtype), 2, axis=-1)
@@ -144,6 +132,23 @@ class DeformableDETRHead(nn.Module):
             reference = jax.lax.stop_gradient(found[-1][1]) if self.refine else reference
         return SetBoxes(*(jnp.stack(part, axis=1) for part in zip(*found))), proposals
 
+    def _exits(self) -> tuple[list[nn.Dense], list[BoxMlp]]:
+        """Build the layers of classes and boxes: for all of the decoder's, or for each its own.
+
+        A box begins as its reference, with small sides where that is a point.
+        """
+        init, sides = self.param_init, 0.0 if self.two_stage else -2.0
+        bias = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
+        drawn: Any = init.of_head(self.width, self.num_classes) | dict(bias_init=bias)
+        exits = range(self.decoder_depth + self.two_stage if self.refine else 1)
+        logits = [
+            nn.Dense(self.num_classes, **drawn, dtype=self.dtype, name=f"class_logits_{i}")
+            for i in exits
+        ]
+        first = [_begin_with(0.0 if i else sides) for i in exits]
+        boxes = [BoxMlp(start, init, self.dtype, name=f"box_{i}") for i, start in enumerate(first)]
+        return logits, boxes
+
     def _encode(self, maps: Maps, pixels: Array | None, train: bool) -> Image:
         """Project the maps, and encode them."""
         levels = self._project(maps, train)
@@ -154,7 +159,7 @@ class DeformableDETRHead(nn.Module):
         for i, mask in enumerate(masks):
             sines = sine_positions(mask, self.width, 0.5) + table[i]
             placed.append(sines.astype(levels[0].dtype))
-            points.append(cell_centres(mask) / shares[:, i, None, None])
+            points.append(cell_centres(*mask.shape[1:]) / shares[:, i, None, None])
         positions, points, x = (_tokens(a) for a in (placed, points, levels))
         image = Image(x, masks, shares)
         references = points[:, :, None] * shares[:, None]
@@ -245,13 +250,6 @@ def valid_share(mask: Bool[Array, "B H W"]) -> Float[Array, "B 2"]:
     """Compute the shares of width and height that are no padding."""
     exact = jnp.result_type(float)
     return jnp.stack([mask[:, 0].mean(-1, exact), mask[:, :, 0].mean(-1, exact)], axis=-1)
-
-
-def cell_centres(mask: Bool[Array, "B H W"]) -> Float[Array, "B H W 2"]:
-    """Compute the (x, y) of a map's cells, from 0 to 1."""
-    y, x = ((jnp.arange(side) + 0.5) / side for side in mask.shape[1:])
-    centres = jnp.stack(jnp.meshgrid(x, y), axis=-1)
-    return jnp.broadcast_to(centres, (len(mask), *centres.shape))
 
 
 def _tokens(maps: list[Float[Array, "B _ _ C"]]) -> Float[Array, "B N C"]:

@@ -156,6 +156,15 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "swin_v2_t": ("swinv2_tiny_w8", {}),
     "swin_v2_s": ("swinv2_small_w8", {}),
     "swin_v2_b": ("swinv2_base_w8", {}),
+    # transformers: DETR, Deformable DETR
+    "facebook/detr-resnet-50": ("detr_resnet50", {}),
+    "facebook/detr-resnet-101": ("detr_resnet101", {}),
+    "SenseTime/deformable-detr": ("deformable_detr_resnet50", {}),
+    "SenseTime/deformable-detr-with-box-refine": ("deformable_detr_resnet50_refine", {}),
+    "SenseTime/deformable-detr-with-box-refine-two-stage": (
+        "deformable_detr_resnet50_two_stage",
+        {},
+    ),
     # transformers: ViT, MAE, DINO, DINOv2, DINOv3, CLIP, SigLIP, DeiT
     "google/vit-base-patch16-224": ("vit_b16", {}),
     "google/vit-base-patch16-384": ("vit_b16", _384),
