@@ -36,7 +36,8 @@ def multi_scale_deformable_attention(
 
     Of each map the P samples of a query are one row of weights over its pixels: the sum over points
     of weight · tent of y · tent of x. The row times the map is their sum. So there is no gather,
-    and no scatter in the backward pass, which computes the rows again.
+    and no scatter in the backward pass. Rows that are many are made in chunks of queries, and made
+    again in the backward pass.
 
     Args:
       levels: projected values of each map.
