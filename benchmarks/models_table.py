@@ -6,6 +6,7 @@ follows from the families and that page; `--readme` writes it alone, in seconds.
 models without a row alone.
 """
 
+import argparse
 import importlib
 import pathlib
 import pkgutil
@@ -63,11 +64,14 @@ def row(name: str, published: tuple | None) -> str:
     )
 
 
-def page() -> str:
-    """Format the whole page."""
-    names = list(MODELS)
-    known = {}
-    if "--new" in sys.argv:
+def page(new: bool) -> str:
+    """Format the whole page.
+
+    Args:
+      new: keep the rows that the page has.
+    """
+    names, known = list(MODELS), {}
+    if new:
         known = {
             line.split("`")[1]: line for line in PAGE.read_text().splitlines() if "| `" in line
         }
@@ -123,8 +127,13 @@ def _parameters(page: str, name: str) -> int:
 
 def main() -> int:
     """Write the page and the README's table, or compare with them."""
-    text = PAGE.read_text() if "--readme" in sys.argv else page()
-    if "--check" in sys.argv:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    parser.add_argument("--new", action="store_true", help="trace models without a row alone")
+    parser.add_argument("--readme", action="store_true", help="write the README's table alone")
+    options = parser.parse_args()
+    text = PAGE.read_text() if options.readme else page(options.new)
+    if options.check:
         return int(PAGE.read_text() != text or README.read_text() != readme(text))
     PAGE.write_text(text)
     README.write_text(readme(text))

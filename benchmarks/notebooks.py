@@ -7,10 +7,10 @@ writes it with its outputs and its last picture into build/notebooks/, where the
 finds it. `make notebooks` does this with the network off.
 """
 
+import argparse
 import base64
 import os
 import pathlib
-import sys
 import tempfile
 import time
 from typing import Any
@@ -74,17 +74,24 @@ def execute(path: pathlib.Path) -> float:
     return seconds
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Write or execute the notebooks."""
-    if arguments[:1] != ["execute"]:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", nargs="?", choices=("write", "execute"), default="write")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="those to execute; all if empty")
+    options = parser.parse_args()
+    stems = [path.stem for path in SOURCES]
+    if wrong := [name for name in options.names if name not in stems or options.what == "write"]:
+        parser.error(f"{', '.join(wrong)}: NAME chooses what to execute, of {', '.join(stems)}")
+    if options.what == "write":
         for path in SOURCES:
             path.with_suffix(".ipynb").write_text(text(path))
         return
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    chosen = [p for p in SOURCES if not arguments[1:] or p.stem in arguments[1:]]
+    chosen = [p for p in SOURCES if not options.names or p.stem in options.names]
     for i, path in enumerate(chosen, 1):
         print(f"{i} of {len(chosen)}  {path.stem:22} {execute(path):4.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

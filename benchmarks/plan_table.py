@@ -4,6 +4,7 @@ Needs `pip install 'vitjax[plan]'`; no TPU. Cached programs are not compiled aga
   --only=TEXT   the rows whose name has the text; the tables are then printed, not written
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -104,8 +105,11 @@ def write(name: str, table: str, page: pathlib.Path = PAGE) -> None:
     page.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
 
 
-def main(only: str = "") -> None:
+def main() -> None:
     """Plan everything, in the order of the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="plans whose name has this text; prints them")
+    only = parser.parse_args().only
     names = [f"{r} {t} {' '.join(f)}" for r, t, f in RUNS]
     rows = []
     for (recipe, topology, flags), name in zip(RUNS, names, strict=True):
@@ -131,4 +135,4 @@ def main(only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*(a.removeprefix("--only=") for a in sys.argv[1:]))
+    main()

@@ -1,7 +1,7 @@
 """Two tables on the digits: one skeleton with one token mixer after the other, and all families.
 
 Command: `python configs/ablation.py` trains the pyramids (13, with 3 seeds each), `python
-configs/ablation.py families` the families (28), and prints a table: test accuracy, parameters,
+configs/ablation.py families` the families (31), and prints a table: test accuracy, parameters,
 multiply-adds, images/s. `python configs/ablation.py 'families/*vit*' 1` trains what matches, with
 one seed. One of them: `python train.py --config=configs/ablation.py:swin/dbra --workdir=runs/one`.
 Each is a run of its own under runs/ablation/: stop it anywhere, and the same command goes on; seeds
@@ -20,6 +20,7 @@ for small images. ViTs without convolutions or windows learn more slowly and tak
 fewer operations.
 """
 
+import argparse
 import fnmatch
 import os
 import pathlib
@@ -218,24 +219,28 @@ def measure(name: str, folder: pathlib.Path, seeds: int) -> tuple[list[float], f
     return accuracies, statistics.median(speeds)
 
 
-def main(pattern: str = "mixers", seeds: str = "3") -> None:
+def main() -> None:
     from vitjax.analysis.cost import trace
     from vitjax.console import clock
     from vitjax.models import from_config
     from vitjax.names import unknown
 
-    names = SETS.get(pattern) or fnmatch.filter(RUNS, pattern)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="?", default="mixers", help="mixers, families or a pattern")
+    parser.add_argument("seeds", nargs="?", type=int, default=3, help="of each (default: 3)")
+    options = parser.parse_args()
+    names = SETS.get(options.runs) or fnmatch.filter(RUNS, options.runs)
     begin, rows = time.perf_counter(), []
     if not names:
-        sys.exit(unknown("ablation", pattern, (*SETS, *RUNS)))
-    if not seeds.isdecimal() or not int(seeds):
-        sys.exit(f"{seeds!r} is no number of seeds; give 1 or more.")
+        sys.exit(unknown("ablation", options.runs, (*SETS, *RUNS)))
+    if options.seeds < 1:
+        sys.exit(f"{options.seeds} is no number of seeds; give 1 or more.")
     for i, name in enumerate(names):
         config = get_config(name)
         side = config["data"]["image_size"]
         model = from_config({"dtype": "float32", **config["model"]}, 10, side)
         parameters, macs, _ = trace(model, (1, side, side, 3))
-        found, speed = measure(name, pathlib.Path("runs/ablation"), int(seeds))
+        found, speed = measure(name, pathlib.Path("runs/ablation"), options.seeds)
         spread = f" ± {statistics.stdev(found):.2%}" if len(found) > 1 else ""
         rows.append(
             f"| {name.removeprefix('families/')} | {statistics.mean(found):.2%}{spread} "
@@ -244,11 +249,11 @@ def main(pattern: str = "mixers", seeds: str = "3") -> None:
         left = (time.perf_counter() - begin) / (i + 1) * (len(names) - i - 1)
         print(f"{i + 1}/{len(names)} {rows[-1]} ETA {clock(left)}", flush=True)
     print(
-        f"\nTest accuracy: mean and standard deviation over {seeds} seeds\n\n"
+        f"\nTest accuracy: mean and standard deviation over {options.seeds} seeds\n\n"
         "| run | accuracy | parameters | multiply-adds per image (M) | images/s |\n"
         "|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
