@@ -121,6 +121,7 @@ class Task(NamedTuple):
       columns: columns of a table of predictions; () for one column with each `Presentation.result`
         as JSON.
       load: path of weights, as in `config.init` → initial variables.
+      example: name of a file such as `vitjax predict` takes, for the hint at a run's end.
       inspect: (prediction, batch) → the sums of `measure` and others, with arrays `[B, …]` of each
         sample, for `vitjax eval`; None for the measures alone.
       findings: (sums of `inspect` in float64, rows) → `Findings`, on the host.
@@ -147,6 +148,7 @@ class Task(NamedTuple):
     features: Callable[[Any, Batch], Any] | None = None
     columns: tuple[str, ...] = ()
     load: Callable[[str], Any] | None = None
+    example: str = "photo.png"
     inspect: Callable[[Any, Batch], tuple[Sums, Any]] | None = None
     findings: Callable[[Sums, Any], Findings] = lambda sums, rows: Findings()
 

@@ -122,7 +122,7 @@ def run(
                 profile=trace,
             )
     checkpoints.close()
-    return finish(config, workdir, task.monitor, report, stop.signal, int(state.step), begin)
+    return finish(config, workdir, task, report, stop.signal, int(state.step), begin)
 
 
 def check(config: RunConfig) -> None:
@@ -248,7 +248,7 @@ def open_report(
 def finish(
     config: RunConfig,
     workdir: pathlib.Path,
-    monitor: str,
+    task: Task,
     report: Report,
     stopped_by: str | None,
     step: int,
@@ -262,16 +262,16 @@ def finish(
         return signals.STOPPED
     if processes.is_lead():
         report.settle()
-        print(results(workdir, config, monitor, begin))
+        print(results(workdir, config, task, begin))
         report.end()
     return 0
 
 
-def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float) -> str:
+def results(workdir: pathlib.Path, config: RunConfig, task: Task, begin: float) -> str:
     """Draw the curves, and format the results and the next command as a table."""
     rows = read_metrics(workdir / "metrics.jsonl")
     tests = [r for r in rows if r["split"] == MAIN]
-    best = max(tests, key=lambda r: (r.get(monitor, -r.get("loss", math.inf)), r["step"]))
+    best = max(tests, key=lambda r: (r.get(task.monitor, -r.get("loss", math.inf)), r["step"]))
 
     def line(row: dict[str, Any]) -> str:
         return f"step {row['step']}  {show({k: row[k] for k in row if k not in NOT_MEASURED})}"
@@ -288,7 +288,7 @@ def results(workdir: pathlib.Path, config: RunConfig, monitor: str, begin: float
         "metrics": f"{workdir / 'metrics.jsonl'}, tensorboard --logdir={workdir / 'events'}",
         **({"by class": f"{workdir / 'by_class'}"} if (workdir / "by_class").is_dir() else {}),
         "config": str(workdir / "config.json"),
-        "use it": f"vitjax predict --workdir={workdir} photo.png",
+        "use it": f"vitjax predict --workdir={workdir} {task.example}",
     }
     return f"\nResults on all {tests[-1]['images']:.0f} test images\n{table(shown.items())}"
 

@@ -106,7 +106,8 @@ def test_a_run_trains_and_tells_the_class_of_a_file(
 ) -> None:
     run, films = tmp_path / "run", tmp_path / "films"
     assert train.main([*FLAGS, f"--workdir={run}"]) == 0
-    assert "8 classes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "8 classes" in told and f"vitjax predict --workdir={run} video.mp4" in told
     films.mkdir()
     writer = cv2.VideoWriter(str(films / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (16, 16))
     for frame in open_source("moving://?size=16", "test")[0]["clip"]:

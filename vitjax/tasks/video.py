@@ -94,6 +94,7 @@ def on_clips(task: Task, clip: Clip, views: Views, label: Label, loss: str) -> T
         loss=train_loss,
         predict=predict,
         features=features if task.features else None,
+        example="video.mp4",
     )
 
 
