@@ -18,6 +18,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 import train
+from tests.data.test_detection_folders import content, write
 from tests.golden import load_golden
 from tests.golden.compare import FOLDER
 from vitjax.cli import main
@@ -35,7 +36,7 @@ from vitjax.data.pipeline import eval_batches
 from vitjax.data.source import DataInfo
 from vitjax.models import create_model, model_options
 from vitjax.runs import Trained, forward, open_trained
-from vitjax.tasks import task_config, task_from_config
+from vitjax.tasks import read_config, task_config, task_from_config
 from vitjax.tasks.classification import classification
 from vitjax.tasks.inspection import class_findings
 from vitjax.tools import evaluate as tool
@@ -299,6 +300,21 @@ def test_the_lists_of_classes() -> None:
         assert len(set(own)) == 200 and set(own) <= set(CLASSES) and list(own) == sorted(own)
     assert CLASSES.index(IMAGENET_R[0]) == 1 and CLASSES.index(IMAGENET_A[0]) == 6
     assert "n02391049" in IMAGENET_R and "n02391049" not in IMAGENET_A  # a zebra
+
+
+@pytest.mark.parametrize(("count", "dog"), [(91, 18), (90, 17), (80, 16)])
+def test_published_detectors_know_cocos_categories(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, count: int, dog: int
+) -> None:
+    """A dog has the id 18, a cat 17, whatever their numbers in the data."""
+    subject = tool.Subject("x=weights", read_config({"task": "detection"}), {}, None, count)
+    evaluator = tool.Evaluator(subject, tool.Options("train"))
+    given: list[Any] = []
+    measured = tool.Measured({}, tool.Findings(), None)
+    monkeypatch.setattr(evaluator, "measure", lambda *args: given.extend(args) or measured)
+    evaluator.measure_uri("coco", write(tmp_path, content()), None)
+    _, source, classes, *_ = given
+    assert source[1]["objects"].classes.tolist() == [dog, dog - 1] and len(classes) == count
 
 
 @pytest.mark.usefixtures("reader")

@@ -12,6 +12,7 @@ import numpy as np
 
 from vitjax.data import open_source, pipeline
 from vitjax.data.benchmarks import Named, find_benchmark, imagenet_classes
+from vitjax.data.coco_classes import coco_classes
 from vitjax.data.sets import Renumbered, open_evals, with_classes
 from vitjax.data.source import DataInfo, Source
 from vitjax.models import model_options
@@ -204,7 +205,10 @@ class Evaluator:
         known, count, own = self.subject.classes, self.subject.num_classes, source.info.classes
         if self.subject.step is not None and known is not None:
             return known  # a run's; `with_classes` says what does not fit
-        for names in (known, imagenet_classes() if count == IMAGENET else None):
+        usual = imagenet_classes() if count == IMAGENET else None
+        if self.subject.config.task == "detection":
+            usual = coco_classes(count)
+        for names in (known, usual):
             if names is not None and set(own) <= set(names):
                 return names
         if len(own) == count and (known is None or count == IMAGENET):
