@@ -54,6 +54,16 @@ MODELS: dict[str, dict[str, str]] = {
         window_size="2",
         modulator="True",
     ),
+    "retinanet": dict(  # divided by the positive anchors of all devices
+        name="retinanet",
+        width="8",
+        depth="1",
+        extra_levels="0",
+        finest="4",
+        anchor_scale="2.0",
+        backbone="resnet18(depths=(1,), width=8)",
+    ),
+    "swin3d": dict(name="swin3d_tiny", dims="(16,)", num_heads="(4,)", depths="(1,)", mixer="full"),
     # The widest two stages.
     "swin_base": dict(
         name="swin_base", dims="(512,1024)", num_heads="(16,32)", depths="(1,2)", window_size="2"
@@ -69,7 +79,11 @@ MODELS: dict[str, dict[str, str]] = {
     ),
 }
 SIZE = {"vit": 16, "scanned": 16, "swin_base": 16, "debiformer_base": 16}
-TASKS = {"upernet": "segmentation", "uformer": "restoration"}
+TASKS = {
+    "upernet": "segmentation", "uformer": "restoration", "retinanet": "detection",
+    "swin3d": "video",
+}  # fmt: skip
+OWN_FLAGS = {"retinanet": {"detection.limit": "2"}, "swin3d": {"clip.frames": "4"}}
 MESHES: dict[str, dict[str, int]] = {
     "one": {},
     "dp": {"data": 8},
@@ -99,6 +113,7 @@ def train(
         "schedule.learning_rate": "1e-2", "optimizer.ema": "0.9", "data.image_size": str(size),
         "data.batch_size": str(BATCH),
         **{f"model.{k}": v for k, v in MODELS[model].items()}, **RULES[rule],
+        **OWN_FLAGS.get(model, {}),
     }  # fmt: skip
     config = load_config("configs/digits.py", flags)
     axes = {"data": 1, **MESHES[mesh]}
@@ -106,7 +121,8 @@ def train(
     devices = sharding.make_mesh(sharding.MeshConfig(**axes), own)
     pairs = task_name == "restoration"
     classes = () if pairs else tuple("0123456789")
-    info = DataInfo(classes, "", frozenset(("image", "target" if pairs else "label")))
+    kinds = frozenset(("image", "clip", "objects", "target" if pairs else "label"))
+    info = DataInfo(classes, "", kinds)
     task = task_from_config(config, info)
     program = compile_program(config, task, devices, 10)
     rng = np.random.default_rng(0)
@@ -116,6 +132,11 @@ def train(
         "label": lambda: rng.integers(0, 10, BATCH).astype(np.int32),
         "map": lambda: rng.integers(0, 12, image[:3]).astype(np.uint8),  # 10 and 11 are no classes
         "target": lambda: rng.integers(0, 255, image).astype(np.uint8),
+        "clip": lambda: rng.integers(0, 255, (BATCH, 4, *image[1:])).astype(np.uint8),
+        "objects_boxes": lambda: some_boxes(rng, size),
+        "objects_classes": lambda: rng.integers(0, 10, (BATCH, 2)).astype(np.int32),
+        "objects_crowd": lambda: np.zeros((BATCH, 2), bool),
+        "objects_valid": lambda: rng.random((BATCH, 2)) < 0.7,
         "mask": lambda: (np.arange(BATCH) != 3).astype(np.float32),
     }
     extent = np.full((BATCH, 2), size, np.int32)
@@ -133,7 +154,7 @@ def train(
     first = jax.device_get(state)
     per_device = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
     step = program.train_step.lower(program.state, program.batch_spec, program.key).compile()
-    kinds = re.findall(
+    collectives = re.findall(
         r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
         step.as_text(),
     )
@@ -144,9 +165,15 @@ def train(
     found = {
         "losses": losses,
         "bytes": per_device,
-        "collectives": dict(sorted(collections.Counter(kinds).items())),
+        "collectives": dict(sorted(collections.Counter(collectives).items())),
     }
     return found, (first, jax.device_get(state))
+
+
+def some_boxes(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw two boxes for each image."""
+    ends = np.sort(rng.uniform(0, size, (BATCH, 2, 2, 2)), axis=2)
+    return ends.reshape(BATCH, 2, 4).astype(np.float32)
 
 
 def some_state(shapes: Any) -> Any:

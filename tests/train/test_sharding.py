@@ -275,7 +275,8 @@ def check_equal(results: dict[str, Any]) -> None:
         one = found["one"]["losses"]
         assert len(set(one)) == len(one), "training changes nothing"
         for other in (v for k, v in found.items() if k != "one"):
-            np.testing.assert_allclose(other["losses"], one, rtol=0, atol=1e-6, err_msg=name)
+            bound = 1e-6 * max(1, *one)  # sums over all anchors of a first step are in the hundreds
+            np.testing.assert_allclose(other["losses"], one, rtol=0, atol=bound, err_msg=name)
             assert other["difference"] < 1e-6, name
 
 
@@ -307,6 +308,11 @@ def test_the_collectives_are_the_expected_ones(measured: dict[str, Any]) -> None
         pytest.skip(f"no table for jax {version}; there are {', '.join(golden)}")
     for name, meshes in golden[version].items():
         assert found[name] == meshes, name
+
+
+@pytest.mark.slow
+def test_detectors_and_models_of_clips_give_the_numbers_of_one_device() -> None:
+    check_equal(on_eight("retinanet:sgd:all", "swin3d:sgd:all"))
 
 
 @pytest.mark.slow

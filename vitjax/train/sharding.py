@@ -162,7 +162,7 @@ def constrain_activations(
             )
         y = call(*args, **kwargs)
         if context.method_name == "__call__" and path and held.fullmatch(path[-1]):
-            return jax.tree.map(lambda a: hold(a, split), y)
+            return jax.tree.map(lambda a: hold(a, split) if np.ndim(a) else a, y)
         return y
 
     held = re.compile(residual)
