@@ -1,5 +1,7 @@
 """Standardised kernels and TensorFlow's padding; ResNets with BatchNorm."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import vitjax
 from tests.models.test_pvt import noisy
 from vitjax import weights
+from vitjax.models.batchnorm_resnet import ResidualBlock
 from vitjax.models.resnet import ResNet, ResNetRoot, StdConv, standardize
 
 
@@ -48,11 +51,45 @@ def test_the_pre_activation_root_pools_with_zeros() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet50", 25_557_032), ("resnet101", 44_549_160), ("resnet152", 60_192_808)],
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+    ],
 )
 def test_counts_are_those_of_torchvision(name: str, count: int) -> None:
     params = weights.abstract_variables(vitjax.create_model(name))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize(("stride", "width"), [(1, 5), (2, 7)])
+def test_a_basic_block_is_two_convolutions_and_a_shortcut(stride: int, width: int) -> None:
+    block: Any = ResidualBlock(width, stride, bottleneck=False)
+    x = jax.random.normal(jax.random.key(0), (1, 7, 11, 5))
+    variables = block.init(jax.random.key(1), x)
+    params = variables["params"]
+
+    def conv(x: Any, name: str, stride: int, pad: int) -> Any:
+        y = jax.lax.conv_general_dilated(
+            x, params[name]["conv"]["kernel"], (stride, stride), ((pad, pad),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return y / np.sqrt(1 + 1e-5)  # the first running statistics: mean 0, variance 1
+
+    y = conv(jnp.maximum(conv(x, "conv_0", stride, 1), 0), "conv_1", 1, 1)
+    shortcut = x if stride == 1 else conv(x, "shortcut", stride, 0)
+    np.testing.assert_allclose(
+        block.apply(variables, x), jnp.maximum(shortcut + y, 0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_without_pooling_the_stem_has_its_stride() -> None:
+    net: Any = vitjax.create_model("resnet18", width=4, depths=(1, 1), pool=False, num_classes=0)
+    x = jnp.zeros((1, 45, 67, 3))
+    maps = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, method="features"))[0]
+    assert [m.shape[1:] for m in maps] == [(12, 17, 4), (6, 9, 8)] and net.strides == (4, 8)
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 New there: blocks that learn what to add to their input, so that a hundred layers train.
 
-These are the networks with bottlenecks in the form that PyTorch's libraries publish, called v1.5:
-the 3×3 convolution has a block's stride, the paper's first 1×1 convolution had it.
+Bottlenecks are in the form that PyTorch's libraries publish, called v1.5: their 3×3 convolution
+has a block's stride, the paper's first 1×1 convolution had it.
 """
 
 from typing import Any
@@ -20,6 +20,8 @@ from vitjax.models.family import Family
 from vitjax.models.preprocessing import IMAGENET, Preprocessing
 
 VARIANTS = {
+    "18": dict(depths=(2, 2, 2, 2), bottleneck=False),
+    "34": dict(depths=(3, 4, 6, 3), bottleneck=False),
     "50": dict(depths=(3, 4, 6, 3)),
     "101": dict(depths=(3, 4, 23, 3)),
     "152": dict(depths=(3, 8, 36, 3)),
@@ -28,10 +30,10 @@ INIT = Init(conv=fan_out_normal, head=torch_default)
 """Section 3.4, which cites arXiv:1502.01852; the classifier's as torchvision draws it."""
 
 
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolution (`conv_{k}`) with a shortcut, a quarter of the width between
-    them (figure 5); BatchNorm after each.
+class ResidualBlock(nn.Module):
+    """Convolutions (`conv_{k}`) with a shortcut, BatchNorm after each (figure 5).
 
+    They are 1×1, 3×3 and 1×1 with a quarter of the width between them, a bottleneck, or two of 3×3.
     Where shape changes, the shortcut is a normalised convolution (`shortcut`; section 3.3, B).
 
     Attributes:
@@ -42,6 +44,7 @@ class Bottleneck(nn.Module):
 
     width: int
     stride: int = 1
+    bottleneck: bool = True
     mixer: Spec | None = None
     epsilon: float = 1e-5
     param_init: Init = INIT
@@ -55,24 +58,29 @@ class Bottleneck(nn.Module):
             mixer = self.mixer.default(param_init=self.param_init, dtype=self.dtype)
             x = x + mixer.build(name="mixer")(x, train)
         inner = self.width // 4
-        y = ConvNorm(inner, 1, 1, act=nn.relu, name="conv_0", **how)(x, train)
-        y = ConvNorm(inner, 3, self.stride, 1, act=nn.relu, name="conv_1", **how)(y, train)
-        y = ConvNorm(self.width, 1, 1, name="conv_2", **how)(y, train)
+        convs = ((self.width, 3, self.stride), (self.width, 3, 1))
+        if self.bottleneck:
+            convs = ((inner, 1, 1), (inner, 3, self.stride), (self.width, 1, 1))
+        y = x
+        for k, (width, size, stride) in enumerate(convs):
+            act = nn.relu if k < len(convs) - 1 else None
+            y = ConvNorm(width, size, stride, size // 2, act=act, name=f"conv_{k}", **how)(y, train)
         if self.stride > 1 or x.shape[-1] != self.width:
             x = ConvNorm(self.width, 1, self.stride, name="shortcut", **how)(x, train)
         return nn.relu(x + y)
 
 
 class ResidualStage(nn.Module):
-    """`depth` bottlenecks (`block_{i}`), of which the first has the stride.
+    """`depth` blocks (`block_{i}`), of which the first has the stride.
 
     Attributes:
-      mixers: (i, token mixer of bottleneck i).
+      mixers: (i, token mixer of block i).
     """
 
     depth: int
     width: int
     stride: int
+    bottleneck: bool = True
     remat: bool = False
     mixers: tuple[tuple[int, Spec], ...] = ()
     epsilon: float = 1e-5
@@ -81,29 +89,38 @@ class ResidualStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W c"], train: bool = False) -> Float[Array, "B h w C"]:
-        factory = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        factory = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
         for i in range(self.depth):
-            options = (self.width, 1 if i else self.stride, dict(self.mixers).get(i), self.epsilon)
-            block = factory(*options, self.param_init, self.dtype, name=f"block_{i}")
+            block = factory(
+                self.width, 1 if i else self.stride, self.bottleneck, dict(self.mixers).get(i),
+                self.epsilon, self.param_init, self.dtype, name=f"block_{i}",
+            )  # fmt: skip
             x = block(x, train)
         return x
 
 
 class BatchNormResNet(nn.Module):
-    """Convolution and pooling (`stem`), stages of bottlenecks (`stage_{i}`), mean over positions,
-    `head`.
+    """Convolution and pooling (`stem`), stages of blocks (`stage_{i}`), mean, `head`.
 
     Attributes:
-      depths: bottlenecks of each stage, whose widths are 256, 512, ….
+      depths: blocks of each stage.
+      width: of the stem and of the first stage, four times that with bottlenecks; each later stage
+        is twice as wide.
+      bottleneck: of blocks, see `ResidualBlock`.
+      pool: max pooling of stride 2 follows the stem; without it the stem has the stride of both,
+        which costs small networks of small images half as much.
       frozen_statistics: BatchNorm takes its running statistics in training too, and does not change
         them: for fine-tuning with few images per step, as dense tasks are. Scales and biases train.
       epsilon: of BatchNorm.
       image_size: side of the images that parameters are initialised with; others work as well.
-      remat: recompute bottlenecks in the backward pass.
+      remat: recompute blocks in the backward pass.
       param_init: distributions of first weights.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    bottleneck: bool = True
+    pool: bool = True
     frozen_statistics: bool = False
     epsilon: float = 1e-5
     num_classes: int = 1000
@@ -115,20 +132,26 @@ class BatchNormResNet(nn.Module):
     def setup(self) -> None:
         how: dict[str, Any] = dict(param_init=self.param_init, dtype=self.dtype)
         norm = batch_norm(self.epsilon)
-        self.stem = ConvNorm(64, 7, 2, 3, use_bias=False, norm=norm, act=nn.relu, **how)
+        self.stem = ConvNorm(
+            self.width, 7, 2 if self.pool else 4, 3, use_bias=False, norm=norm, act=nn.relu, **how
+        )
         self.stages = [
             ResidualStage(
-                depth, 256 << i, 2 if i else 1, self.remat, self.mixers_of(i), self.epsilon, **how,
-                name=f"stage_{i}",
+                depth, self.width_of(i), 2 if i else 1, self.bottleneck, self.remat,
+                self.mixers_of(i), self.epsilon, **how, name=f"stage_{i}",
             )
             for i, depth in enumerate(self.depths)
         ]  # fmt: skip
         if self.num_classes:
-            init = self.param_init.of_head(128 << len(self.depths), self.num_classes)
+            init = self.param_init.of_head(self.width_of(len(self.depths) - 1), self.num_classes)
             self.head = nn.Dense(self.num_classes, **init, dtype=self.dtype)
 
+    def width_of(self, stage: int) -> int:
+        """Return the number of channels of a stage's map."""
+        return (4 if self.bottleneck else 1) * self.width << stage
+
     def mixers_of(self, stage: int) -> tuple[tuple[int, Spec], ...]:
-        """Give the token mixers of a stage's bottlenecks, see `ResidualStage`: none."""
+        """Give the token mixers of a stage's blocks, see `ResidualStage`: none."""
         del stage
         return ()
 
@@ -143,8 +166,10 @@ class BatchNormResNet(nn.Module):
         """Compute the maps after each stage, of strides 4, 8, 16 and 32."""
         train = train and not self.frozen_statistics
         x = self.stem(images.astype(self.dtype or images.dtype), train)
-        edges: Any = ((1, 1), (1, 1))  # which flax's annotation leaves out
-        x, maps = nn.max_pool(x, (3, 3), (2, 2), edges), []
+        if self.pool:
+            edges: Any = ((1, 1), (1, 1))  # which flax's annotation leaves out
+            x = nn.max_pool(x, (3, 3), (2, 2), edges)
+        maps = []
         for stage in self.stages:
             x = stage(x, train)
             maps.append(x)
@@ -176,8 +201,10 @@ FAMILY = Family(
     paper="[ResNet](https://arxiv.org/abs/1512.03385)",
     code="pytorch/vision, BSD-3-Clause",
     source="torchvision's table of IMAGENET1K_V1 weights",
-    golden="50 within RefineNet: stages, gradients; a small one: logits",
+    golden="50 within RefineNet: stages, gradients; a small one: logits; 18, 34: by hand",
     published={
+        "resnet18": (11.690, 1.81, 69.758, ""),
+        "resnet34": (21.798, 3.66, 73.314, ""),
         "resnet50": (25.557, 4.09, 76.13, ""),
         "resnet101": (44.549, 7.80, 77.374, ""),
         "resnet152": (60.193, 11.51, 78.312, ""),

@@ -72,7 +72,7 @@ class NonLocalResNet(BatchNormResNet):
 
     def width_before(self, stage: int, i: int) -> int:
         """Return the number of input channels of bottleneck i of a stage."""
-        return 256 << stage if i else 128 << stage if stage else 64
+        return self.width_of(stage if i else stage - 1) if i or stage else self.width
 
 
 FAMILY = Family(
