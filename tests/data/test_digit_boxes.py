@@ -9,6 +9,7 @@ from vitjax.data.instances import Instances, WholeInstances
 from vitjax.data.kinds import Image
 from vitjax.data.sets import with_classes
 from vitjax.data.sources import open_source
+from vitjax.data.sources.boxes import CONTRAST, contrasting
 from vitjax.data.sources.mixture import Mixture
 
 
@@ -51,9 +52,18 @@ def test_boxes_are_those_of_the_masks_which_are_the_digits() -> None:
             colours = source[i]["image"][mask.top :, mask.left :][:height, :width]
             inked = colours[mask.pixels > 0].astype(int)
             lengths.append(height)
-            assert np.median(np.abs(inked - np.median(inked, axis=0))) < 40  # of one colour
+            assert (inked == inked[0]).all()  # of one colour
         assert empty.max() == 1  # a pixel is of one digit
-    assert {*counts} == {1, 2, 3, 4} and min(lengths) < 20 and max(lengths) > 50
+    assert {*counts} == {1, 2, 3, 4} and min(lengths) < 36 and max(lengths) > 58
+
+
+def test_a_colour_differs_from_what_it_covers_in_each_channel() -> None:
+    rng = np.random.default_rng(0)
+    for value in (0, 100, 255):
+        covered = np.full((3, 3), value, np.float32)
+        colours = np.array([contrasting(rng, covered) for _ in range(200)])
+        assert colours.min() >= 0 and colours.max() <= 255
+        assert np.abs(colours - value).min() >= CONTRAST and np.ptp(colours) > 100
 
 
 def test_batches_of_training_and_evaluation() -> None:
