@@ -22,6 +22,11 @@ class Detector(DenseModel):
         """Return whether detections have masks, and the loss needs those of objects."""
         return bool(dict(self.head.kwargs).get("with_masks", False))
 
+    @property
+    def aligned(self) -> bool:
+        """Return whether masks are read at the centres of pixels; see `roi_align`."""
+        return bool(dict(self.head.kwargs).get("aligned", False))
+
     def __call__(self, images: Float[Array, "B H W c"], train: bool = False) -> Any:  # type: ignore[override]
         """Compute what the head predicts, before any selection."""
         return self.decode(self.backbone.features(images, train), train)

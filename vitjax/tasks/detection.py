@@ -162,13 +162,15 @@ class _Detection:
         return {"found": {**found, "index": batch["objects_index"]}, "truth": truth_rows(batch)}
 
     def summarize(self, sums: Sums, rows: Any) -> dict[str, float]:
-        metrics = coco_metrics(rows["found"], rows["truth"], len(self.class_names))
-        images, found = float(sums["images"]), float(sums["detections"])
-        return {**metrics, "detections": found / images, "images": images}
+        found, truth = rows["found"], rows["truth"]
+        metrics = coco_metrics(found, truth, len(self.class_names), self.model.aligned)
+        images, count = float(sums["images"]), float(sums["detections"])
+        return {**metrics, "detections": count / images, "images": images}
 
     def findings(self, sums: Sums, rows: Any) -> Findings:
         del sums
-        results = evaluate_rows(rows["found"], rows["truth"], len(self.class_names))
+        found, truth = rows["found"], rows["truth"]
+        results = evaluate_rows(found, truth, len(self.class_names), self.model.aligned)
         return Findings(classes=class_columns(results, self.class_names), counted="objects")
 
     def present(self, prediction: dict[str, np.ndarray], sample: Sample) -> Presentation:
@@ -191,7 +193,8 @@ class _Detection:
         masks = None
         if "masks" in prediction:
             size = (pixels.shape[0], pixels.shape[1])
-            masks = [paste(m, b, size) for m, b in zip(prediction["masks"][shown], boxes)]
+            every = zip(prediction["masks"][shown], boxes)
+            masks = [paste(mask, box, size, self.model.aligned) for mask, box in every]
         labels = [f"{names[k]} {score:.2f}" for k, score in zip(classes, scores)]
         colours = class_colours(len(names))[classes]
         drawn = detection_picture(visible(pixels), boxes, labels, colours, masks)
