@@ -2,6 +2,7 @@
 
   :digits                          a small RetinaNet on `boxes://`, the default
   :digits_masks                    a small Mask R-CNN on the same
+  :digits_mosaic                   the first, half of its images four in one (arXiv:2004.10934)
   :retinanet_swin_tiny_1x …        the papers' recipes of COCO (RUNS)
   :detr_r50, :deformable_detr_r50  their own (SETS)
 
@@ -44,10 +45,7 @@ ablations; 42.0 after 500 epochs), Deformable DETR 44.5.
 
 from typing import Any
 
-SMALL = (
-    "mit_b0(dims=(32, 64, 96, 128), num_heads=(1, 2, 3, 4), depths=(1, 2, 2, 1), "
-    "drop_path_rate=0.0)"
-)
+SMALL = "resnet18(depths=(1, 1, 1), width=32, pool=False)"
 NO_NORMS = (("backbone/.*norm.*", 0.0), (".*", 1.0))
 NO_TABLES = {
     "swin": (("backbone/.*relative_position_bias.*", 0.0), *NO_NORMS),
@@ -130,6 +128,7 @@ SETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Recipe → epochs in all, and until the rate drops; what learns at a tenth of the rate."""
 
+DIGITS = ("digits", "digits_masks", "digits_mosaic")
 CANVAS = 1344
 AUGMENT = {
     "one": "multi_scale(short_sides=(800, 800, 1), part=0.0, interpolation='bilinear') | flip",
@@ -138,12 +137,12 @@ AUGMENT = {
 
 
 def get_config(name: str = "digits") -> dict[str, Any]:
-    if name in ("digits", "digits_masks"):
-        return _digits(name == "digits_masks")
+    if name in DIGITS:
+        return _digits(name == "digits_masks", name == "digits_mosaic")
     if name in SETS:
         return _set_prediction(**SETS[name])
     if name not in RUNS:
-        names = ", ".join(("digits", "digits_masks", *SETS, *RUNS))
+        names = ", ".join((*DIGITS, *SETS, *RUNS))
         raise ValueError(f"No run {name!r} in configs/detection.py; choose from {names}.")
     run = RUNS[name]
     return dict(
@@ -203,34 +202,34 @@ def _coco(epochs: int, batch: int, scales: str) -> dict[str, Any]:
     )
 
 
-def _digits(masks: bool) -> dict[str, Any]:
-    """Build the small run: images of 96 pixels, objects of 12 to 48."""
-    model: dict[str, Any] = dict(backbone=SMALL, width=64)
+def _digits(masks: bool, mosaic: bool) -> dict[str, Any]:
+    """Build the small run: images of 96 pixels, scans of 24 to 48 on maps of strides 4 to 16."""
+    model: dict[str, Any] = dict(backbone=SMALL, ratios=(1.6,))  # digits are higher than wide
     if masks:
         model |= dict(
-            name="mask_rcnn", box_width=128, anchor_scale=4.0, aligned=True, rpn_samples=64,
-            rpn_candidates=(100, 100), proposals=(100, 50), samples=32,
+            name="mask_rcnn", width=32, box_width=128, anchor_scale=4.0, aligned=True,
+            box_beta=0.0, rpn_samples=64, rpn_candidates=(50, 50), proposals=(50, 30), samples=16,
         )  # fmt: skip
     else:
         model |= dict(
-            name="retinanet", depth=2, extra_levels=0, anchor_scale=2.0, octave_scales=2,
-            ratios=(0.5, 1.0, 2.0), box_loss="giou", candidates=100,
+            name="retinanet", width=64, depth=2, group_norm=True, extra_levels=0, anchor_scale=2.0,
+            octave_scales=2, box_loss="giou", candidates=100,
         )  # fmt: skip
     return dict(
         task="detection",
-        steps=2500,
+        steps=1500 if masks else 3000,
         model=model,
         data=dict(
-            train="boxes://?size=96",
+            train="boxes://?size=96&digits=5",
             image_size=96,
             batch_size=32,
             eval_batch_size=50,
-            augment="centre | jitter(brightness=0.3, contrast=0.3)",
+            augment="lsj(scale=(0.8, 1.6)) | mosaic(p=0.5)" if mosaic else "centre",
         ),
-        detection=dict(limit=8, eval_limit=8),
-        optimizer=dict(name="adamw", weight_decay=0.01, clip_norm=1.0),
-        schedule=dict(name="cosine", learning_rate=2e-3, warmup_steps=100),
+        detection=dict(limit=20 if mosaic else 5, mask_size=56, eval_limit=5),
+        optimizer=dict(name="adamw", weight_decay=0.01, clip_norm=1.0, ema=0.998),
+        schedule=dict(name="cosine", learning_rate=3e-3, warmup_steps=100),
         log_every=50,
-        eval_every=500,
+        eval_every=500 if masks else 1000,
         checkpoint_every=500,
     )

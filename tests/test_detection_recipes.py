@@ -70,3 +70,14 @@ def test_models_have_published_sizes(name: str) -> None:
     assert bool(kept) == (config.optimizer.weight_decay == 0.05)
     assert all("norm" in path or "relative_position_bias" in path for path in kept)
     assert all(path.startswith("backbone/") for path in kept)
+
+
+def test_only_one_small_run_has_mosaics() -> None:
+    """Off unless it is written; that run has room for four scenes' objects."""
+    runs = {name: config_of(f"detection.py:{name}") for name in ("digits", "digits_masks")}
+    mosaic = config_of("detection.py:digits_mosaic")
+    for config in runs.values():
+        assert parse_augmentation(config.data.augment).mosaic is None
+    assert parse_augmentation(mosaic.data.augment).mosaic is not None
+    assert mosaic.detection.limit == 4 * runs["digits"].detection.limit
+    assert mosaic.model == runs["digits"].model
