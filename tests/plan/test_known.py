@@ -28,6 +28,9 @@ ADE20K = {"data.train": "maps:///data/ade20k", "steps": "0", "epochs": "10"}
         ("pairs:///data/SIDD_Medium_Srgb", (320, 0)),
         ("tfds://cifar100", (50_000, 100)),
         ("tfds://cifar10:3.0.2", (50_000, 10)),
+        ("boxes://?size=96&digits=5", (100_000, 10)),
+        ("moving://?size=16&count=20000", (20_000, 8)),
+        ("folder:///data/moving", (0, 0)),
         ("folder:///home/siddharth/photos", (0, 0)),
         ("folder:///data/cityscapesque", (0, 0)),
     ],
@@ -60,3 +63,33 @@ def test_a_plan_of_segmentation_by_name(
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 10 * 20_210 // 2
     assert found["memory"]["total"] > found["memory"]["parameters"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "flags"),
+    [
+        ("detection", {
+            "model.backbone": "resnet18(depths=(1,), width=8)", "model.width": "8",
+            "model.depth": "1", "model.group_norm": "False", "model.finest": "4",
+        }),
+        ("video", {
+            "model.dims": "(8,)", "model.depths": "(1,)", "model.num_heads": "(1,)",
+            "model.mixer": "full", "clip.frames": "2",
+        }),
+    ],
+)  # fmt: skip
+def test_plans_of_objects_and_of_clips(
+    config: str,
+    flags: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = {"data.batch_size": "2", "data.image_size": "32", "optimizer.ema": "0"} | flags
+    command = ["plan", f"--config={config}", "--topology=cpu", "--quick", "--json"]
+    assert cli.main([*command, *(f"--config.{k}={v}" for k, v in flags.items())]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert memory["optimizer"] == pytest.approx(2 * memory["parameters"], rel=0.01)
+    assert memory["total"] > memory["arguments"] > 3 * memory["parameters"] * 0.99

@@ -3,6 +3,9 @@
 import re
 
 KNOWN = {
+    "boxes://": (100_000, 10),  # made by this library: `?count=N` says another number
+    "moving://": (4000, 8),
+    "scenes://": (2000, 11),
     "imagenet2012": (1_281_167, 1000),
     "imagenet21k": (14_197_122, 21_841),  # the whole of the winter 2011 release
     "jft300m": (303_000_000, 18_291),
@@ -28,7 +31,8 @@ def known_size(name: str) -> tuple[int, int]:
     Case, and characters between letters and digits, are ignored: `/data/SIDD_Medium` is known,
     `/home/siddharth` is not.
     """
-    for word, sizes in KNOWN.items():
+    count = re.search(r"[?&]count=([1-9]\d*)", name)
+    for word, (images, classes) in KNOWN.items():
         if re.search("[^a-z0-9]*".join(word) + "(?![a-z])", name.lower()):
-            return sizes
+            return (int(count[1]) if count else images), classes
     return 0, 0
