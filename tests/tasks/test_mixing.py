@@ -68,6 +68,19 @@ def test_labels_have_the_shares_that_pixels_have(kind, group_size):
         assert abs(shares.mean() - 0.5) < 0.15  # Beta(1, 1)
 
 
+def test_frames_of_a_clip_are_mixed_and_erased_alike():
+    x, target, key = images(4), jnp.eye(4), jax.random.key(3)
+    clips = jnp.repeat(x[:, None], 3, axis=1)
+    settings = Mixing(mixup=0.8, cutmix=1.0, group_size=1)
+    mixed, labels = mix(key, settings, clips, target, jnp.ones(4))
+    one, same = mix(key, settings, x, target, jnp.ones(4))
+    np.testing.assert_allclose(mixed, np.repeat(one[:, None], 3, axis=1), atol=1e-6)
+    np.testing.assert_array_equal(labels, same)
+    changed = np.asarray(erase(key, clips, 1.0) != clips)
+    np.testing.assert_array_equal(changed, changed[:, :1].repeat(3, axis=1))
+    assert changed.any((1, 2, 3, 4)).all() and not changed.all((1, 2, 3, 4)).any()
+
+
 @pytest.mark.parametrize("settings", [Mixing(mixup=1.0), Mixing(cutmix=1.0)])
 def test_groups_of_neighbours_share_a_draw(settings):
     x = jnp.tile(jnp.array([0.0, 1.0]), 6)[:, None, None, None] * jnp.ones((12, 29, 29, 3))

@@ -93,7 +93,7 @@ def test_recipes_are_configs_of_the_task(name: str) -> None:
 FLAGS = [
     *("--config=video", "--config.steps=3", "--config.schedule.warmup_steps=0"),
     *("--config.model.dims=8,", "--config.model.depths=1,", "--config.model.num_heads=2,"),
-    "--config.model.mixer=full",
+    *("--config.model.mixer=full", "--config.mixing.cutmix=1.0", "--config.mixing.erase=0.25"),
     *("--config.clip.frames=4", "--config.clip.eval_clips=2", "--config.data.image_size=16"),
     *("--config.data.train=moving://?size=16&count=60", "--config.data.batch_size=8"),
     *("--config.data.test=moving://?size=16&count=60", "--config.data.eval_batch_size=8"),

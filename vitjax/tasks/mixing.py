@@ -158,18 +158,26 @@ def by_group(draw: Callable[[Array], Array], key: Array, mixing: Mixing, count: 
 def mix(
     key: Array,
     mixing: Mixing,
-    images: Float[Array, "B H W c"],
+    images: Float[Array, "B *T H W c"],
     targets: Float[Array, "B K"],
     mask: Float[Array, "B"],
-) -> tuple[Float[Array, "B H W c"], Float[Array, "B K"]]:
-    """Mix images and targets with their partners'; those whose partner has mask 0 stay."""
-    count, height, width, _ = images.shape
+) -> tuple[Float[Array, "B *T H W c"], Float[Array, "B K"]]:
+    """Mix images and targets with their partners'; those whose partner has mask 0 stay.
+
+    All frames of a clip are mixed alike.
+    """
+    count, (height, width) = len(images), images.shape[-3:-1]
     weight = by_group(lambda k: own_weight(k, mixing, height, width), key, mixing, count)
     weight = jnp.where(partner(mask)[:, None, None] > 0, weight, 1.0)
     label = weight.mean(axis=(1, 2))[:, None]
-    pixel = weight[..., None].astype(images.dtype)
+    pixel = _for_frames(weight, images).astype(images.dtype)
     mixed = pixel * images + (1 - pixel) * partner(images)
     return mixed, label * targets + (1 - label) * partner(targets)
+
+
+def _for_frames(x: Array, images: Float[Array, "B *T H W c"]) -> Array:
+    """Give maps `[b, H, W]` the axes of images or of clips."""
+    return x.reshape(x.shape[0], *(1,) * (images.ndim - 4), *x.shape[1:], 1)
 
 
 def pair_weights(key: Array, alpha: float, mask: Float[Array, "B"]) -> Float[Array, "B 1 1 1"]:
@@ -187,13 +195,15 @@ def mix_pairs(
 
 def erase(
     key: Array,
-    images: Float[Array, "B H W c"],
+    images: Float[Array, "B *T H W c"],
     prob: float,
     *,
     area: tuple[float, float] = (0.02, 1 / 3),
     ratio: tuple[float, float] = (0.3, 10 / 3),
-) -> Float[Array, "B H W c"]:
+) -> Float[Array, "B *T H W c"]:
     """Erase a random rectangle: its pixels become independent Gaussian noise.
+
+    It is the same in all frames of a clip.
 
     Args:
       key: key of all draws.
@@ -202,7 +212,7 @@ def erase(
       area: range of the rectangle's share of the image.
       ratio: range of height over width, log-uniform; the first of ten draws that fits is used.
     """
-    count, height, width, _ = images.shape
+    count, (height, width) = len(images), images.shape[-3:-1]
     noise_key, box_key = jax.random.split(key)
 
     def kept(key: Array) -> Bool[Array, "H W"]:
@@ -220,7 +230,7 @@ def erase(
         inside = ((y >= top) & (y < top + h))[:, None] & ((x >= left) & (x < left + w))[None]
         return ~(inside & applied & fits.any())
 
-    keep = jax.vmap(kept)(jax.random.split(box_key, count))[..., None]
+    keep = _for_frames(jax.vmap(kept)(jax.random.split(box_key, count)), images)
     return jnp.where(keep, images, jax.random.normal(noise_key, images.shape, images.dtype))
 
 

@@ -23,6 +23,7 @@ from vitjax.runs import load_weights
 from vitjax.task import Batch, Keys, Loss, Task
 from vitjax.tasks.class_weights import weights_from_config
 from vitjax.tasks.classification import LOSSES, LossConfig, classification
+from vitjax.tasks.mixing import Mixing
 from vitjax.train.defaults import RunConfig
 
 
@@ -53,6 +54,7 @@ class VideoRun(RunConfig):
     """Config of a run, with the sections of this task."""
 
     loss: LossConfig = LossConfig()
+    mixing: Mixing = Mixing()
     clip: ClipConfig = ClipConfig()
 
 
@@ -139,6 +141,7 @@ def from_config(config: VideoRun, info: DataInfo, abstract: bool = False) -> Tas
         sample_shape=(c.frames, *height_and_width(d.image_size), d.channels),
         loss=config.loss,
         class_weights=weights,
+        mixed=config.mixing,
         mean=d.mean,
         std=d.std,
         class_names=info.classes,
