@@ -6,9 +6,10 @@
   :retinanet_swin_tiny_1x …        the papers' recipes of COCO (RUNS)
   :detr_r50, :deformable_detr_r50  their own (SETS)
 
-Command: `vitjax train --config=detection --workdir=runs/boxes`. Not yet run at this length: a run
-of 1000 steps of 16 images, a fifth of its images, has 30.9 % AP and 46.7 % AP50 on 200 scenes (15.1
-and 26.6 halfway); boxes are found sooner (61.9 % AR) than digits are told apart.
+Command: `vitjax train --config=detection --workdir=runs/boxes`: 83.4 % AP (98.3 AP50, 95.6 AP75) on
+the 1000 scenes held out after 2000 of its 3000 steps, 27 hundredths of a second of a core each, so
+seven minutes of two cores in all. The masks': 74.8 % mask AP and 78.8 AP of boxes on 300 scenes
+after 1186 of 1500 steps, each 0.57 s of a core: eight minutes of two cores in all.
 COCO: `vitjax train --config=detection:mask_rcnn_swin_tiny_1x --workdir=runs/swin
 --config.init=swin_tiny.pth --config.data.train=coco:///data/coco`. `config.init` is the backbone's
 weights from ImageNet, with which all papers begin. Measuring needs the extra `coco`.
