@@ -210,6 +210,7 @@ FLAGS = [
     "--config.data.test=boxes://?count=5&size=64", "--config.data.eval_batch_size=3",
     "--config.data.image_size=64", f"--config.model.backbone={TINY['backbone']}",
     "--config.model.width=16", "--config.model.depth=1", "--config.model.score_threshold=0.0",
+    "--config.model.group_norm=False",
     "--config.detection.show=0.0",
 ]  # fmt: skip
 

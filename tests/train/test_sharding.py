@@ -270,13 +270,12 @@ def measured() -> dict[str, Any]:
     )
 
 
-def check_equal(results: dict[str, Any]) -> None:
+def check_equal(results: dict[str, Any], rtol: float = 0) -> None:
     for name, found in results.items():
         one = found["one"]["losses"]
         assert len(set(one)) == len(one), "training changes nothing"
         for other in (v for k, v in found.items() if k != "one"):
-            bound = 1e-6 * max(1, *one)  # sums over all anchors of a first step are in the hundreds
-            np.testing.assert_allclose(other["losses"], one, rtol=0, atol=bound, err_msg=name)
+            np.testing.assert_allclose(other["losses"], one, rtol=rtol, atol=1e-6, err_msg=name)
             assert other["difference"] < 1e-6, name
 
 
@@ -312,7 +311,9 @@ def test_the_collectives_are_the_expected_ones(measured: dict[str, Any]) -> None
 
 @pytest.mark.slow
 def test_detectors_and_models_of_clips_give_the_numbers_of_one_device() -> None:
-    check_equal(on_eight("retinanet:sgd:all", "swin3d:sgd:all"))
+    check_equal(on_eight("swin3d:sgd:all"))
+    # The first loss is a sum over all anchors, in the hundreds.
+    check_equal(on_eight("retinanet:sgd:all"), rtol=1e-6)
 
 
 @pytest.mark.slow
