@@ -12,7 +12,7 @@ test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n 2 -q --durations=15
 
 test-fast: $(READY)  ## the tests that take seconds
-	$(BIN)/python -m pytest -n 2 -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 -q -m "not slow and not golden"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
