@@ -75,7 +75,9 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         _VIT, [dict(qk_norm=True, position="sincos2d"), dict(representation_size=8, scan=True)]
     ),
     "bit_r50x1": (dict(depths=(1, 1), image_size=32), [dict(width_factor=2)]),
-    "resnet50": (dict(depths=(2, 1), image_size=32), [dict(bottleneck=False, width=8)]),
+    "resnet50": (
+        dict(depths=(2, 1), image_size=32), [dict(bottleneck=False, width=8), dict(pool=False)]
+    ),
     "resnet50_nonlocal": (
         dict(depths=(2, 1), image_size=32, inserted=((0, 1), ())),
         [dict(mixer="non_local(pairwise='concatenation', normalized=True) | full"),
