@@ -81,7 +81,8 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "resnet50_nonlocal": (
         dict(depths=(2, 1), image_size=32, inserted=((0, 1), ())),
         [dict(mixer="non_local(pairwise='concatenation', normalized=True) | full"),
-         dict(mixer="non_local(pairwise='gaussian', sub_sample=False)")],
+         dict(mixer="non_local(pairwise='gaussian', sub_sample=False)"),
+         dict(bottleneck=False, width=8, pool=False)],
     ),
     "efficientnet_b0": (
         dict(width_factor=0.1, depth_factor=0.3, image_size=32),
