@@ -14,7 +14,7 @@ import pathlib
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, UInt8
 
 from vitjax.data.codecs.image import read_image
 from vitjax.data.source import DataInfo, Sample, short_sha256
@@ -101,23 +101,12 @@ def paint(
     Returns:
       The place, and the scan's ink there, 255 where it covers the image.
     """
-    corner = rng.integers(len(image) - length + 1, size=2)
-    return paint_at(image, scan, length, corner, rng.integers(darkest, 256, 3))
-
-
-def paint_at(
-    image: Float32[np.ndarray, "S S 3"],
-    scan: UInt8[np.ndarray, "8 8"],
-    length: int,
-    corner: Int[np.ndarray, "2"],
-    colour: Int[np.ndarray, "3"],
-) -> tuple[tuple[slice, slice], UInt8[np.ndarray, "L L"]]:
-    """Paint a scan into the image at a row and column; see `paint`."""
+    row, column = (int(at) for at in rng.integers(len(image) - length + 1, size=2))
+    colour = rng.integers(darkest, 256, 3).astype(np.float32)
     ink = np.asarray(cv2.resize(scan, (length, length), interpolation=cv2.INTER_CUBIC))
-    row, column = (int(at) for at in corner)
     place = np.s_[row : row + length, column : column + length]
     share = (ink.astype(np.float32) / 255)[..., None]
-    image[place] = (1 - share) * image[place] + share * colour.astype(np.float32)
+    image[place] = (1 - share) * image[place] + share * colour
     return place, ink
 
 
