@@ -20,6 +20,7 @@ from vitjax.data.codecs.maps import IGNORE
 from vitjax.data.pipeline import train_batches
 from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.models import create_model, from_config
+from vitjax.task import Task
 from vitjax.tasks import task_from_config
 from vitjax.train.config import count_steps
 from vitjax.train.optimizer import fitting_rules, make_optimizer, make_schedule, match_rules
@@ -38,8 +39,14 @@ def info_of(recipe: str) -> DataInfo:
     return DataInfo(names, "", frozenset(("image", "map" if classes else "target")))
 
 
-def abstract_params(task):
-    return jax.eval_shape(task.init, jax.random.key(0))["params"]
+def abstract_params(model: tuple[tuple[str, Any], ...], task: Task) -> Any:
+    """Trace a task's parameters, once for all recipes of a model."""
+    if model not in PARAMS:
+        PARAMS[model] = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    return PARAMS[model]
+
+
+PARAMS: dict[Any, Any] = {}
 
 
 def at_two_blocks(model: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def test_resolves(recipe: str) -> None:
     task_from_config(config, info_of(recipe))
     config = dataclasses.replace(config, model=at_two_blocks(config.model))
     task = task_from_config(config, info_of(recipe))
-    params = abstract_params(task)
+    params = abstract_params(tuple(sorted(config.model.items())), task)
     rules = o.weight_decay_rules or fitting_rules(params, task.decay_rules)
     steps = count_steps(config, 0)
     schedule = make_schedule(config.schedule, steps)

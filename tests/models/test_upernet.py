@@ -62,7 +62,7 @@ def keys(trained: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.golden
 @pytest.mark.slow
-def test_upernet_is_the_one_of_transformers(official) -> None:
+def test_upernet_is_the_one_of_transformers(official, optimized) -> None:
     """Outputs in float32 and float64, gradients in float64: one ReLU lies so near to its kink that
     rounding decides which side it is on, and moves the input's gradient by a percent.
     """
@@ -114,7 +114,7 @@ def _check_in_float64(data: Any, meta: Any, state_dict: dict[str, Any], model: A
     with jax.default_matmul_precision("highest"):
         probe = tuple(p.astype(jnp.float64) for p in heads.probe_of(meta, shapes))
         found, sown, (grads, grad_x) = gradients(variables["params"], images, probe)
-        pull_losses = jax.grad(lambda found: losses(found)[0] + 0.4 * losses(found)[1])(found)
+        pull_losses = jax.jit(jax.grad(lambda f: losses(f)[0] + 0.4 * losses(f)[1]))(found)
         _, _, (trained, _) = gradients(variables["params"], images, pull_losses)
 
     heads.check_outputs(data, meta, found)

@@ -17,7 +17,7 @@ import numpy as np
 from vitjax.data.source import DataInfo
 from vitjax.tasks import task_from_config
 from vitjax.train import sharding
-from vitjax.train.program import compile_program
+from vitjax.train.program import Program, compile_program
 from vitjax.train.state import named_leaves
 from vitjax.training import load_config
 
@@ -66,7 +66,7 @@ MODELS: dict[str, dict[str, str]] = {
     "swin3d": dict(name="swin3d_tiny", dims="(16,)", num_heads="(4,)", depths="(1,)", mixer="full"),
     # The widest two stages.
     "swin_base": dict(
-        name="swin_base", dims="(512,1024)", num_heads="(16,32)", depths="(1,2)", window_size="2"
+        name="swin_base", dims="(512,1024)", num_heads="(16,32)", depths="(1,1)", window_size="2"
     ),
     "debiformer_base": dict(
         name="debiformer_base",
@@ -95,7 +95,7 @@ RULES = {
     "adamw": {"optimizer.name": "adamw", "optimizer.eps": "1e-3"},
     "sgd": {"optimizer.name": "sgd", "optimizer.weight_decay": "1e-4"},
 }
-BATCH = 16
+BATCH = {"swin_base": 8, "debiformer_base": 8}  # 16 of the others
 
 
 def train(
@@ -106,12 +106,12 @@ def train(
     Args:
       first: the initial state, for another model than "vit"; None for any.
     """
-    size = SIZE.get(model, 32)
+    size, rows = SIZE.get(model, 32), BATCH.get(model, 16)
     task_name = TASKS.get(model, "classification")
     flags = {
         "task": task_name, "epochs": "0", "steps": "10", "schedule.warmup_steps": "0",
         "schedule.learning_rate": "1e-2", "optimizer.ema": "0.9", "data.image_size": str(size),
-        "data.batch_size": str(BATCH),
+        "data.batch_size": str(rows),
         **{f"model.{k}": v for k, v in MODELS[model].items()}, **RULES[rule],
         **OWN_FLAGS.get(model, {}),
     }  # fmt: skip
@@ -126,20 +126,20 @@ def train(
     task = task_from_config(config, info)
     program = compile_program(config, task, devices, 10)
     rng = np.random.default_rng(0)
-    image = (BATCH, size, size, 3)
+    image = (rows, size, size, 3)
     fields = {
         "image": lambda: rng.integers(0, 255, image).astype(np.uint8),
-        "label": lambda: rng.integers(0, 10, BATCH).astype(np.int32),
+        "label": lambda: rng.integers(0, 10, rows).astype(np.int32),
         "map": lambda: rng.integers(0, 12, image[:3]).astype(np.uint8),  # 10 and 11 are no classes
         "target": lambda: rng.integers(0, 255, image).astype(np.uint8),
-        "clip": lambda: rng.integers(0, 255, (BATCH, 4, *image[1:])).astype(np.uint8),
-        "objects_boxes": lambda: some_boxes(rng, size),
-        "objects_classes": lambda: rng.integers(0, 10, (BATCH, 2)).astype(np.int32),
-        "objects_crowd": lambda: np.zeros((BATCH, 2), bool),
-        "objects_valid": lambda: rng.random((BATCH, 2)) < 0.7,
-        "mask": lambda: (np.arange(BATCH) != 3).astype(np.float32),
+        "clip": lambda: rng.integers(0, 255, (rows, 4, *image[1:])).astype(np.uint8),
+        "objects_boxes": lambda: some_boxes(rng, rows, size),
+        "objects_classes": lambda: rng.integers(0, 10, (rows, 2)).astype(np.int32),
+        "objects_crowd": lambda: np.zeros((rows, 2), bool),
+        "objects_valid": lambda: rng.random((rows, 2)) < 0.7,
+        "mask": lambda: (np.arange(rows) != 3).astype(np.float32),
     }
-    extent = np.full((BATCH, 2), size, np.int32)
+    extent = np.full((rows, 2), size, np.int32)
     fields |= dict.fromkeys(("image_extent", "map_extent", "target_extent"), extent.copy)
     batches = [
         {name: fields[name]() for name in program.batch_spec}
@@ -149,8 +149,7 @@ def train(
     if model == "vit":  # drawing takes as long to compile as a step: one model does on every mesh
         state = program.init(key)
     else:
-        first = some_state(program.state) if first is None else first
-        state = jax.device_put(first, jax.tree.map(lambda x: x.sharding, program.state))
+        state = noise_state(program) if first is None else placed(first, program)
     first = jax.device_get(state)
     per_device = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
     step = program.train_step.lower(program.state, program.batch_spec, program.key).compile()
@@ -159,7 +158,7 @@ def train(
         step.as_text(),
     )
     losses = []
-    for batch in sharding.to_devices(batches, program.batch_sharding, BATCH):
+    for batch in sharding.to_devices(batches, program.batch_sharding, rows):
         state, metrics = step(state, batch, key)
         losses.append(float(metrics["loss"]))
     found = {
@@ -170,14 +169,19 @@ def train(
     return found, (first, jax.device_get(state))
 
 
-def some_boxes(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draw two boxes for each image."""
-    ends = np.sort(rng.uniform(0, size, (BATCH, 2, 2, 2)), axis=2)
-    return ends.reshape(BATCH, 2, 4).astype(np.float32)
+def some_boxes(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:
+    """Draw two boxes for each of the images."""
+    ends = np.sort(rng.uniform(0, size, (rows, 2, 2, 2)), axis=2)
+    return ends.reshape(rows, 2, 4).astype(np.float32)
 
 
-def some_state(shapes: Any) -> Any:
-    """Give a state of these shapes: noise for parameters, one for norms, zero for all else."""
+def placed(state: Any, program: Program) -> Any:
+    """Place a state on a program's devices."""
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, program.state))
+
+
+def noise_state(program: Program) -> Any:
+    """Give a program's state: noise for parameters, one for norms, zero for all else."""
     rng = np.random.default_rng(0)
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -188,8 +192,9 @@ def some_state(shapes: Any) -> Any:
             return rng.normal(0, 0.02, leaf.shape).astype(leaf.dtype)
         return np.zeros(leaf.shape, leaf.dtype)
 
-    state = jax.tree_util.tree_map_with_path(fill, shapes)
-    return dataclasses.replace(state, ema=jax.tree.map(np.copy, state.params))
+    state = jax.tree_util.tree_map_with_path(fill, program.state)
+    state = dataclasses.replace(state, ema=state.ema and jax.tree.map(np.copy, state.params))
+    return placed(state, program)
 
 
 def difference(state: Any, other: Any) -> float:

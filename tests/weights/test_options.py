@@ -241,7 +241,7 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
 
     model = vitjax.create_model(name, **({"num_classes": 5} if _classes(name) else {}), **options)
     with nn.intercept_methods(note):
-        weights.abstract_variables.cache_clear()  # `note` sees what is traced
+        weights._abstract_variables.cache_clear()  # `note` sees what is traced
         shapes = weights.abstract_variables(weights.unrolled(model))
 
     def theirs(path: tuple[str, ...], leaf: Any) -> tuple[int, ...]:

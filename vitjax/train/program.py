@@ -54,18 +54,17 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     """
     d, o = config.data, config.optimizer
     schedule = optimizer.make_schedule(config.schedule, steps)
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
-    rules = optimizer.fitting_rules(shapes["params"], task.decay_rules)
-    trainable = optimizer.trainable_params(shapes["params"], o.learning_rate_rules, o.freeze)
-    tx = optimizer.make_optimizer(
-        o, schedule, shapes["params"], decay_rules=rules, trainable=trainable
-    )
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    params = variables["params"]
+    rules = optimizer.fitting_rules(params, task.decay_rules)
+    trainable = optimizer.trainable_params(params, o.learning_rate_rules, o.freeze)
+    tx = optimizer.make_optimizer(o, schedule, params, decay_rules=rules, trainable=trainable)
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
-    def create(key: Any) -> Any:
-        return create_state(task.init(key), tx, o.ema > 0, trainable)
+    def create(variables: Any) -> Any:
+        return create_state(variables, tx, o.ema > 0, trainable)
 
-    shapes = jax.eval_shape(create, jax.random.key(0))
+    shapes = jax.eval_shape(create, variables)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), task.frozen)
     shapes = dataclasses.replace(shapes, frozen=frozen)
     placed = partition_state(shapes, mesh, config.sharding_rules, task.sharding_rules)
@@ -97,7 +96,7 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     }
     sizes = [leaf.size for leaf in jax.tree.leaves(state.params)]
     init = jax.jit(
-        create,
+        lambda key: create(task.init(key)),
         out_shardings=dataclasses.replace(placed, frozen=None),
         compiler_options=init_options(list(mesh.devices.flat), sizes),
     )

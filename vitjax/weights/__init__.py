@@ -132,7 +132,7 @@ def convert(
     wanted = {path: leaf for path, leaf in shapes.items() if path not in fresh}
     links = table.link(rows, list(wanted))
     if not inputs.fits(links, state_dict, wanted):
-        others = traverse_util.flatten_dict(abstract_variables(plain, channels + 1))
+        others = traverse_util.flatten_dict(abstract_variables(plain, 4 if channels == 3 else 3))
         state_dict = inputs.adapt_channels(links, state_dict, wanted, others, channels)
     leaves = table.load(rows, state_dict, wanted, ignored_keys(family, model))
     variables = traverse_util.unflatten_dict({**leaves, **fresh})
@@ -184,11 +184,15 @@ def to_torch(name: str, variables: Mapping[str, Any], **overrides: Any) -> dict[
     return table.dump(rows, traverse_util.flatten_dict(variables))
 
 
-@functools.lru_cache(maxsize=32)  # loading asks for each model several times, and tracing is slow
 def abstract_variables(model: Any, channels: int = 3) -> Any:
     """Compute shapes and dtypes of a model's variables, without running the model.
 
     The image has the size `model.image_size`, with so many channels.
     """
+    return _abstract_variables(model, channels)
+
+
+@functools.lru_cache(maxsize=32)  # loading asks for each model several times, and tracing is slow
+def _abstract_variables(model: Any, channels: int) -> Any:
     image = jax.ShapeDtypeStruct(input_shape(model, channels=channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), image)
