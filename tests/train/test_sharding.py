@@ -154,12 +154,12 @@ def extremes() -> list[str]:
     return [name for names in groups.values() for name in {names[0], names[-1], *UNEVEN} & {*names}]
 
 
-def shallow(name: str) -> dict[str, Any]:
-    """Give the options of a model with at most two blocks in each stage."""
+def shallow(name: str, blocks: int = 2) -> dict[str, Any]:
+    """Give the options of a model with at most so many blocks in each stage."""
     own = model_options(name)
-    cut: dict[str, Any] = {"depth": 2} if "depth" in own else {}
+    cut: dict[str, Any] = {"depth": blocks} if "depth" in own else {}
     if "depths" in own and "num_attention" not in own:
-        cut["depths"] = tuple(min(2, depth) for depth in own["depths"])
+        cut["depths"] = tuple(min(blocks, depth) for depth in own["depths"])
     return cut
 
 
