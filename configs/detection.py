@@ -30,18 +30,17 @@ fundamentalvision/Deformable-DETR), whose rate falls once, to a tenth. As in the
 parameters decay, and the stem, the first stage and the norms of the ResNet do not train.
 `--config.init=resnet50.pth` is the backbone's.
 
-What differs from the authors: images stand in squares of 1344 pixels, as all images of a batch have
-one size, where theirs are padded to the largest of a batch; images without objects are seen too.
-DeBiFormer's RetinaNet reads the usual levels, of strides 8 to 128; its code has those of 4 to 64
-under the anchors of 8 to 128.
+What differs from the authors: docs/recipes.md, field by field. Images stand in squares of 1344
+pixels, as all images of a batch have one size, where theirs are padded to the largest of a batch.
 
-Expected AP on COCO's validation images, of boxes / of masks (the repositories' READMEs, of PVT the
-papers): Mask R-CNN 1x: Swin-T 43.7 / 39.8, PVT-T 36.7 / 35.1, S 40.4 / 37.8, PVT v2-B2 45.3 / 41.2,
-DAT-T++ 48.7 / 43.7, S++ 49.8 / 44.5, BiFormer-S 47.8 / 43.2, DeBiFormer-S 47.5 / 42.5,
-B 48.5 / 43.2; 3x: Swin-T 46.0 / 41.6, S 48.5 / 43.3, DAT-T++ 50.5 / 45.1, S++ 51.2 / 45.7.
-RetinaNet 1x: PVT-T 36.7, S 40.4, PVT v2-B2 44.6, DAT-T++ 46.8, S++ 48.3, BiFormer-S 45.9,
-DeBiFormer-S 45.6, B 47.1; 3x: DAT-T++ 49.2, S++ 50.2. DETR 40.6 (the paper's schedule of its
-ablations; 42.0 after 500 epochs), Deformable DETR 44.5.
+Expected AP on COCO's validation images, of boxes / of masks (the repositories' READMEs): Mask R-CNN
+1x: Swin-T 43.7 / 39.8, PVT-T 36.7 / 35.1, S 40.4 / 37.8, M 42.0 / 39.0, L 42.9 / 39.5,
+PVT v2-B2 45.3 / 41.2, DAT-T++ 48.7 / 43.7, S++ 49.8 / 44.5, BiFormer-S 47.8 / 43.2, B 48.6 / 43.7,
+DeBiFormer-S 47.5 / 42.5, B 48.5 / 43.2; 3x: Swin-T 46.0 / 41.6, S 48.5 / 43.3,
+PVT v2-B2 47.8 / 43.1, DAT-T++ 50.5 / 45.1, S++ 51.2 / 45.7. RetinaNet 1x: PVT-T 36.7, S 40.4,
+M 41.9, L 42.6, PVT v2-B2 44.6, DAT-T++ 46.8, S++ 48.3, BiFormer-S 45.9, B 47.1, DeBiFormer-S 45.6,
+B 47.1; 3x: DAT-T++ 49.2, S++ 50.2. DETR 40.6 (the paper's table 2, as its repository's issue 61
+says; 42.0 after 500 epochs), Deformable DETR 44.5.
 """
 
 from typing import Any
@@ -53,6 +52,10 @@ NO_TABLES = {
     "dat": (("backbone/.*bias/table", 0.0), *NO_NORMS),
 }
 """Decay of all but norms, and tables of relative positions."""
+NO_STAGE_NORMS = (
+    ("backbone/stage_.*norm.*", 0.0), ("backbone/feature_norm.*", 0.0), (".*", 1.0),
+)  # fmt: skip
+"""The same of BiFormer and DeBiFormer, where the norms of stem and downsampling have no name."""
 ALL = ((".*", 1.0),)
 MMDET_MASKS: dict[str, Any] = dict(
     name="mask_rcnn", aligned=True, sampling_ratio=0, box_beta=0.0, proposals=(1000, 1000)
@@ -63,8 +66,18 @@ SWIN = dict(batch=16, rate=1e-4, decay=0.05, rules=NO_TABLES["swin"], scales="se
 PVT = dict(batch=16, decay=1e-4, rules=ALL, scales="one")
 DAT = dict(batch=64, decay=0.05, rules=NO_TABLES["dat"], scales="several")
 BIFORMER = dict(batch=16, rate=1e-4, scales="one")
-DEBIFORMER = dict(batch=16, rules=NO_TABLES["dat"], scales="one")
+DEBIFORMER = dict(batch=16, scales="one")
 DEBIFORMER_MIXER = "bra(topk=1) | dbra ; bra(topk=4) | dbra ; bra(topk=16) | dbra ; dbra(topk=49)"
+
+PVTS = {
+    **{f"pvt_{v}": f"image_size=224, drop_path_rate={drop}"
+       for v, drop in (("tiny", 0.1), ("small", 0.1), ("medium", 0.0), ("large", 0.0))},
+    **{f"pvt_v2_{v}": "drop_path_rate=0.1" for v in ("b0", "b1", "b2", "b2_li", "b3", "b4", "b5")},
+}  # fmt: skip
+HALVED = {
+    "mask_rcnn": ("pvt_large", "pvt_v2_b4", "pvt_v2_b5"), "retinanet": ("pvt_v2_b4", "pvt_v2_b5"),
+}  # fmt: skip
+"""What PVT's authors train with half the batch, and 1/1.4 of the rate."""
 
 
 def _run(kind: str, backbone: str, options: str, epochs: int, recipe: dict[str, Any], **own: Any):
@@ -81,11 +94,10 @@ for _epochs, _drop in ((12, 0.1), (36, 0.2)):
         RUNS |= _run(_kind, "swin_tiny", f"drop_path_rate={_drop}", _epochs, SWIN)
 RUNS |= _run("mask_rcnn", "swin_small", "drop_path_rate=0.2", 36, SWIN)
 for _kind, _rate in (("mask_rcnn", 2e-4), ("retinanet", 1e-4)):
-    for _size in ("tiny", "small", "medium", "large"):
-        _options = "image_size=224, drop_path_rate=0.1"
-        RUNS |= _run(_kind, f"pvt_{_size}", _options, 12, PVT, rate=_rate)
-    for _size in ("b0", "b1", "b2", "b2_li", "b3", "b4", "b5"):
-        RUNS |= _run(_kind, f"pvt_v2_{_size}", "drop_path_rate=0.1", 12, PVT, rate=_rate)
+    for _name, _options in PVTS.items():
+        RUNS |= _run(_kind, _name, _options, 12, PVT, rate=_rate)
+    for _name in HALVED[_kind]:
+        RUNS[f"{_kind}_{_name}_1x"] |= dict(batch=8, rate=_rate / 1.4)
 RUNS |= _run("mask_rcnn", "pvt_v2_b2", "drop_path_rate=0.1", 36, SWIN, rules=NO_NORMS)
 for _kind, _rate, _drops in (
     ("mask_rcnn", 4e-4, (0.0, 0.3, 0.1, 0.5)),
@@ -97,9 +109,9 @@ for _kind, _rate, _drops in (
         _options = f"drop_path_rate={_drops[_i]}"
         RUNS |= _run(_kind, f"dat_pp_{_size}", _options, _epochs, DAT, rate=_rate)
 for _size, _drop in (("small", 0.2), ("base", 0.3)):
-    _options = f"n_win=16, drop_path_rate={_drop}"
+    _options = f"n_win=16, frozen_statistics=True, drop_path_rate={_drop}"
     RUNS |= _run(
-        "mask_rcnn", f"biformer_{_size}", _options, 12, BIFORMER, decay=0.05, rules=NO_NORMS
+        "mask_rcnn", f"biformer_{_size}", _options, 12, BIFORMER, decay=0.05, rules=NO_STAGE_NORMS
     )
     RUNS |= _run("retinanet", f"biformer_{_size}", _options, 12, BIFORMER, decay=1e-4, rules=ALL)
 for _size, _drop, _windows, _rate, _warmup in (
@@ -110,10 +122,11 @@ for _size, _drop, _windows, _rate, _warmup in (
     RUNS |= _run(
         "mask_rcnn", f"debiformer_{_size}", _options.format(_drop), 12,
         dict(DEBIFORMER, batch=8), rate=_rate, decay=0.05, warmup=_warmup,
+        rules=(("backbone/.*bias/table", 0.0), *NO_STAGE_NORMS),
     )  # fmt: skip
     RUNS |= _run(
         "retinanet", f"debiformer_{_size}", _options.format(0.0), 12, DEBIFORMER, rate=1e-4,
-        decay=1e-4,
+        decay=1e-4, rules=NO_STAGE_NORMS,
     )  # fmt: skip
 """Model, backbone and schedule → recipe; the backbone's text holds what its authors chose there."""
 
@@ -134,6 +147,7 @@ CANVAS = 1344
 AUGMENT = {
     "one": "multi_scale(short_sides=(800, 800, 1), part=0.0, interpolation='bilinear') | flip",
     "several": "multi_scale(interpolation='bilinear') | flip",
+    "pillow": "multi_scale(interpolation='antialias') | flip",
 }
 
 
@@ -166,7 +180,7 @@ def _set_prediction(
 ) -> dict[str, Any]:
     """Build the recipe of a DETR: dropout of 0.1, and gradients of a norm of 0.1 at most."""
     return dict(
-        _coco(epochs, batch, "several"),
+        _coco(epochs, batch, "pillow"),
         model=dict(name=name, backbone="resnet50(frozen_statistics=True)", dtype="bfloat16"),
         optimizer=dict(
             name="adamw",
@@ -191,7 +205,7 @@ def _coco(epochs: int, batch: int, scales: str) -> dict[str, Any]:
             batch_size=batch,
             eval_batch_size=16,
             augment=AUGMENT[scales],
-            interpolation="bilinear",
+            interpolation="antialias" if scales == "pillow" else "bilinear",
             num_threads=16,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),

@@ -27,11 +27,11 @@ from vitjax.training import load_config
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def runs(file):
+def runs(file, table="RUNS"):
     spec = importlib.util.spec_from_file_location(file, ROOT / "configs" / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [f"{file}.py:{name}" for name in module.RUNS]
+    return [f"{file}.py:{name}" for name in getattr(module, table)]
 
 
 RECIPES = [*runs("imagenet"), *runs("vit"), *runs("finetune")]

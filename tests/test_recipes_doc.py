@@ -1,6 +1,7 @@
 """docs/recipes.md says what the configs say: the column "ours", and every recipe is there."""
 
 import ast
+import functools
 import json
 import pathlib
 import re
@@ -8,12 +9,15 @@ import re
 import pytest
 
 from tests.test_dense_recipes import DENSE
-from tests.test_recipes import RECIPES, config_of
+from tests.test_recipes import RECIPES, config_of, runs
 from vitjax.train.config import flat_config
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
 FILES = {recipe.split(":")[1]: recipe for recipe in RECIPES}
-FILES |= {recipe.replace(".py:", ":"): recipe for recipe in DENSE}  # files share these names
+DETECTION = [*runs("detection"), *runs("detection", "SETS")]
+VIDEO = [*runs("video", "SWIN"), "video.py:vivit_b16x2"]
+OTHERS = [*DENSE, *DETECTION, *VIDEO]
+FILES |= {recipe.replace(".py:", ":"): recipe for recipe in OTHERS}  # files share these names
 
 
 def sections() -> list[tuple[list[str], str]]:
@@ -25,6 +29,7 @@ def sections() -> list[tuple[list[str], str]]:
     return found
 
 
+@functools.cache
 def stated() -> list[tuple[str, str, str]]:
     """(config, field, value as Python writes it) of all tables."""
     rows, head = [], []

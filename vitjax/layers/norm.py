@@ -34,13 +34,17 @@ def _layer_norm(epsilon: float, dtype: Any = None, **options: Any) -> nn.LayerNo
     return LayerNorm(epsilon, dtype=dtype, use_fast_variance=one_pass, **options)
 
 
-def batch_norm(epsilon: float = 1e-5, momentum: float = 0.9) -> Spec:
+def batch_norm(epsilon: float = 1e-5, momentum: float = 0.9, frozen: bool = False) -> Spec:
     """Return the spec of a BatchNorm over all axes but channels.
 
     `momentum` is the share of the running statistics that a step keeps. Under `jit` the batch is
-    the global one, however it is sharded.
+    the global one, however it is sharded. With `frozen` training reads the running statistics too,
+    and does not change them.
     """
-    return spec(nn.BatchNorm, epsilon=epsilon, momentum=momentum, use_fast_variance=False)
+    return spec(
+        nn.BatchNorm, epsilon=epsilon, momentum=momentum, use_fast_variance=False,
+        use_running_average=frozen or None,
+    )  # fmt: skip
 
 
 def group_norm(groups: int, epsilon: float = 1e-5) -> Spec:
@@ -56,9 +60,12 @@ def map_norm(epsilon: float = 1e-5) -> Spec:
 def normalize(norm: Any, x: Array, train: bool) -> Array:
     """Apply a norm module.
 
-    A BatchNorm uses the statistics of the batch in training, otherwise the running ones.
+    A BatchNorm uses the statistics of the batch in training, unless they are frozen, otherwise the
+    running ones.
     """
-    return norm(x, use_running_average=not train) if isinstance(norm, nn.BatchNorm) else norm(x)
+    if not isinstance(norm, nn.BatchNorm) or norm.use_running_average:
+        return norm(x)
+    return norm(x, use_running_average=not train)
 
 
 def layer_scale(

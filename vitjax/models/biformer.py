@@ -65,6 +65,7 @@ def biformer(
     pre_norm: bool = True,
     layer_scale_init: float | None = None,
     overlap: bool = True,
+    frozen_statistics: bool = False,
     drop_path_rate: float = 0.0,
     num_classes: int = 1000,
     image_size: int | tuple[int, int] = 224,
@@ -82,9 +83,16 @@ def biformer(
       mlp_dwconv: a 3×3 depthwise convolution in the MLPs.
       pre_norm: x + branch(norm(x)); otherwise norm(x + branch(x)).
       overlap: stem and downsampling by 3×3 convolutions with BatchNorm; otherwise by patches.
+      frozen_statistics: BatchNorm takes its running statistics in training too, and does not change
+        them, as in the authors' detection code.
       dense: for dense heads: a LayerNorm of its own on each map that a head reads, and not on what
         the next stage reads, as in the authors' segmentation code. Their regions there are 8×8.
+
+    Raises:
+      ValueError: `frozen_statistics` without a BatchNorm.
     """
+    if frozen_statistics and not overlap:
+        raise ValueError("frozen_statistics=True needs overlap=True: patches have no BatchNorm.")
     heads = tuple(width // head_dim for width in qk_dim or dims)
     options = dict(
         qk_dim=qk_dim, scale=scale, n_win=n_win, lepe_kernel_size=lepe_kernel_size,
@@ -101,7 +109,8 @@ def biformer(
         layer_scale_init=layer_scale_init,
     )
     if overlap:
-        stem, norm = spec(ConvStem), batch_norm()
+        norm = batch_norm(frozen=frozen_statistics)
+        stem = spec(ConvStem, norm=norm)
         downsample = spec(ConvNorm, kernel_size=3, stride=2, padding=1, norm=norm)
     else:
         stem, norm = spec(ConvNorm, kernel_size=4, stride=4, norm=layer_norm()), layer_norm()

@@ -51,7 +51,7 @@ FROZEN = "{}(frozen_statistics=True)"
 PREPROCESSING = Preprocessing(
     **IMAGENET,
     crop=0.0,
-    interpolation="bilinear",
+    interpolation="antialias",
     source="facebookresearch/detr: a short side of 800 pixels, a long one of 1333",
 )
 
