@@ -14,7 +14,7 @@ from tests.golden.compare import check_stages
 from vitjax import weights
 from vitjax.detection.boxes import to_center
 from vitjax.detection.results import Targets
-from vitjax.heads.set_prediction import layer_losses, match, select
+from vitjax.heads.set_prediction import Goals, layer_losses, match, select
 from vitjax.layers.maps import inside
 from vitjax.weights.detr import translate
 from vitjax.weights.libraries import rename
@@ -46,17 +46,23 @@ class Case(detectors.Case):
         )  # fmt: skip
 
 
-def check(case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int) -> None:
+def check(
+    case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int, *seen: tuple[str, ...]
+) -> Any:
     """Hold a model against its case: outputs, stages, matches, losses, gradients, detections.
 
     Args:
       stages: their module → ours, whose calls are compared.
       top: detections that are stored.
+      seen: other modules of ours.
+
+    Returns:
+      What these and the stages give.
     """
     model: Any = vitjax.create_model(name, image_size=case.size)
     variables = weights.from_torch(name, case.state, image_size=case.size)
     params = variables.pop("params")
-    head, wanted = model.head.offer(num_classes=91).build(), set(stages.values())
+    head, wanted = model.head.offer(num_classes=91).build(), {*stages.values(), *seen}
     targets, ones = case.objects(room=5), jnp.ones(2)
 
     def losses(params: Any, images: Any) -> tuple[Any, Any]:
@@ -90,6 +96,7 @@ def check(case: Case, name: str, stages: dict[str, tuple[str, ...]], top: int) -
     check_selection(case, head, found, targets, top)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == case.meta["num_params_with_frozen_bn_affine"]
+    return sown
 
 
 def check_selection(case: Case, head: Any, found: Any, targets: Targets, top: int) -> None:
@@ -98,9 +105,9 @@ def check_selection(case: Case, head: Any, found: Any, targets: Targets, top: in
 
     @jax.jit
     def choose(found: Any) -> tuple[Any, Any]:
-        goals = to_center(targets.boxes / sides)
-        given = (found.logits[:, -1], found.boxes[:, -1], goals, targets.classes, targets.valid)
-        queries = jax.vmap(partial(match, criterion=head.criterion))(*given)
+        goals = Goals(to_center(targets.boxes / sides), targets.classes, targets.valid)
+        last = jax.tree.map(lambda part: part[:, -1], found)
+        queries = jax.vmap(partial(match, criterion=head.criterion))(last, goals)
         return queries, select(found, case.extent, head.limit, head.criterion.softmax)
 
     queries, detections = choose(found)

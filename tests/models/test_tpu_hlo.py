@@ -1,4 +1,4 @@
-"""What becomes of a training step on TPUs: no gather or scatter of feature maps.
+"""What becomes of a training step on TPUs: no gather or scatter of feature maps, in detectors too.
 
 Those are slow there, and a scatter is why a GPU's gradients differ between runs. The criterion: no
 gather or scatter in the program of value and gradient moves `BATCH · 4 · dims[0]` elements or more,
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vitjax.detection.results import Targets
 from vitjax.models import create_model, model_options
 from vitjax.plan.collectives import feature_moves
 from vitjax.plan.hlo import parse
@@ -33,6 +34,21 @@ MODELS = {  # blocks of each kind that the model has
     "debiformer_tiny": dict(depths=(2, 2, 2, 1)),
     "volo_d1": dict(depths=(1, 1, 1, 1), dims=(16, 32, 32, 32), num_heads=(1, 2, 2, 2)),
 }
+
+
+SMALL: dict[str, Any] = dict(width=32, num_heads=2, encoder_depth=1, decoder_depth=2, num_queries=7)
+DETECTORS: dict[str, tuple[dict[str, Any], int]] = {
+    "retinanet": (dict(width=32, depth=1), 9 * 86),
+    "mask_rcnn": (
+        dict(width=16, box_width=32, rpn_samples=64, rpn_candidates=(50, 50), proposals=(50, 30),
+             samples=16),
+        3 * 341,
+    ),
+    "detr": (SMALL, 2 * 7),
+    "deformable_detr": (SMALL | dict(refine=True, two_stage=True), 85),
+}  # fmt: skip
+"""Detector → options, and how many boxes it predicts of an image: those of anchors, of queries of
+all layers, or of positions."""
 
 
 def lower(name: str, sharding: NamedSharding | None = None) -> Any:
@@ -77,6 +93,45 @@ def test_training_moves_no_features_by_gather_or_scatter(name: str) -> None:
     assert any(i.opcode == "dot" for body in program.computations.values() for i in body.values())
     found = feature_moves(program, LEAST - 1)
     assert not found, named(found)
+
+
+def lower_detector(name: str) -> Any:
+    """Value and gradient of the loss of a detector, assignment and drawing included."""
+    backbone = "resnet18(depths=(1, 1, 1, 1), width=8, frozen_statistics=True)"
+    options: dict[str, Any] = DETECTORS[name][0] | dict(backbone=backbone, image_size=SIDE)
+    model: Any = create_model(name, 5, dtype=jnp.bfloat16, **options)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = dict(
+        boxes=((5, 4), jnp.float32), classes=((5,), jnp.int32), crowd=((5,), jnp.bool_),
+        valid=((5,), jnp.bool_), masks=((5, 28, 28), jnp.uint8), extent=((2,), jnp.int32),
+    )  # fmt: skip
+    arrays: Any = {k: jax.ShapeDtypeStruct((BATCH, *s), d) for k, (s, d) in shapes.items()}
+    targets = Targets(**arrays)
+    images = jax.ShapeDtypeStruct((BATCH, SIDE, SIDE, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    rest = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(params: Any, rest: Any, images: Any, targets: Targets) -> Any:
+        found, _ = model.apply(
+            {"params": params, **rest}, images, targets, jnp.ones(BATCH), True, method="loss",
+            mutable=list(rest), rngs=dict(dropout=jax.random.key(1), sample=jax.random.key(2)),
+        )  # fmt: skip
+        return sum(part.sum() for part in found.parts.values()) / found.weight.sum()
+
+    return jax.jit(jax.value_and_grad(loss)).lower(variables["params"], rest, images, targets)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
+def test_training_of_detectors_moves_no_more_than_boxes(name: str) -> None:
+    """No gather moves more floats than all boxes have, four each, and no scatter any.
+
+    A feature has 16 channels or more. Integers are indices, classes, and masks to be learnt.
+    """
+    program = parse(lower_detector(name).as_text(dialect="hlo", debug_info=True))
+    floats = [i for i in feature_moves(program, 0) if re.match(r"b?f\d", i.shape)]
+    large = [i for i in feature_moves(program, BATCH * 4 * DETECTORS[name][1]) if i in floats]
+    scatters = [i for i in floats if i.opcode == "scatter"]
+    assert floats and not large + scatters, named(large + scatters)
 
 
 @pytest.mark.slow

@@ -163,7 +163,7 @@ def box_losses(
     """
     goal = jax.nn.one_hot(regions.classes, logits.shape[1], dtype=logits.dtype)
     entropy = -(jax.nn.log_softmax(logits) * goal).sum(axis=1)
-    own = jnp.einsum("skc,sk->sc", deltas, goal)
+    own = jnp.einsum("skc,sk->sc", deltas, goal, precision="highest")
     positive = regions.positive[:, None]
     wanted = jnp.where(positive, boxes[regions.matched], regions.boxes)
     each = losses.smooth_l1(own, box.encode(wanted, regions.boxes, SCALES), beta)
@@ -190,7 +190,7 @@ def mask_losses(
     count, size = logits.shape[:2]
     first = Regions(*(array[:count] for array in regions))
     goal = jax.nn.one_hot(first.classes, logits.shape[-1], dtype=logits.dtype)
-    own = jnp.einsum("pyxk,pk->pyx", logits, goal)
+    own = jnp.einsum("pyxk,pk->pyx", logits, goal, precision="highest")
     shown = masks[first.matched].astype(logits.dtype)
     wanted = crop_masks(shown, frames[first.matched], first.boxes, size, aligned)
     each = losses.binary_cross_entropy(own, wanted).mean(axis=(1, 2))

@@ -19,20 +19,34 @@ ALPHA, GAMMA = 0.25, 2.0
 
 
 class SetBoxes(NamedTuple):
-    """Prediction of each query after each of n layers of a decoder; the last is the model's.
+    """Prediction of each query; of images after each of n layers of a decoder, where *B is B n.
 
     Attributes:
       logits: of K classes, and with softmax of "no object" behind them.
       boxes: centre x, y, width and height, as shares of the image's.
     """
 
-    logits: Float[Array, "B n Q k"]
-    boxes: Float[Array, "B n Q 4"]
+    logits: Float[Array, "*B Q k"]
+    boxes: Float[Array, "*B Q 4"]
+
+
+class Goals(NamedTuple):
+    """Objects that queries are to find, and which of them; boxes are as those of queries."""
+
+    boxes: Float[Array, "*B L 4"]
+    classes: Int[Array, "*B L"]
+    wanted: Bool[Array, "*B L"]
+
+
+def of_classes(values: Float[Array, "Q k"], classes: Int[Array, "L"]) -> Float[Array, "L Q"]:
+    """Take the values of each object's class: exactly, by a product, as TPUs gather slowly."""
+    chosen = jax.nn.one_hot(classes, values.shape[1], dtype=values.dtype)
+    return jnp.einsum("lk,qk->lq", chosen, values, precision="highest")
 
 
 def softmax_cost(logits: Float[Array, "Q k"], classes: Int[Array, "L"]) -> Float[Array, "L Q"]:
     """Compute the cost of classes: less by their probability (DETR, eq. 1)."""
-    return -jax.nn.softmax(logits)[:, classes].T
+    return -of_classes(jax.nn.softmax(logits), classes)
 
 
 def softmax_loss(
@@ -43,14 +57,15 @@ def softmax_loss(
     Args:
       classes: k - 1 for "no object", which has the weight `no_object`.
     """
+    goal = jax.nn.one_hot(classes, logits.shape[1], dtype=logits.dtype)
     weights = jnp.where(classes == logits.shape[1] - 1, no_object, 1).astype(logits.dtype)
-    each = jnp.take_along_axis(jax.nn.log_softmax(logits), classes[:, None], axis=1)[:, 0]
+    each = (jax.nn.log_softmax(logits) * goal).sum(axis=1)
     return -(weights * each).sum(), weights.sum()
 
 
 def focal_cost(logits: Float[Array, "Q k"], classes: Int[Array, "L"]) -> Float[Array, "L Q"]:
     """Compute the cost of classes: the focal loss of being them, less that of not being them."""
-    p = jax.nn.sigmoid(logits)[:, classes].T
+    p = of_classes(jax.nn.sigmoid(logits), classes)
     yes = ALPHA * (1 - p) ** GAMMA * -jnp.log(p + 1e-8)
     no = (1 - ALPHA) * p**GAMMA * -jnp.log(1 - p + 1e-8)
     return yes - no
@@ -76,50 +91,33 @@ class Criterion(NamedTuple):
     no_object: float = 1.0
 
 
-def match(
-    logits: Float[Array, "Q k"],
-    boxes: Float[Array, "Q 4"],
-    goals: Float[Array, "L 4"],
-    classes: Int[Array, "L"],
-    wanted: Bool[Array, "L"],
-    criterion: Criterion,
-) -> Int[Array, "L"]:
-    """Find the query of each object, NONE for the others; without a gradient."""
-    logits, boxes = jax.lax.stop_gradient((logits, boxes))
-    of_classes = (softmax_cost if criterion.softmax else focal_cost)(logits, classes)
-    distance = jnp.abs(goals[:, None] - boxes).sum(axis=-1)
-    overlap = box.giou(box.from_center(goals)[:, None], box.from_center(boxes))
+def match(found: SetBoxes, goals: Goals, criterion: Criterion) -> Int[Array, "L"]:
+    """Find the query of each object, NONE for the others; of one image and layer, no gradient."""
+    logits, boxes = jax.lax.stop_gradient(found)
+    cost = (softmax_cost if criterion.softmax else focal_cost)(logits, goals.classes)
+    distance = jnp.abs(goals.boxes[:, None] - boxes).sum(axis=-1)
+    overlap = box.giou(box.from_center(goals.boxes)[:, None], box.from_center(boxes))
     a, b, c = criterion.weights
-    return assign(a * of_classes + b * distance - c * overlap, wanted)
+    return assign(a * cost + b * distance - c * overlap, goals.wanted)
 
 
-def losses_of(
-    logits: Float[Array, "Q k"],
-    boxes: Float[Array, "Q 4"],
-    goals: Float[Array, "L 4"],
-    classes: Int[Array, "L"],
-    wanted: Bool[Array, "L"],
-    criterion: Criterion,
-) -> dict[str, Float[Array, ""]]:
-    """Sum the losses of one image after one layer, and what divides that of classes.
-
-    Args:
-      goals: boxes of objects as those of queries.
-    """
-    query_of = match(logits, boxes, goals, classes, wanted, criterion)
+def losses_of(found: SetBoxes, goals: Goals, criterion: Criterion) -> dict[str, Float[Array, ""]]:
+    """Sum the losses of one image after one layer, and what divides that of classes."""
+    logits, boxes = found
+    query_of = match(found, goals, criterion)
     matched = query_of != NONE
     hits = query_of[:, None] == jnp.arange(len(logits))
     none = logits.shape[1] - 1 if criterion.softmax else logits.shape[1]
-    labels = jnp.where(hits.any(axis=0), classes[hits.argmax(axis=0)], none)
+    labels = jnp.where(hits.any(axis=0), goals.classes[hits.argmax(axis=0)], none)
     if criterion.softmax:
-        of_classes, divisor = softmax_loss(logits, labels, criterion.no_object)
+        of_class, divisor = softmax_loss(logits, labels, criterion.no_object)
     else:
-        of_classes, divisor = focal_loss(logits, labels), matched.sum().astype(logits.dtype)
-    found = boxes[query_of]
-    distance = jnp.abs(found - goals).sum(axis=-1)
-    overlap = 1 - box.giou(box.from_center(found), box.from_center(goals))
+        of_class, divisor = focal_loss(logits, labels), matched.sum().astype(logits.dtype)
+    own = jnp.where(hits[..., None], boxes, 0).sum(axis=1)  # whose gradient is no scatter
+    distance = jnp.abs(own - goals.boxes).sum(axis=-1)
+    overlap = 1 - box.giou(box.from_center(own), box.from_center(goals.boxes))
     return {
-        "class": of_classes,
+        "class": of_class,
         "divisor": divisor,
         "box": jnp.where(matched, distance, 0).sum(),
         "overlap": jnp.where(matched, overlap, 0).sum(),
@@ -149,17 +147,16 @@ def layer_losses(
       extent: height and width of the part of each image that is no padding.
       mask: 1 for images that count.
     """
-    t, dtype = targets, found.boxes.dtype
+    dtype = found.boxes.dtype
     sides = jnp.tile(extent[:, ::-1].astype(dtype), 2)
-    goals = box.to_center(t.boxes.astype(dtype) / sides[:, None])
-    wanted = t.wanted & (mask > 0)[:, None]
+    wanted = targets.wanted & (mask > 0)[:, None]
     # What is no target stands for one of a sound box: its overlaps are never read.
-    goals = jnp.where(wanted[..., None], goals, jnp.asarray([0.5, 0.5, 1, 1], dtype))
-    classes = jnp.where(wanted, t.classes, 0)
+    boxes = box.to_center(targets.boxes.astype(dtype) / sides[:, None])
+    boxes = jnp.where(wanted[..., None], boxes, jnp.asarray([0.5, 0.5, 1, 1], dtype))
+    goals = Goals(boxes, jnp.where(wanted, targets.classes, 0), wanted)
 
-    one = partial(losses_of, criterion=criterion)
-    per_layer = jax.vmap(one, in_axes=(0, 0, None, None, None))
-    sums = jax.vmap(per_layer)(found.logits, found.boxes, goals, classes, wanted)
+    per_layer = jax.vmap(partial(losses_of, criterion=criterion), in_axes=(0, None))
+    sums = jax.vmap(per_layer)(found, goals)
     divisor = sums.pop("divisor")
     if criterion.softmax:
         total = (weight_of(wanted, mask) * mask).sum()
