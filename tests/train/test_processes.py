@@ -1,5 +1,6 @@
 """Several real processes on one machine: the same run as one, stopped together, told apart."""
 
+import json
 import os
 import pathlib
 import signal
@@ -9,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.train import detect_in_processes
 from vitjax.train.checkpoint import SavedSteps
 from vitjax.train.processes import ProcessError, exchange, from_lead, start, wait_for_processes
 from vitjax.train.report import read_metrics
@@ -175,6 +178,28 @@ def test_one_process_is_stopped_and_two_under_open_mpi_go_on(
     assert codes == [0, 0], outputs
     assert "4 × cpu (data 2 × tensor 2), 2 processes" in outputs[0]
     compare(workdir, alone)
+
+
+@pytest.mark.slow
+def test_detections_of_two_processes_are_those_of_one(tmp_path: pathlib.Path) -> None:
+    """Each image once, without those that pad a batch, whichever process has seen it."""
+    port, file = free_port(), tmp_path / "rows.json"
+    command = [sys.executable, "-m", detect_in_processes.__name__, str(file)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    pipes: dict[str, Any] = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    codes, outputs = finish(
+        [subprocess.Popen(command, cwd=ROOT, env=env | slurm(i, port), **pipes) for i in range(2)]
+    )
+    assert codes == [0, 0], outputs
+    found, alone = json.loads(file.read_text()), detect_in_processes.evaluate()
+    assert (found.pop("processes"), found.pop("own")) == (2, 2)
+    assert (alone.pop("processes"), alone.pop("own")) == (1, 4)
+    assert found.pop("metrics") == alone.pop("metrics")
+    for rows, order in ((found, [0, 1, 4, 2, 3]), (alone, [0, 1, 2, 3, 4])):
+        assert rows["index"] == rows["truth"] == order
+    for name, rows in alone.items():
+        assert [found[name][found["index"].index(i)] for i in range(5)] == rows, name
+    np.testing.assert_allclose(np.array(alone["boxes"])[:, 0], alone["objects"], atol=1e-5)
 
 
 @pytest.mark.slow
