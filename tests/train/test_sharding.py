@@ -154,9 +154,18 @@ def extremes() -> list[str]:
     return [name for names in groups.values() for name in {names[0], names[-1], *UNEVEN} & {*names}]
 
 
-def shallow(name: str, blocks: int = 2) -> dict[str, Any]:
-    """Give the options of a model with at most so many blocks in each stage."""
-    own = model_options(name)
+def shallow(name: str, blocks: int = 2, **options: Any) -> dict[str, Any]:
+    """Give options of a model with at most so many blocks in each stage, of its backbone too.
+
+    Args:
+      options: of the model, instead of its name's.
+    """
+    own = {**model_options(name), **options}
+    if "backbone" in own:
+        inner, _, text = own["backbone"].removesuffix(")").partition("(")
+        depths = shallow(inner, blocks).get("depths")
+        text = ", ".join(filter(None, (text, f"depths={depths}")))
+        return {"backbone": f"{inner}({text})"} if depths else {}
     cut: dict[str, Any] = {"depth": blocks} if "depth" in own else {}
     if "depths" in own and "num_attention" not in own:
         cut["depths"] = tuple(min(blocks, depth) for depth in own["depths"])
