@@ -30,6 +30,7 @@ def test_schedules_and_crops() -> None:
             assert float(schedule(round(share * steps))) == pytest.approx(rate * factor, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs", "drop", "rate", "frozen"),
     [("detr_r50", 300, 200, 1e-4, 53_120), ("deformable_detr_r50", 50, 40, 2e-4, 53_120)],

@@ -69,6 +69,7 @@ def test_rounded_weights_are_near(low: float) -> None:
     assert restore(*quantize(np.zeros(3, np.float32), FINE)).tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_heaviest_maps_are_thinned_first(seen: dict[str, Capture]) -> None:
     layers = seen["swin_tiny"].layers
     assert choose_steps(layers, 10**9) == [1, 1, 1]

@@ -71,6 +71,7 @@ def zeros(padded: tuple[int, int]) -> jax.Array:
     return jnp.zeros((2, *padded, HEADS, WIDTH // HEADS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "shift"), [(6, 9, 0), (5, 7, 1), (7, 4, "half"), (2, 9, 2)]
 )
@@ -96,6 +97,7 @@ def test_a_window_as_large_as_the_map_is_full_attention() -> None:
     np.testing.assert_allclose(dense(rows), sown_weights(sown)[:, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     dict(topk=2), dict(topk=None), dict(topk=3, mul_weight="soft"),
     dict(topk=2, kv_downsample="avgpool", kv_size=2), dict(topk=None, kv_downsample="ada_avgpool",
@@ -116,6 +118,7 @@ def test_routed_regions_lie_where_they_were_taken_from(options: dict[str, Any]) 
     np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "dilation"), [(5, 8, 1), (3, 7, 1), (2, 4, 1), (7, 10, 2), (4, 8, 2)]
 )
@@ -135,6 +138,7 @@ def test_neighbours_are_found_at_borders_too(height: int, width: int, dilation: 
     np.testing.assert_allclose(rows.weights.sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(3, 2, None), (3, 1, None), (2, 2, 0), (5, 3, 1)]
 )
@@ -154,6 +158,7 @@ def test_outlook_sums_the_windows_over_a_query(kernel: int, stride: int, padding
         np.testing.assert_allclose(total[:, :, 0, 0], 4, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (2, 5)])
 @pytest.mark.parametrize("kind", ["strided", "pooled", "maxima", "means"])
 def test_reduced_keys_are_spread_over_their_pixels(kind: str, height: int, width: int) -> None:
@@ -208,6 +213,7 @@ def test_zero_offsets_put_the_points_on_the_grid() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topk", [2, None])
 def test_agents_are_composed(topk: int | None) -> None:
     """Attention to agents times their attention to the map, which is that of the regions."""

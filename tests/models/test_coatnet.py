@@ -74,6 +74,7 @@ def test_pooling_by_hand() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", [name for name in MENU if name != "mbconv"])
 def test_any_mixer_stands_in(mixer: str) -> None:
     options = dict(SMALL, depths=(2, 2, 2, 2), image_size=64)

@@ -38,6 +38,7 @@ def test_the_light_form_is_the_official_one() -> None:
     check_case("container_light_224", "container_light", STAGES)
 
 
+@pytest.mark.slow
 def test_sizes_are_the_official_ones_and_near_the_papers() -> None:
     official = json.loads((FOLDER / "param_counts.json").read_text())["container_v1_light"]
     assert count("container_light") == official["params"] == 20_633_643

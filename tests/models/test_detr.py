@@ -37,6 +37,7 @@ def test_detr_is_that_of_the_authors() -> None:
     assert head.loss_weights * 6 == tuple(case.data["ref::loss_weights"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "official"),
     [

@@ -61,6 +61,7 @@ def test_weight_decay_is_on_what_the_authors_code_has_it(family) -> None:
     assert all(any(name in path for path in factors) for name in (*more, *fewer))
 
 
+@pytest.mark.slow
 def test_layer_decay_rises_from_the_patches_to_the_head(family) -> None:
     _, params, depth, _, _ = family
     factors = named_leaves(layer_factors(params, 0.5, "mae"))

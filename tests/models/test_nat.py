@@ -67,6 +67,7 @@ def test_the_one_like_swin_is_the_authors_one() -> None:
     check_case("dinat_s_small_66x77", "dinat_s_tiny", stages, **SMALL_S)
 
 
+@pytest.mark.slow
 def test_counts_are_the_authors() -> None:
     assert {n: int(ROWS[n][1].replace(",", "")) for n in COUNTS} == COUNTS
     assert {*COUNTS} == {*vitjax.list_models("nat_*"), *vitjax.list_models("dinat_*")}

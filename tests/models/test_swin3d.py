@@ -40,6 +40,7 @@ def test_video_swin_is_torchvisions() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "official"),
     [("swin3d_tiny", 28_158_070), ("swin3d_small", 49_816_678), ("swin3d_base", 88_048_984)],

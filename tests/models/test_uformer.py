@@ -96,6 +96,7 @@ def test_counts_are_the_official_ones(name: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == official["params"]
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_counted_as_the_official_ones() -> None:
     official = json.loads((FOLDER / "param_counts.json").read_text())["uformer_T"]
     assert trace(vitjax.create_model("uformer_t"), (1, 256, 256, 3))[1] == official["macs"]

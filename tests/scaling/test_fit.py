@@ -60,6 +60,7 @@ def test_the_saturating_law_is_recovered() -> None:
         assert found.parameters[name] == pytest.approx(value, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_resample_of_all_points_is_the_fit(runs) -> None:
     x, loss, _ = runs
     found = fit(SIZE_AND_DATA, x, loss)

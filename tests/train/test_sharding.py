@@ -96,6 +96,7 @@ def test_heads_that_tensor_does_not_divide(caplog: pytest.LogCaptureFixture) -> 
     assert "tensor" in specs["stage_1/block_0/mixer/proj/kernel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_every_mixer_is_split(mixer: str) -> None:
     """Heads or channels where its parameters have them, and never by a rule that does not fit."""

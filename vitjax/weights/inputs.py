@@ -34,7 +34,7 @@ def adapt_channels(
     Args:
       links: of the model's leaves to keys.
       shapes: of the model's leaves.
-      others: of its leaves for images of other channels; leaves that are the same depend on no image.
+      others: of its leaves for other channels; leaves that are the same depend on no image.
       channels: of the images.
 
     Raises:
