@@ -23,7 +23,9 @@ from typing import Any
 from plan_table import ROOT, write
 
 ROWS = ROOT / "benchmarks" / "planned.json"
-FILES = ("imagenet", "vit", "finetune", "ade20k", "cityscapes", "restoration")
+FILES = (
+    "imagenet", "vit", "finetune", "ade20k", "cityscapes", "restoration", "detection", "video",
+)  # fmt: skip
 
 
 def runs(file: str) -> list[str]:

@@ -141,6 +141,7 @@ SETS: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 """Recipe → epochs in all, and until the rate drops; what learns at a tenth of the rate."""
+RUNS |= SETS
 
 DIGITS = ("digits", "digits_masks", "digits_mosaic")
 CANVAS = 1344
@@ -157,7 +158,7 @@ def get_config(name: str = "digits") -> dict[str, Any]:
     if name in SETS:
         return _set_prediction(**SETS[name])
     if name not in RUNS:
-        names = ", ".join((*DIGITS, *SETS, *RUNS))
+        names = ", ".join((*DIGITS, *RUNS))
         raise ValueError(f"No run {name!r} in configs/detection.py; choose from {names}.")
     run = RUNS[name]
     return dict(

@@ -31,11 +31,9 @@ def get_config(name: str = "moving") -> dict[str, Any]:
     """Return the run of this name: moving, or swin3d_tiny … and vivit_b16x2 on Kinetics-400."""
     if name == "moving":
         return moving()
-    if name == "vivit_b16x2":
-        return vivit()
-    if name in SWIN:
-        return swin3d(name)
-    raise ValueError(f"No run {name!r}; choose from moving, {', '.join(SWIN)}, vivit_b16x2.")
+    if name not in RUNS:
+        raise ValueError(f"No run {name!r}; choose from moving, {', '.join(RUNS)}.")
+    return swin3d(name) if name in SWIN else vivit()
 
 
 def moving() -> dict[str, Any]:
@@ -63,6 +61,7 @@ FRAMES = dict(frames=32, stride=2, eval_clips=4, eval_crops=3)
 """Of both papers: 32 frames of 64, and 4×3 views."""
 SWIN = {"swin3d_tiny": 0.02, "swin3d_small": 0.02, "swin3d_base": 0.05}
 """Name → weight decay."""
+RUNS = (*SWIN, "vivit_b16x2")
 
 
 def swin3d(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ PUBLISHED = {  # millions of parameters
 
 
 def test_schedules_and_crops() -> None:
-    for recipe in runs("detection"):
+    for recipe in (r for r in runs("detection") if "detr" not in r):
         config = config_of(recipe)
         parse_augmentation(config.data.augment)
         rate = config.schedule.learning_rate

@@ -27,11 +27,11 @@ from vitjax.training import load_config
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def runs(file, table="RUNS"):
+def runs(file):
     spec = importlib.util.spec_from_file_location(file, ROOT / "configs" / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [f"{file}.py:{name}" for name in getattr(module, table)]
+    return [f"{file}.py:{name}" for name in module.RUNS]
 
 
 RECIPES = [*runs("imagenet"), *runs("vit"), *runs("finetune")]

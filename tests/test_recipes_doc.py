@@ -14,8 +14,8 @@ from vitjax.train.config import flat_config
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
 FILES = {recipe.split(":")[1]: recipe for recipe in RECIPES}
-DETECTION = [*runs("detection"), *runs("detection", "SETS")]
-VIDEO = [*runs("video", "SWIN"), "video.py:vivit_b16x2"]
+DETECTION = runs("detection")
+VIDEO = runs("video")
 OTHERS = [*DENSE, *DETECTION, *VIDEO]
 FILES |= {recipe.replace(".py:", ":"): recipe for recipe in OTHERS}  # files share these names
 
