@@ -62,7 +62,7 @@ def keys(trained: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.golden
 @pytest.mark.slow
-def test_upernet_is_the_one_of_transformers(official, optimized) -> None:
+def test_upernet_is_the_one_of_transformers(official) -> None:
     """Outputs in float32 and float64, gradients in float64: one ReLU lies so near to its kink that
     rounding decides which side it is on, and moves the input's gradient by a percent.
     """

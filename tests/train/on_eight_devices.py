@@ -64,18 +64,18 @@ MODELS: dict[str, dict[str, str]] = {
         backbone="resnet18(depths=(1,), width=8)",
     ),
     "swin3d": dict(name="swin3d_tiny", dims="(16,)", num_heads="(4,)", depths="(1,)", mixer="full"),
-    # The widest two stages.
+    # The widest stage.
     "swin_base": dict(
-        name="swin_base", dims="(512,1024)", num_heads="(16,32)", depths="(1,1)", window_size="2"
+        name="swin_base", dims="(1024,)", num_heads="(32,)", depths="(1,)", window_size="2"
     ),
     "debiformer_base": dict(
         name="debiformer_base",
-        dims="(384,768)",
-        depths="(1,1)",
+        dims="(768,)",
+        depths="(2,)",
         n_win="2",
-        offset_groups="(3,6)",
-        table_size="(14,7)",
-        mixer="bra(topk=2);dbra(topk=None)",
+        offset_groups="(6,)",
+        table_size="(7,)",
+        mixer="bra(topk=2) | dbra(topk=None)",
     ),
 }
 SIZE = {"vit": 16, "scanned": 16, "swin_base": 16, "debiformer_base": 16}
