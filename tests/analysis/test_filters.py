@@ -7,6 +7,7 @@ import pytest
 
 import vitjax
 from tests.analysis.small import fast_first, small
+from tests.train.test_sharding import shallow
 from vitjax.analysis.filters import filter_components, position_similarity
 
 
@@ -31,7 +32,9 @@ STEMS = (  # one model for each way of naming the first layer
 def test_the_filters_are_those_that_read_colours(name: str) -> None:
     side = 32 if "cifar" in name else 64
     shapes = jax.eval_shape(
-        vitjax.create_model(name).init, jax.random.key(0), jnp.zeros((1, side, side, 3))
+        vitjax.create_model(name, **shallow(name, 1)).init,
+        jax.random.key(0),
+        jnp.zeros((1, side, side, 3)),
     )
     params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes["params"])
     assert filter_components({"params": params}, 1).filters.shape[-1] == 3

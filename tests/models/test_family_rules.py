@@ -10,34 +10,34 @@ from vitjax.train.optimizer import fitting_rules, match_rules
 from vitjax.train.state import named_leaves
 from vitjax.weights import abstract_variables
 
-DEPTHS = dict(depths=(2, 1, 3, 1))
+DEPTHS = dict(depths=(1, 1, 2, 1))
 MODELS = {  # name → options, blocks, tensors besides kernels that decay, kernels that do not
-    "vit_ti16": (dict(depth=3), 3, (), ()),
-    "deit_tiny_distilled": (dict(depth=3), 3, (), ()),
-    "dinov3_s16": (dict(depth=3), 3, ("cls_token", "reg_token"), ()),
+    "vit_ti16": (dict(depth=2), 2, (), ()),
+    "deit_tiny_distilled": (dict(depth=2), 2, (), ()),
+    "dinov3_s16": (dict(depth=2), 2, ("cls_token", "reg_token"), ()),
     "r50_vit_b16": (dict(depth=2), 2, (), ()),
-    "bit_r50x1": (DEPTHS, 7, (), ()),
-    "resnet50": (DEPTHS, 7, (), ()),
-    "resnet50_nonlocal": (DEPTHS, 7, (), ()),
+    "bit_r50x1": (DEPTHS, 5, (), ()),
+    "resnet50": (DEPTHS, 5, (), ()),
+    "resnet50_nonlocal": (DEPTHS, 5, (), ()),
     "coatnet_0": (dict(depths=(2, 2, 3, 2)), 5, (), ()),
-    "swin_tiny": (DEPTHS, 7, (), ()),
-    "swinv2_tiny_w8": (DEPTHS, 7, (), ("cpb_fc1", "cpb_fc2")),
-    "pvt_tiny": (DEPTHS, 7, ("pos_embed",), ()),
-    "pvt_v2_b0": (DEPTHS, 7, (), ()),
-    "volo_d1": (DEPTHS, 9, (), ()),  # with two class blocks
-    "biformer_tiny": (DEPTHS, 7, (), ()),
-    "debiformer_tiny": (dict(depths=(2, 2, 4, 2)), 10, (), ()),
-    "mixer_s16": (dict(depth=3), 3, (), ()),
-    "efficientformer_l1": (DEPTHS, 7, (), ()),
+    "swin_tiny": (DEPTHS, 5, (), ()),
+    "swinv2_tiny_w8": (DEPTHS, 5, (), ("cpb_fc1", "cpb_fc2")),
+    "pvt_tiny": (DEPTHS, 5, ("pos_embed",), ()),
+    "pvt_v2_b0": (DEPTHS, 5, (), ()),
+    "volo_d1": (DEPTHS, 7, (), ()),  # with two class blocks
+    "biformer_tiny": (DEPTHS, 5, (), ()),
+    "debiformer_tiny": (dict(depths=(2, 2, 2, 2)), 8, (), ()),
+    "mixer_s16": (dict(depth=2), 2, (), ()),
+    "efficientformer_l1": (DEPTHS, 5, (), ()),
     "ghostnet_100": ({}, 16, (), ()),
-    "cait_xxs24": (dict(depth=3), 5, (), ()),  # with two class blocks
+    "cait_xxs24": (dict(depth=2), 4, (), ()),  # with two class blocks
     "mobile_former_52m": ({}, 8, ("tokens",), ()),
-    "container_light": (DEPTHS, 7, (), ()),
-    "poolformer_s12": (DEPTHS, 7, (), ()),
-    "convnext_tiny": (DEPTHS, 7, (), ()),
-    "dat_tiny": (DEPTHS, 7, (), ()),
-    "nat_small": (DEPTHS, 7, ("rpb",), ()),
-    "dat_pp_tiny": (DEPTHS, 7, ("rpb",), ()),
+    "container_light": (DEPTHS, 5, (), ()),
+    "poolformer_s12": (DEPTHS, 5, (), ()),
+    "convnext_tiny": (DEPTHS, 5, (), ()),
+    "dat_tiny": (DEPTHS, 5, (), ()),
+    "nat_small": (DEPTHS, 5, ("rpb",), ()),
+    "dat_pp_tiny": (DEPTHS, 5, ("rpb",), ()),
 }
 
 

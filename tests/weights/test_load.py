@@ -19,6 +19,7 @@ from safetensors import flax as safetensors_flax
 from safetensors.numpy import save_file
 
 import vitjax
+from tests.train.test_sharding import shallow
 from vitjax import weights
 from vitjax.layers.position import resize_positions
 from vitjax.layers.spec import spec
@@ -485,5 +486,6 @@ def test_importing_vitjax_imports_no_reader() -> None:
 def test_another_familys_weights_are_refused_and_listed(
     name: str, tmp_path: pathlib.Path, variables: dict[str, Any]
 ) -> None:
+    path, options = write_safetensors(tmp_path, variables), shallow(name)
     with pytest.raises(ValueError, match=r"These weights do not fit; [0-9]+ keys differ"):
-        vitjax.load_pretrained(name, write_safetensors(tmp_path, variables))
+        vitjax.load_pretrained(name, path, **options)
