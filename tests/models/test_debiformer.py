@@ -100,12 +100,11 @@ def test_options_and_ablations_reach_the_model(options: dict) -> None:
     own = {k: v for k, v in SMALL.items() if k != "offset_groups"}
     small = own if options.get("mixer") == "bra(topk=4)" else SMALL  # which has no offsets
     model = create_model("debiformer_tiny", **{**small, **options})
-    variables = weights.abstract_variables(model)
-    images = jnp.zeros((1, 130, 97, 3))
-    maps = jax.eval_shape(lambda v: model.apply(v, images, True, method="features",
-                                                mutable=["batch_stats"],
-                                                rngs={"dropout": jax.random.key(0)}),
-                          variables)[0]  # fmt: skip
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    maps, _ = jax.eval_shape(
+        lambda x: model.init_with_output(keys, x, True, method="features"),
+        jnp.zeros((1, 130, 97, 3)),
+    )
     assert [m.shape[1:3] for m in maps] == [(33, 25), (17, 13), (9, 7), (5, 4)]
 
 

@@ -34,11 +34,9 @@ def test_it_stands_on_any_backbone(backbone: str) -> None:
     model: Any = vitjax.create_model("upernet", 5, **{**SMALL, "backbone": backbone})
     images = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
 
-    def both(images):
-        variables = model.init(jax.random.key(0), images)
-        return variables, model.apply(variables, images, method="all_logits")
-
-    variables, (logits, (helper,)) = jax.eval_shape(both, images)
+    (logits, (helper,)), variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, method="all_logits"), images
+    )
     strides = model.encoder.build().strides
     assert strides == BACKBONES[backbone]
     # The finest map of a pyramid, ours or the backbone's own, has stride 4.
