@@ -1,14 +1,13 @@
 """DeiT's recipe with everything on, end to end, on the digits."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+import train
+from vitjax.cli import main as cli
+
 SHARED = [
     "--config=configs/digits.py",
     "--config.model.width=16",
@@ -40,27 +39,19 @@ DEIT = [
 ]
 
 
-def train(workdir, *flags):
-    command = [sys.executable, "train.py", *SHARED, f"--workdir={workdir}", *flags]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def sha256(workdir):
-    command = [sys.executable, "-m", "vitjax.cli", "info", f"--workdir={workdir}", "--json"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-    return json.loads(done.stdout)["sha256"]
+def run(workdir: pathlib.Path, *flags: str) -> None:
+    assert train.main([*SHARED, f"--workdir={workdir}", *flags]) == 0
 
 
 @pytest.mark.slow
-def test_everything_on(tmp_path):
+def test_everything_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     teacher = tmp_path / "teacher"
-    train(teacher, "--config.model.name=vit_ti8")
+    run(teacher, "--config.model.name=vit_ti8")
     student = [*DEIT, f"--config.distillation.teacher={teacher}"]
-    train(tmp_path / "whole", *student)
+    run(tmp_path / "whole", *student)
     rows = [json.loads(r) for r in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     assert len(losses) == 4 and max(losses) < 10
-    assert len(sha256(tmp_path / "whole")) == 64
+    capsys.readouterr()
+    assert cli(["info", f"--workdir={tmp_path / 'whole'}", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sha256"]) == 64

@@ -46,12 +46,6 @@ def start(workdir: pathlib.Path, *flags: str, prefix: tuple[str, ...] = ()) -> s
     )
 
 
-def finish(workdir: pathlib.Path, *flags: str) -> tuple[int, str]:
-    process = start(workdir, *flags)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
-
-
 def here(capsys: pytest.CaptureFixture, workdir: pathlib.Path, *flags: str) -> tuple[int, str]:
     """Run in this process, which saves starting one; return the exit code and what was printed."""
     capsys.readouterr()
@@ -78,8 +72,9 @@ def rows(workdir: pathlib.Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     workdir = tmp_path_factory.mktemp("run") / "work"
-    code, output = finish(workdir)
-    assert code == 0, output
+    process = start(workdir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     return workdir, output
 
 
@@ -110,7 +105,7 @@ def test_a_run_leaves_what_it_promises(uninterrupted, capsys: pytest.CaptureFixt
 def test_a_finished_run_is_shown_not_repeated(uninterrupted, capsys) -> None:
     workdir, first = uninterrupted
     before = info(workdir, capsys), (workdir / "metrics.jsonl").read_text()
-    code, output = finish(workdir)
+    code, output = here(capsys, workdir)
     assert code == 0
     assert "ETA" not in output
     assert next(line for line in first.splitlines() if "  last " in line) in output
@@ -133,7 +128,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert f"Stopped by {sent.name}" in output
     stopped = info(tmp_path / "work", capsys)["step"]
     assert 9 <= stopped < 40
-    code, output = finish(tmp_path / "work")
+    code, output = here(capsys, tmp_path / "work")
     assert code == 0
     assert f"going on from step {stopped}" in output
     assert info(tmp_path / "work", capsys)["sha256"] == info(uninterrupted[0], capsys)["sha256"]
@@ -187,7 +182,7 @@ def test_a_full_disk_costs_checkpoints_not_training(
     assert output.strip().splitlines()[-1].startswith(f"error: Saving in {workdir}/checkpoints")
     assert "Traceback" not in output
     assert not list(workdir.glob("checkpoints/[0-9]*/manifest/metadata"))
-    code, output = finish(workdir)
+    code, output = here(capsys, workdir)
     assert code == 0, output
     assert info(workdir, capsys)["sha256"] == info(uninterrupted[0], capsys)["sha256"]
 
@@ -282,10 +277,10 @@ def test_a_mistake_ends_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_another_runs_folder_is_left_alone(uninterrupted) -> None:
+def test_another_runs_folder_is_left_alone(uninterrupted, capsys) -> None:
     workdir, _ = uninterrupted
     before = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*"))
-    code, output = finish(workdir, "--config.seed=1")
+    code, output = here(capsys, workdir, "--config.seed=1")
     assert code == 2
     assert "seed (there 0, now 1)" in output
     assert sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*")) == before
