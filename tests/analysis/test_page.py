@@ -79,6 +79,7 @@ def test_the_heaviest_maps_are_thinned_first(seen: dict[str, Capture]) -> None:
     assert Grid(Place(1, 5, 7), 2).numbers().tolist() == [0, 9, 11, 13, 23, 25, 27]
 
 
+@pytest.mark.slow
 def test_a_small_page_keeps_fewer_queries_and_says_so(seen: dict[str, Capture]) -> None:
     one = seen["deit_tiny_distilled"]
     pixels = np.zeros((*one.layers[0].image_size, 3), np.uint8)
@@ -120,6 +121,7 @@ def test_the_page_needs_no_network(page: Page) -> None:
         assert word not in str(page)
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_it_in_a_frame(page: Page) -> None:
     shown = page._repr_html_()
     assert shown.startswith("<iframe") and shown.endswith("</iframe>")

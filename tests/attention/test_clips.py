@@ -44,6 +44,7 @@ def build(text: str, menu: Any = VIDEO_MIXERS) -> Any:
     return parse_mixers(text, 1, menu)[0][0].default(num_heads=2).build()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIDEO_MIXERS)
 def test_a_clip_of_prime_sides_keeps_its_shape_and_has_finite_gradients(name: str) -> None:
     mixer, x = build(SMALL.get(name, name)), normal(2, 3, 5, 7, WIDTH)

@@ -67,6 +67,7 @@ def test_a_position_bias_reads_the_offset_between_query_and_key(size: tuple[int,
         np.testing.assert_array_equal(bias[:, y, x, v, u], expected)
 
 
+@pytest.mark.slow
 def test_a_position_bias_is_interpolated_for_another_map() -> None:
     full = FullAttention(num_heads=2, position_bias=True)
     small, large = arrays((1, 3, 4, 8), (1, 5, 7, 8))

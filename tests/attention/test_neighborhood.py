@@ -77,6 +77,7 @@ def test_gradients_in_16_bits_are_near_those_in_32():
         assert error < 0.02
 
 
+@pytest.mark.slow
 def test_a_neighborhood_of_the_whole_map_is_full_attention_with_bias():
     q, k, v = qkv(5, 5)
     table = jax.random.normal(jax.random.key(1), (2, 9, 9))
@@ -96,6 +97,7 @@ def test_a_neighborhood_of_one_is_the_value():
     np.testing.assert_allclose(neighborhood_attention(q, k, v, size=1), v, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "dilation"), [(5, 1), (2, 3)])
 def test_a_map_smaller_than_the_neighborhood_attends_to_its_padding(size, dilation):
     mixer = NeighborhoodAttention(num_heads=2, neighborhood_size=size, dilation=dilation)

@@ -241,6 +241,7 @@ def test_agents_are_composed(topk: int | None) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in MIXERS if n not in NO_ATTENTION])
 def test_every_mixer_has_rows(name: str) -> None:
     """Rows are of all queries and pixels, sum to 1, and are read one by one and summed alike."""

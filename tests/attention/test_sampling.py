@@ -91,6 +91,7 @@ def test_position_bias_equals_its_gather_form_with_gradients(grid):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-5), tents, gather)
 
 
+@pytest.mark.slow
 def test_position_bias_of_keys_on_the_query_grid_reads_the_table():
     height, width = 3, 4
     table = jax.random.normal(jax.random.key(0), (2, 2 * height - 1, 2 * width - 1))

@@ -188,6 +188,7 @@ def test_without_weights_it_is_the_sum(steps: int) -> None:
     np.testing.assert_allclose(alone.apply(fill(alone, x), x), x / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_has_finite_gradients_and_bfloat16_is_close() -> None:
     x, y = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 7, 8)), jnp.float32)
     fuse: Any = AttentionalFusion(steps=2)

@@ -97,6 +97,7 @@ def test_first_boxes_of_a_padded_image() -> None:
     np.testing.assert_allclose(boxes[1, 2], [2.5 / 7, 1.5 / 4, 0.05, 0.05], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [(dict(two_stage=True), "needs refine=True"), (dict(width=40), "a multiple of 32")],

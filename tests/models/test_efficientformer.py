@@ -40,6 +40,7 @@ def test_efficientformer_is_the_official_one() -> None:
     check_case("efficientformer_l1", "efficientformer_l1", STAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", vitjax.list_models("efficientformer_*"))
 def test_counts_are_the_official_ones(name: str) -> None:
     counts = json.loads((FOLDER / "param_counts.json").read_text())

@@ -58,6 +58,7 @@ def test_ghosts_are_cheap_maps_of_the_first_half() -> None:
     np.testing.assert_allclose(out[..., 4:], (ghosts * unit)[..., :3], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_maps_of_an_odd_size() -> None:
     model: Any = vitjax.create_model("ghostnet_100")
     assert model.strides == (4, 8, 16, 32)

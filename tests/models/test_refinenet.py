@@ -90,6 +90,7 @@ def check() -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(grads)) == meta["num_params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "official"), [("refinenet", 99_060_309), ("refinenet_resnet101", 118_052_437)]
 )

@@ -49,6 +49,7 @@ def test_the_pre_activation_root_pools_with_zeros() -> None:
     assert (y[:, 0] >= 0).all() and (y[:, :, 0] >= 0).all() and (y < 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [

@@ -42,6 +42,7 @@ def test_the_published_law_is_recovered(runs) -> None:
     np.testing.assert_allclose(found.predict(x[:5]), chinchilla(x[:5]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_outlier_hardly_moves_the_fit(runs) -> None:
     x = runs[0]
     loss = chinchilla(x)

@@ -68,6 +68,7 @@ def test_labels_have_the_shares_that_pixels_have(kind, group_size):
         assert abs(shares.mean() - 0.5) < 0.15  # Beta(1, 1)
 
 
+@pytest.mark.slow
 def test_frames_of_a_clip_are_mixed_and_erased_alike():
     x, target, key = images(4), jnp.eye(4), jax.random.key(3)
     clips = jnp.repeat(x[:, None], 3, axis=1)
