@@ -37,9 +37,13 @@ class Rectangles:
         image[box[0, 1] : box[0, 3], box[0, 0] : box[0, 2]] = 255
         one = np.array([index % 2])
         objects = Objects(
-            box.astype(np.float64), one, one > 1, np.array([np.nan]), size=(SIDE, SIDE),
+            box.astype(np.float64),
+            one,
+            one > 1,
+            np.array([np.nan]),
+            size=(SIDE, SIDE),
             number=index,
-        )  # fmt: skip
+        )
         return {"image": image, "objects": objects}
 
     def example_name(self, index: int) -> str:
@@ -86,8 +90,10 @@ def evaluate() -> dict[str, Any]:
     boxes = rows["truth"]["boxes"][:, 0].tolist()
     metrics = task.summarize(sums, rows)
     return {**found, "truth": rows["truth"]["index"].tolist(), "objects": boxes} | {
-        "metrics": metrics, "processes": jax.process_count(), "own": len(own),
-    }  # fmt: skip
+        "metrics": metrics,
+        "processes": jax.process_count(),
+        "own": len(own),
+    }
 
 
 if __name__ == "__main__":

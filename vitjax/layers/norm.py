@@ -42,9 +42,12 @@ def batch_norm(epsilon: float = 1e-5, momentum: float = 0.9, frozen: bool = Fals
     and does not change them.
     """
     return spec(
-        nn.BatchNorm, epsilon=epsilon, momentum=momentum, use_fast_variance=False,
+        nn.BatchNorm,
+        epsilon=epsilon,
+        momentum=momentum,
+        use_fast_variance=False,
         use_running_average=frozen or None,
-    )  # fmt: skip
+    )
 
 
 def group_norm(groups: int, epsilon: float = 1e-5) -> Spec:

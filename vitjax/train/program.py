@@ -64,6 +64,9 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     def create(variables: Any) -> Any:
         return create_state(variables, tx, o.ema > 0, trainable)
 
+    def draw(key: Any) -> Any:
+        return create(task.init(key))
+
     shapes = jax.eval_shape(create, variables)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), task.frozen)
     shapes = dataclasses.replace(shapes, frozen=frozen)
@@ -96,7 +99,7 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     }
     sizes = [leaf.size for leaf in jax.tree.leaves(state.params)]
     init = jax.jit(
-        lambda key: create(task.init(key)),
+        draw,
         out_shardings=dataclasses.replace(placed, frozen=None),
         compiler_options=init_options(list(mesh.devices.flat), sizes),
     )
