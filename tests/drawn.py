@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import weights
+from vitjax.abstract import abstract_init
 
 
 def draw(shapes: Any, rng: np.random.Generator) -> Any:
@@ -29,5 +30,5 @@ def random_variables(model: Any) -> Any:
 
 def variables_of(module: Any, *inputs: Any, seed: int = 0) -> Any:
     """Draw the variables of a module that reads such inputs, as JAX arrays."""
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    shapes = abstract_init(module.init, jax.random.key(0), *inputs)
     return jax.tree.map(jnp.asarray, draw(shapes, np.random.default_rng(seed)))

@@ -15,6 +15,7 @@ import pytest
 
 from tests.test_recipes import config_of, runs
 from tests.train.test_sharding import shallow
+from vitjax.abstract import abstract_init
 from vitjax.data import DataInfo, open_source
 from vitjax.data.codecs.maps import IGNORE
 from vitjax.data.pipeline import train_batches
@@ -42,7 +43,7 @@ def info_of(recipe: str) -> DataInfo:
 def abstract_params(model: tuple[tuple[str, Any], ...], task: Task) -> Any:
     """Trace a task's parameters, once for all recipes of a model."""
     if model not in PARAMS:
-        PARAMS[model] = jax.eval_shape(task.init, jax.random.key(0))["params"]
+        PARAMS[model] = abstract_init(task.init, jax.random.key(0))["params"]
     return PARAMS[model]
 
 

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from tests.test_recipes import config_of, runs
+from vitjax.abstract import abstract_init
 from vitjax.data import DataInfo
 from vitjax.data.transforms.augment import parse_augmentation
 from vitjax.tasks import task_from_config
@@ -42,7 +43,7 @@ def test_recipes_of_sets(name: str, epochs: int, drop: int, rate: float, frozen:
     schedule = make_schedule(config.schedule, 10 * epochs)
     for epoch, factor in ((0, 1), (drop - 1, 1), (drop + 1, 0.1), (epochs - 1, 0.1)):
         assert float(schedule(10 * epoch)) == pytest.approx(rate * factor, rel=1e-5)
-    params = jax.eval_shape(task_from_config(config, INFO).init, jax.random.key(0))["params"]
+    params = abstract_init(task_from_config(config, INFO).init, jax.random.key(0))["params"]
     o = config.optimizer
     rates = named_leaves(match_rules(params, o.learning_rate_rules, "learning_rate_rules"))
     slow = {path for path, factor in rates.items() if factor == 0.1}
@@ -62,7 +63,7 @@ def test_recipes_of_sets(name: str, epochs: int, drop: int, rate: float, frozen:
 def test_models_have_published_sizes(name: str) -> None:
     config = config_of(f"detection.py:{name}")
     task = task_from_config(config, INFO)
-    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    params = abstract_init(task.init, jax.random.key(0))["params"]
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert size / 1e6 == pytest.approx(PUBLISHED[name], rel=0.01)
     rules = config.optimizer.weight_decay_rules

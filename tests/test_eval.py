@@ -21,6 +21,7 @@ import train
 from tests.data.test_detection_folders import content, write
 from tests.golden import load_golden
 from tests.golden.compare import FOLDER
+from vitjax.abstract import abstract_init
 from vitjax.cli import main
 from vitjax.data import open_source
 from vitjax.data.benchmarks import (
@@ -204,7 +205,7 @@ def test_published_weights(tmp_path: pathlib.Path, capsys) -> None:
     from vitjax import weights
 
     image, rng = jnp.zeros((1, 224, 224, 3)), np.random.default_rng(0)
-    shapes = jax.eval_shape(create_model("vit_ti32").init, jax.random.key(0), image)
+    shapes = abstract_init(create_model("vit_ti32").init, jax.random.key(0), image)
     variables = jax.tree.map(
         lambda x: 0.1 * rng.standard_normal(x.shape).astype(np.float32), dict(shapes)
     )

@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may import; all: names
     "names": set(),
+    "abstract": set(),
     "accelerators": set(),
     "console": set(),
     "figures": set(),
@@ -22,13 +23,15 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "models": {"attention", "layers", "kernels", "heads", "detection"},
     "heads": {"layers", "attention", "detection"},
     "detection": set(),
-    "train": {"task", "data", "console", "figures", "folders"},
-    "weights": {"models", "layers", "attention"},
-    "runs": {"train", "weights", "models", "layers", "data"},
+    "train": {"task", "data", "console", "figures", "folders", "abstract"},
+    "weights": {"models", "layers", "attention", "abstract"},
+    "runs": {"train", "weights", "models", "layers", "data", "abstract"},
     "tasks": {
         *("runs", "task", "train", "models", "heads", "layers", "detection", "data", "console"),
     },
-    "analysis": {"attention", "layers", "models", "weights", "kernels", "train", "figures"},
+    "analysis": {
+        *("attention", "layers", "models", "weights", "kernels", "train", "figures", "abstract"),
+    },
     "tools": {
         "__version__",
         "runs",
@@ -39,7 +42,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
         "models",
         "data",
         "console",
-        *("layers", "kernels", "weights", "figures", "folders", "plan"),
+        *("layers", "kernels", "weights", "figures", "folders", "plan", "abstract"),
     },
     "plan": {"train", "tasks", "models", "analysis", "data", "console", "folders"},
     "training": {

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array
 
+from vitjax.abstract import abstract_init
 from vitjax.data.source import DataInfo
 from vitjax.data.transforms.crops import height_and_width
 from vitjax.layers.pixels import normalize_pixels
@@ -300,7 +301,7 @@ def abstract_teacher(text: str) -> Trained | None:
     teacher = open_trained(text, abstract=True)
     shape = input_shape(teacher.model, teacher.image_size, len(teacher.mean))
     image = np.zeros(shape, np.float32)
-    shapes: Any = jax.eval_shape(teacher.model.init, jax.random.key(0), image)
+    shapes: Any = abstract_init(teacher.model.init, jax.random.key(0), image)
     return teacher._replace(variables=shapes)
 
 

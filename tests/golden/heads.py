@@ -11,6 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from tests.golden import load_golden
+from vitjax.abstract import abstract_init
 from vitjax.layers.resize import resize
 from vitjax.weights import table
 
@@ -34,7 +35,7 @@ def load_heads(rows: Any, state_dict: dict[str, np.ndarray], heads: dict[str, An
     """Give the variables of heads, `{collection: {name: …}}`, from a state dict of heads alone."""
     shapes: dict[str, Any] = {}
     for name, head in heads.items():
-        for collection, tree in jax.eval_shape(head.init, jax.random.key(0), maps).items():
+        for collection, tree in abstract_init(head.init, jax.random.key(0), maps).items():
             shapes.setdefault(collection, {})[name] = tree
     flat = traverse_util.flatten_dict(shapes)
     return traverse_util.unflatten_dict(table.load(rows, state_dict, flat))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import vitjax
+from vitjax.abstract import abstract_init
 from vitjax.attention import core, offsets, projections
 from vitjax.kernels import cpu
 from vitjax.kernels.depthwise import LAYOUT, depthwise_conv_general_dilated
@@ -192,7 +193,7 @@ def tpu_operations(name: str, options: dict[str, Any]) -> list[str]:
     jax.clear_caches()
     model = vitjax.create_model(name, image_size=64, num_classes=7, **options)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = abstract_init(model.init, jax.random.key(0), images)
 
     def loss(variables: Any, images: Any) -> Any:
         return model.apply(variables, images).sum().astype(jnp.float32)

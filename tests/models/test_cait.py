@@ -11,6 +11,7 @@ import vitjax
 from tests.golden import load_golden
 from tests.golden.compare import FOLDER
 from vitjax import weights
+from vitjax.abstract import abstract_init
 from vitjax.attention.talking_heads import talking_heads_weights
 
 SMALL: dict[str, Any] = dict(width=48, depth=3, num_heads=4, image_size=48)
@@ -77,7 +78,7 @@ def test_every_block_has_the_same_rate_of_stochastic_depth() -> None:
     model: Any = vitjax.create_model("cait_xxs24", drop_path_rate=0.25, depth=3)
     assert model.path_rates() == (0.25,) * 3
     x = jnp.zeros((1, 64, 96, 3))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    shapes = abstract_init(model.init, jax.random.key(0), x)
     (features,) = jax.eval_shape(lambda v: model.apply(v, x, method="features"), shapes)
     assert features.shape == (1, 4, 6, 192)
 

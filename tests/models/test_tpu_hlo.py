@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vitjax.abstract import abstract_init
 from vitjax.detection.results import Targets
 from vitjax.models import create_model, model_options
 from vitjax.plan.collectives import feature_moves
@@ -59,7 +60,7 @@ def lower(name: str, sharding: NamedSharding | None = None) -> Any:
     options |= MODELS[name]
     model: Any = create_model(name, num_classes=10, image_size=SIDE, dtype=jnp.bfloat16, **options)
     images = jax.ShapeDtypeStruct((BATCH, SIDE, SIDE, 3), jnp.float32, sharding=sharding)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = abstract_init(model.init, jax.random.key(0), images)
     variables = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables
     )
@@ -107,7 +108,7 @@ def lower_detector(name: str) -> Any:
     arrays: Any = {k: jax.ShapeDtypeStruct((BATCH, *s), d) for k, (s, d) in shapes.items()}
     targets = Targets(**arrays)
     images = jax.ShapeDtypeStruct((BATCH, SIDE, SIDE, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = abstract_init(model.init, jax.random.key(0), images)
     rest = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params: Any, rest: Any, images: Any, targets: Targets) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 import vitjax
 from vitjax import weights
+from vitjax.abstract import abstract_init
 from vitjax.analysis.cost import count
 from vitjax.layers.position import resize_positions
 from vitjax.models.encoder import stack_layers, unstack_layers
@@ -107,7 +108,7 @@ def test_scan_and_remat_change_no_number(options: dict) -> None:
     for scan, remat in ((False, True), (True, False), (True, True)):
         other = tiny(**options, depth=2, scan=scan, remat=remat)
         v = stacked if scan else variables
-        shapes = jax.eval_shape(other.init, jax.random.key(0), images())
+        shapes = abstract_init(other.init, jax.random.key(0), images())
         chex.assert_trees_all_equal_shapes(shapes, v)
         value, g = value_and_grad(other, v)
         np.testing.assert_allclose(value, plain, rtol=1e-5)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from vitjax.abstract import abstract_init
 from vitjax.models import create_model
 from vitjax.train.layer_decay import layer_factors
 from vitjax.weights import from_torch, to_torch
@@ -17,7 +18,7 @@ IMAGES = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
 
 def noisy(model: Any) -> Any:
     """Parameters of a model, none of them zero or one."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    shapes = abstract_init(model.init, jax.random.key(0), IMAGES)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
 

@@ -18,6 +18,7 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from vitjax.abstract import abstract_init
 from vitjax.attention import MIXERS
 from vitjax.models import create_model, list_models, model_options, model_spec
 from vitjax.models.partition import SHARDING_RULES
@@ -40,7 +41,7 @@ def mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Any:
 def shapes(name: str, **overrides: Any) -> Any:
     model = create_model(name, **overrides)
     images = jax.ShapeDtypeStruct(input_shape(model), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    return abstract_init(model.init, jax.random.key(0), images)["params"]
 
 
 TINY_VIT = dict(image_size=16, patch_size=4, width=32, depth=2, num_heads=4, num_classes=10)

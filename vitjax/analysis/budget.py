@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from vitjax.abstract import abstract_init
 from vitjax.analysis.cost import multiply_adds
 from vitjax.figures import new_figure
 from vitjax.models.protocols import GivesExits
@@ -65,7 +66,7 @@ def exit_macs(model: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
       shape: of the image, `[H, W, 3]`.
     """
     state: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables, found = jax.eval_shape(model.init, jax.random.key(0), state), 0
+    variables, found = abstract_init(model.init, jax.random.key(0), state), 0
     costs = []
     for k in range(model.num_exits):
         closed, (_, state) = jax.make_jaxpr(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from vitjax.abstract import abstract_init
 from vitjax.kernels.platform import plain_form
 from vitjax.kernels.scopes import counted
 
@@ -52,7 +53,7 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> Cost:
 def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, Any]:
     """Count parameters and multiply-adds and trace the forward pass, without compiling."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = abstract_init(model.init, jax.random.key(0), images)
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(variables["params"]))
     forward = jax.jit(lambda v, x: model.apply(v, x)).trace(variables, images)
     return parameters, multiply_adds(forward.jaxpr.jaxpr), forward
@@ -125,7 +126,7 @@ def layers(model: nn.Module, shape: tuple[int, ...], depth: int = 2) -> list[Lay
             rows.append(Layer("/".join(path), type(context.module).__name__, shown, own))
         return result
 
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = abstract_init(model.init, jax.random.key(0), images)
     with nn.intercept_methods(watch):
         jax.eval_shape(lambda v, x: model.apply(v, x), variables, images)
     return rows

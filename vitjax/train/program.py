@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
+from vitjax.abstract import abstract_init
 from vitjax.data.kinds import batch_spec
 from vitjax.task import Task
 from vitjax.train import optimizer, sharding
@@ -54,7 +55,7 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
     """
     d, o = config.data, config.optimizer
     schedule = optimizer.make_schedule(config.schedule, steps)
-    variables = jax.eval_shape(task.init, jax.random.key(0))
+    variables = abstract_init(task.init, jax.random.key(0))
     params = variables["params"]
     rules = optimizer.fitting_rules(params, task.decay_rules)
     trainable = optimizer.trainable_params(params, o.learning_rate_rules, o.freeze)

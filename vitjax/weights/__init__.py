@@ -17,6 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from vitjax import models
+from vitjax.abstract import abstract_init
 from vitjax.models import create_model, model_spec
 from vitjax.models.dense import DenseModel
 from vitjax.models.encoder import Encoder, stack_layers, unstack_layers
@@ -195,4 +196,4 @@ def abstract_variables(model: Any, channels: int = 3) -> Any:
 @functools.lru_cache(maxsize=32)  # loading asks for each model several times, and tracing is slow
 def _abstract_variables(model: Any, channels: int) -> Any:
     image = jax.ShapeDtypeStruct(input_shape(model, channels=channels), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
+    return abstract_init(model.init, jax.random.key(0), image)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from vitjax.abstract import abstract_init
 from vitjax.analysis.cost import trace
 from vitjax.plan.plan import compile_step, make_plan
 from vitjax.plan.topology import PRESENT, Topology
@@ -73,7 +74,7 @@ def _forward(model: str, batch: int, size: int, dtype: str, topology: Topology) 
     whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     variables = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=whole),
-        jax.eval_shape(module.init, jax.random.key(0), one),
+        abstract_init(module.init, jax.random.key(0), one),
     )
     images = jax.ShapeDtypeStruct((batch, size, size, 3), dtype, sharding=split)
     apply = jax.jit(module.apply, compiler_options=compiler_options(topology.devices))
