@@ -94,7 +94,7 @@ def check_selection(case: detectors.Case, model: Any, outputs: dict[str, Any]) -
     """Compare anchors, matches and detections, made of the outputs."""
     own = model.head.offer(num_classes=91).build()
     grids = tuple(outputs[level].shape[1:3] for level in LEVELS)
-    levels = [jnp.asarray(a) for a in own.anchors(case.size, grids)]
+    levels = own.anchors(case.size, grids)
     case.check_refs(anchors=np.concatenate(levels), num_anchors_per_level=[len(a) for a in levels])
     t, every = case.targets(0), jnp.concatenate(levels)
 

@@ -1,12 +1,14 @@
 """Anchors: reference boxes of several sizes and shapes at each position of each map.
 
-They are constants of the shapes, computed by numpy in float32.
+Those of a map are computed where they are used, in float32. As constants of a program hundreds of
+thousands of them would take a TPU hundreds of megabytes, because rows of four are padded to 128.
 """
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 Size = tuple[int, int]
 
@@ -29,7 +31,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.nd
 
 def level_anchors(
     image: Size, grid: Size, sizes: Sequence[float], ratios: Sequence[float]
-) -> Float[np.ndarray, "A 4"]:
+) -> Float[Array, "A 4"]:
     """Compute the anchors of one map, by row, then column, then as `cell_anchors`.
 
     They stand at the top left corners of cells, which are ⌊image / grid⌋ pixels large.
@@ -37,9 +39,9 @@ def level_anchors(
     Args:
       image, grid: height and width of the image and of the map.
     """
-    y, x = (np.arange(n, dtype=np.float32) * (side // n) for n, side in zip(grid, image))
-    x, y = np.meshgrid(x, y)
-    corners = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
+    y, x = (jnp.arange(n, dtype=jnp.float32) * (side // n) for n, side in zip(grid, image))
+    x, y = jnp.meshgrid(x, y)
+    corners = jnp.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
     return (corners + cell_anchors(sizes, ratios)).reshape(-1, 4)
 
 

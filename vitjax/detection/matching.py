@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from vitjax.detection import boxes as box
+from vitjax.detection.choice import largest
 
 NEGATIVE, IGNORED = -1, -2
 """Instead of an object's index."""
@@ -66,22 +67,17 @@ def sample(matched: Int[Array, "A"], count: int, share: float, key: Array | None
       matched: as `match` gives it; the ignored are not drawn.
       key: None to take the first instead.
     """
-    total = matched.shape[0]
-    order = jnp.arange(total) if key is None else jax.random.permutation(key, total)
-    most = int(count * share)
-    positive = _first(matched >= 0, order, most)
-    left = count - positive.sum()
-    return Sample(positive, _first(matched == NEGATIVE, order, count, left))
+    shape = matched.shape
+    numbers = jnp.uint32(0) if key is None else jax.random.bits(key, shape, jnp.uint32)
+    most = min(int(count * share), *shape)
+    positive = _draw(matched >= 0, numbers, most)
+    left = min(count, *shape) - positive.sum()
+    return Sample(positive, _draw(matched == NEGATIVE, numbers, left))
 
 
-def _first(
-    candidates: Bool[Array, "A"], order: Int[Array, "A"], most: int, count: Array | None = None
+def _draw(
+    candidates: Bool[Array, "A"], numbers: UInt32[Array, "*#A"], count: int | Int[Array, ""]
 ) -> Bool[Array, "A"]:
-    """Choose the candidates of lowest order: `most` of them, or `count` if that is fewer."""
-    total = candidates.shape[0]
-    most = min(most, total)
-    if not most:
-        return jnp.zeros_like(candidates)
-    lowest = -jax.lax.top_k(-jnp.where(candidates, order, total), most)[0]
-    last = jnp.arange(most) == (most if count is None else jnp.minimum(count, most)) - 1
-    return candidates & (order <= jnp.where(last, lowest, -1).max())
+    """Choose the candidates of the largest numbers; of equal ones the first; all of fewer."""
+    keys = jnp.where(candidates, numbers | jnp.uint32(1 << 31), 0)  # 31 bits count
+    return candidates & largest(keys, count)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.detection import boxes as box
+from vitjax.detection.choice import precedes, top_k
 from vitjax.detection.results import Detections
 
 
@@ -27,9 +28,7 @@ def nms(
       groups: boxes suppress those of their own group alone, their class say.
       valid: boxes that take part, and may remain; None for all.
     """
-    order = jnp.argsort(-scores, stable=True)
-    better = jnp.argsort(order)  # each box's rank
-    over = (box.iou(boxes[:, None], boxes) > threshold) & (better[:, None] < better)
+    over = (box.iou(boxes[:, None], boxes) > threshold) & precedes(scores)
     if groups is not None:
         over &= groups[:, None] == groups
     start = jnp.ones(scores.shape, bool) if valid is None else valid
@@ -46,7 +45,7 @@ def best(
     scores: Float[Array, "N"], remain: Bool[Array, "N"], count: int
 ) -> tuple[Int[Array, "n"], Bool[Array, "n"]]:
     """Choose the `count` best of the remaining boxes: their indices, and which of these are any."""
-    found, index = jax.lax.top_k(jnp.where(remain, scores, -jnp.inf), min(count, len(scores)))
+    found, index = top_k(jnp.where(remain, scores, -jnp.inf), count)
     return index, found > -jnp.inf
 
 

@@ -114,11 +114,7 @@ class MaskRCNNHead(nn.Module):
         """Compute the anchors of each level, for images of a size (height, width)."""
         smallest = self.anchor_scale * self.pyramid_strides[0]
         return [
-            jnp.asarray(
-                anchor.level_anchors(
-                    size, (x.shape[1], x.shape[2]), (smallest * 2**i,), self.ratios
-                )
-            )
+            anchor.level_anchors(size, (x.shape[1], x.shape[2]), (smallest * 2**i,), self.ratios)
             for i, x in enumerate(levels)
         ]
 

@@ -2,6 +2,7 @@
 proposes a box, and the best become queries.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from vitjax.detection.choice import top_k
 from vitjax.heads.blocks import at_least_float32
 from vitjax.heads.queries import norm
 from vitjax.heads.set_prediction import SetBoxes
@@ -74,7 +76,7 @@ def propose(
     x = norm(head, "encoded_norm")(dense(jnp.where(some[..., None], x, 0)))
     logits = at_least_float32(classify(x))
     boxes = shift(x) + start
-    _, best = jax.lax.top_k(logits[..., 0], min(head.num_queries, x.shape[1]))
+    _, best = jax.vmap(partial(top_k, count=head.num_queries))(logits[..., 0])
     chosen = nn.sigmoid(jax.lax.stop_gradient(jnp.take_along_axis(boxes, best[..., None], axis=1)))
     turns = sine_features(2 * jnp.pi * chosen, width // 2)
     turns = turns.reshape(*chosen.shape[:2], -1).astype(x.dtype)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vitjax.detection import boxes as box
 from vitjax.detection import losses
+from vitjax.detection.choice import ranks, sort_by_rank, top_k
 from vitjax.detection.matching import Sample, ignore_crowds, match, overlaps, sample
 from vitjax.detection.nms import suppress
 from vitjax.detection.results import Detections
@@ -138,7 +139,7 @@ def draw_regions(
     matched = jnp.where(jnp.concatenate([some, wanted]), matched, -2)  # padding is ignored
     drawn = sample(matched, count, share, key) if drawn is None else drawn
     priority = 2 * drawn.positive.astype(jnp.int32) + drawn.negative
-    index = jnp.argsort(-priority, stable=True)[: min(count, len(every))]
+    index = sort_by_rank(jnp.arange(len(every)), ranks(priority), min(count, len(every)))
     positive = drawn.positive[index]
     own = jnp.where(positive, matched[index], 0)
     return Regions(
@@ -212,7 +213,7 @@ def select_regions(
     """Decode the best pairs of region and class, and suppress within classes."""
     scores = jnp.where(some[:, None], jax.nn.softmax(logits)[:, 1:], 0)
     classes = scores.shape[1]
-    top, index = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
+    top, index = top_k(scores.reshape(-1), candidates)
     region, label = index // classes, index % classes
     found = box.decode(deltas[region, label + 1], proposals[region], SCALES)
     found = box.clip(found, extent)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.detection import anchors as anchor
 from vitjax.detection import boxes as box
 from vitjax.detection import losses
+from vitjax.detection.choice import top_k
 from vitjax.detection.matching import NEGATIVE, ignore_crowds, match, overlaps
 from vitjax.detection.nms import suppress
 from vitjax.detection.results import Detections, LossParts, Targets
@@ -144,7 +144,7 @@ class RetinaNetHead(nn.Module):
 
     def anchors(
         self, size: tuple[int, int], grids: tuple[tuple[int, int], ...]
-    ) -> list[Float[np.ndarray, "_ 4"]]:
+    ) -> list[Float[Array, "_ 4"]]:
         """Compute the anchors of each level, for images of a size (height, width)."""
         smallest = self.anchor_scale * self.finest
         return [
@@ -160,7 +160,7 @@ class RetinaNetHead(nn.Module):
         """Compute the loss of images of a size, divided by the number of positive anchors."""
         del mask  # sums of each image
         found = self(maps, train)
-        every = jnp.asarray(np.concatenate(self.anchors(size, found.grids)))
+        every = jnp.concatenate(self.anchors(size, found.grids))
 
         def one(
             logits: Array, deltas: Array, boxes: Array, classes: Array, wanted: Array, crowds: Array
@@ -180,7 +180,7 @@ class RetinaNetHead(nn.Module):
     def detect(self, maps: Maps, size: tuple[int, int], extent: Int[Array, "B 2"]) -> Detections:
         """Detect objects in images of a size, whose part `extent` is no padding."""
         found = self(maps)
-        levels = [jnp.asarray(level) for level in self.anchors(size, found.grids)]
+        levels = self.anchors(size, found.grids)
 
         def one(logits: Array, deltas: Array, extent: Array) -> Detections:
             return select(
@@ -251,7 +251,7 @@ def select(
     for level in levels:
         rows = slice(start, start + len(level))
         scores = jax.nn.sigmoid(logits[rows]).reshape(-1)
-        top, index = jax.lax.top_k(scores, min(candidates, scores.size))
+        top, index = top_k(scores, candidates)
         own = index // classes
         found = box.clip(box.decode(deltas[rows][own], level[own]), extent)
         parts.append((found, top, index % classes))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.detection import boxes as box
 from vitjax.detection import losses
+from vitjax.detection.choice import top_k
 from vitjax.detection.matching import Sample, ignore_crowds, match, overlaps, sample
 from vitjax.detection.nms import best, nms
 from vitjax.heads.blocks import at_least_float32, normal_001
@@ -74,7 +75,7 @@ def propose(
     """
     parts = []
     for x, delta, anchor in zip(logits, deltas, anchors, strict=True):
-        top, index = jax.lax.top_k(x, min(candidates, len(x)))
+        top, index = top_k(x, candidates)
         found = box.clip(box.decode(delta[index], anchor[index]), extent)
         large = (found[:, 2:] - found[:, :2] >= LEAST_PROPOSAL).all(axis=1)
         scores = jax.nn.sigmoid(top)

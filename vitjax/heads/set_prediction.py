@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vitjax.detection import boxes as box
 from vitjax.detection import losses
 from vitjax.detection.assignment import NONE, assign
+from vitjax.detection.choice import top_k
 from vitjax.detection.results import Detections, LossParts, Targets
 
 ALPHA, GAMMA = 0.25, 2.0
@@ -188,11 +189,11 @@ def select(found: SetBoxes, extent: Int[Array, "B 2"], limit: int, softmax: bool
     def one(logits: Array, boxes: Array, extent: Array) -> Detections:
         if softmax:
             p = jax.nn.softmax(logits)[:, :-1]
-            scores, query = jax.lax.top_k(p.max(axis=1), min(limit, len(p)))
+            scores, query = top_k(p.max(axis=1), limit)
             classes = p.argmax(axis=1)[query]
         else:
             p = jax.nn.sigmoid(logits).reshape(-1)
-            scores, pair = jax.lax.top_k(p, min(limit, len(p)))
+            scores, pair = top_k(p, limit)
             query, classes = jnp.divmod(pair, logits.shape[1])
         sides = jnp.tile(extent[::-1].astype(boxes.dtype), 2)
         return Detections(box.from_center(boxes[query]) * sides, scores, classes)
