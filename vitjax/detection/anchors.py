@@ -39,10 +39,13 @@ def level_anchors(
     Args:
       image, grid: height and width of the image and of the map.
     """
-    y, x = (jnp.arange(n, dtype=jnp.float32) * (side // n) for n, side in zip(grid, image))
-    x, y = jnp.meshgrid(x, y)
-    corners = jnp.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
-    return (corners + cell_anchors(sizes, ratios)).reshape(-1, 4)
+    shapes = cell_anchors(sizes, ratios)
+    index = jnp.arange(grid[0] * grid[1] * len(shapes))
+    cell, kind = index // len(shapes), index % len(shapes)
+    y, x = (cell // grid[1]) * (image[0] // grid[0]), (cell % grid[1]) * (image[1] // grid[1])
+    chosen = [kind == i for i in range(len(shapes))]
+    sides = [jnp.select(chosen, list(jnp.asarray(side))) for side in shapes.T]
+    return jnp.stack([at + side for at, side in zip((x, y, x, y), sides, strict=True)], axis=-1)
 
 
 def octaves(size: float, count: int) -> tuple[int, ...]:

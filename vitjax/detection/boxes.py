@@ -17,6 +17,11 @@ LEAST_SIDE = 1e-6
 """Of a box, in pixels, where sides are divisors or in logarithms, so that all stays finite."""
 
 
+def columns(boxes: Boxes) -> tuple[Values, Values, Values, Values]:
+    """Split the last axis. A TPU's compiler takes two of its four elements together badly."""
+    return boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
+
+
 def area(boxes: Boxes) -> Values:
     """Compute the areas of boxes."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
@@ -24,14 +29,15 @@ def area(boxes: Boxes) -> Values:
 
 def to_center(boxes: Boxes) -> Boxes:
     """Convert corners to (centre x, centre y, width, height)."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+    x, y, x_end, y_end = columns(boxes)
+    return jnp.stack([(x + x_end) / 2, (y + y_end) / 2, x_end - x, y_end - y], axis=-1)
 
 
 def from_center(boxes: Boxes) -> Boxes:
     """Convert (centre x, centre y, width, height) to corners."""
-    center, half = boxes[..., :2], boxes[..., 2:] / 2
-    return jnp.concatenate([center - half, center + half], axis=-1)
+    x, y, width, height = columns(boxes)
+    half = (width / 2, height / 2)
+    return jnp.stack([x - half[0], y - half[1], x + half[0], y + half[1]], axis=-1)
 
 
 def clip(boxes: Boxes, extent: Int[Array, "*#N 2"]) -> Boxes:
@@ -121,17 +127,20 @@ def encode(
     Returns:
       ((x - x_r) / w_r, (y - y_r) / h_r, log(w / w_r), log(h / h_r)) of centres and sides.
     """
-    own, other = to_center(boxes), to_center(references)
-    sides = jnp.maximum(own[..., 2:], LEAST_SIDE)
-    unit = jnp.maximum(other[..., 2:], LEAST_SIDE)
-    shift = (own[..., :2] - other[..., :2]) / unit
-    code = jnp.concatenate([shift, jnp.log(sides / unit)], axis=-1)
-    return code * jnp.asarray(scales, code.dtype)
+    own, other = columns(to_center(boxes)), columns(to_center(references))
+    shifts, growths = [], []
+    for i in range(2):
+        unit = jnp.maximum(other[i + 2], LEAST_SIDE)
+        shifts.append((own[i] - other[i]) / unit)
+        growths.append(jnp.log(jnp.maximum(own[i + 2], LEAST_SIDE) / unit))
+    code = [part * scale for part, scale in zip(shifts + growths, scales, strict=True)]
+    return jnp.stack(code, axis=-1)
 
 
 def decode(code: Boxes, references: Boxes, scales: Scales = UNSCALED) -> Boxes:
     """Decode what `encode` gives, with sides that grow by MOST_GROWTH at most."""
-    other, code = to_center(references), code / jnp.asarray(scales, code.dtype)
-    center = code[..., :2] * other[..., 2:] + other[..., :2]
-    sides = jnp.exp(jnp.minimum(code[..., 2:], MOST_GROWTH)) * other[..., 2:]
-    return from_center(jnp.concatenate([center, sides], axis=-1))
+    own, other = columns(code), columns(to_center(references))
+    parts = [part / scale for part, scale in zip(own, scales, strict=True)]
+    centers = [parts[i] * other[i + 2] + other[i] for i in range(2)]
+    sides = [jnp.exp(jnp.minimum(parts[i], MOST_GROWTH)) * other[i] for i in (2, 3)]
+    return from_center(jnp.stack(centers + sides, axis=-1))

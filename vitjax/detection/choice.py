@@ -36,17 +36,23 @@ def as_keys(x: Float[Array, "N"]) -> UInt[Array, "N"]:
 
 def largest(keys: UInt[Array, "N"], count: int | Int[Array, ""]) -> Bool[Array, "N"]:
     """Choose the `count` largest keys; of equal ones the first; all, if there are fewer."""
+    least = nth_largest(keys, count)
+    above, equal = keys > least, keys == least
+    turn = jnp.where(equal, len(keys) - jnp.arange(len(keys)), 0).astype(jnp.uint32)
+    return above | (equal & (turn >= nth_largest(turn, count - above.sum())))
+
+
+def nth_largest(keys: UInt[Array, "N"], n: int | Int[Array, ""]) -> UInt[Array, ""]:
+    """Find the n-th largest key, by bisection: 0 if there are fewer, all ones if n is 0."""
     bits = jnp.iinfo(keys.dtype).bits
     highest = jnp.array(1 << (bits - 1), keys.dtype)
 
-    def settle(i: Array, least: Array) -> Array:
-        """Set the next bit of the least key that is chosen, if enough keys have it."""
-        raised = least | (highest >> i.astype(keys.dtype))
-        return jnp.where((keys >= raised).sum() >= count, raised, least)
+    def settle(i: Array, found: Array) -> Array:
+        """Set the next bit if n keys have it, or are larger."""
+        raised = found | (highest >> i.astype(keys.dtype))
+        return jnp.where((keys >= raised).sum() >= n, raised, found)
 
-    least = jax.lax.fori_loop(0, bits, settle, jnp.zeros((), keys.dtype))
-    above, equal = keys > least, keys == least
-    return above | (equal & (jnp.cumsum(equal) <= count - above.sum()))
+    return jax.lax.fori_loop(0, bits, settle, jnp.zeros((), keys.dtype))
 
 
 def places(chosen: Bool[Array, "N"], count: int) -> Int[Array, "n"]:
