@@ -23,6 +23,7 @@ from vitjax.layers.spec import fields
 from vitjax.models import model_spec
 from vitjax.models.deit import DistilledDeiT
 from vitjax.models.encoder import stack_layers
+from vitjax.models.protocols import input_shape
 from vitjax.models.setr import MultiLevelViT
 from vitjax.models.vit import ViT
 
@@ -240,9 +241,10 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
         return next_fun(*args, **kwargs)
 
     model = vitjax.create_model(name, **({"num_classes": 5} if _classes(name) else {}), **options)
+    unrolled = weights.unrolled(model)
+    image = jax.ShapeDtypeStruct(input_shape(model), np.float32)
     with nn.intercept_methods(note):
-        weights._abstract_variables.cache_clear()  # `note` sees what is traced
-        shapes = weights.abstract_variables(weights.unrolled(model))
+        shapes = jax.eval_shape(unrolled.init, jax.random.key(0), image)
 
     def theirs(path: tuple[str, ...], leaf: Any) -> tuple[int, ...]:
         shape = leaf.shape
@@ -266,7 +268,7 @@ def random_variables(name: str, **options: Any) -> tuple[dict[str, Any], Shapes]
     flat: dict[Any, Any] = traverse_util.flatten_dict(shapes)
     arrays = {p: rng.standard_normal(s.shape).astype(np.float32) for p, s in flat.items()}
     variables = traverse_util.unflatten_dict(arrays)
-    if weights.unrolled(model) is not model:
+    if unrolled is not model:
         variables = {"params": stack_layers(variables["params"])}
     return variables, {path: theirs(path, leaf) for path, leaf in flat.items()}
 

@@ -14,7 +14,7 @@ and `norm_epsilon=1e-5` are CLIP's tower (arXiv:2103.00020); `pool="gap"`, `clas
 classifiers after blocks on the way (Bakhtiarnia et al., arXiv:2106.15183, section 3).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -61,7 +61,7 @@ class Exit(nn.Module):
 
     num_classes: int
     norm: Spec
-    head: dict[str, Any]
+    head: Mapping[str, Any]
     dtype: Any = None
 
     @nn.compact
