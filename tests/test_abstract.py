@@ -44,7 +44,8 @@ class Scale(nn.Module):
         self.report(x.shape)
         if train:
             self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:])
-        return nn.Dense(3)(x) * self.param("scale", nn.initializers.ones, x.shape[-1:])
+        x = nn.Dense(3)(x) * self.param("scale", nn.initializers.ones, x.shape[-1:])
+        return x, len(x)
 
 
 class Given(nn.Module):
@@ -65,9 +66,10 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         for i in range(3):
-            x = Scale(self.report, name=f"same_{i}")(x)
-        x = Scale(self.report, name="trained")(x, train=True)
-        x = Scale(self.report, name="long")(x[:1])
+            x, length = Scale(self.report, name=f"same_{i}")(x)
+            x = x.reshape(length, 3)  # a number, not an array
+        x, _ = Scale(self.report, name="trained")(x, train=True)
+        x, _ = Scale(self.report, name="long")(x[:1])
         for name in ("left", "right"):
             x = Given(nn.Dense(3, name=name))(x)
         return x

@@ -29,9 +29,9 @@ def abstract_init(init: Callable[..., Any], *args: Any) -> Any:
             return call(*args, **kwargs)
         if key not in seen:
             out = call(*args, **kwargs)
-            seen[key] = jax.tree.map(jax.typeof, (module.variables, out))
+            seen[key] = jax.tree.map(_shape, (module.variables, out))
             return out
-        variables, out = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen[key])
+        variables, out = jax.tree.map(_zeros, seen[key])
         for collection, tree in variables.items():
             for name, value in tree.items():
                 module.put_variable(collection, name, value)
@@ -52,10 +52,19 @@ def _key(module: nn.Module, args: Any, kwargs: Any) -> Hashable | None:
     rate = getattr(module, "drop_path_rate", None)
     same: dict[str, Any] = {"drop_path_rate": 0.0} if isinstance(rate, float) else {}  # no shape
     leaves, tree = jax.tree.flatten((args, kwargs))
-    shapes = [jax.typeof(x) if isinstance(x, jax.Array | np.ndarray) else x for x in leaves]
-    key = (type(module), module.clone(parent=None, name=None, **same), *shapes, tree)
+    key = (type(module), module.clone(parent=None, name=None, **same), *map(_shape, leaves), tree)
     try:
         hash(key)
     except TypeError:
         return None
     return key
+
+
+def _shape(x: Any) -> Any:
+    """Return the shape and dtype of an array, and anything else as it is."""
+    return jax.typeof(x) if isinstance(x, jax.Array | np.ndarray) else x
+
+
+def _zeros(x: Any) -> Any:
+    """Make zeros of a shape and dtype, and return anything else as it is."""
+    return jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.core.ShapedArray) else x

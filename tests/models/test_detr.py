@@ -31,8 +31,10 @@ TINY: dict[str, Any] = dict(
 @pytest.mark.golden
 @pytest.mark.slow
 def test_detr_is_that_of_the_authors() -> None:
-    case = sets.Case("detr_r50")
-    sets.check(case, "detr_resnet50", STAGES, top=5)
+    """In float64: two queries cost so nearly the same that rounding decides which is matched."""
+    with jax.enable_x64(True):
+        case = sets.Case("detr_r50")
+        sets.check(case, "detr_resnet50", STAGES, top=5)
     head = vitjax.create_model("detr_resnet50").head.offer(num_classes=91).build()  # type: ignore[attr-defined]
     assert head.loss_weights * 6 == tuple(case.data["ref::loss_weights"])
 
