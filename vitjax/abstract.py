@@ -62,9 +62,11 @@ def _key(module: nn.Module, args: Any, kwargs: Any) -> Hashable | None:
 
 def _shape(x: Any) -> Any:
     """Return the shape and dtype of an array, and anything else as it is."""
-    return jax.typeof(x) if isinstance(x, jax.Array | np.ndarray) else x
+    if not isinstance(x, jax.Array | np.ndarray):
+        return x
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=getattr(x, "weak_type", False))
 
 
 def _zeros(x: Any) -> Any:
     """Make zeros of a shape and dtype, and return anything else as it is."""
-    return jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.core.ShapedArray) else x
+    return jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
