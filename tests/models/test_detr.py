@@ -31,7 +31,7 @@ TINY: dict[str, Any] = dict(
 @pytest.mark.golden
 @pytest.mark.slow
 def test_detr_is_that_of_the_authors() -> None:
-    """In float64: two queries cost so nearly the same that rounding decides which is matched."""
+    """In float64: of two layers, two assignments cost the same to 2e-6, and rounding chooses."""
     with jax.enable_x64(True):
         case = sets.Case("detr_r50")
         sets.check(case, "detr_resnet50", STAGES, top=5)
