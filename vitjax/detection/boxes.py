@@ -18,7 +18,7 @@ LEAST_SIDE = 1e-6
 
 
 def columns(boxes: Boxes) -> tuple[Values, Values, Values, Values]:
-    """Split the last axis. A TPU's compiler takes two of its four elements together badly."""
+    """Split the last axis: a TPU's compiler takes long over slices of two of its four elements."""
     return boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
 
 

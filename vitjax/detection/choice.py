@@ -1,8 +1,8 @@
 """Choice of a few among many, without sorting the many.
 
 A sort of all anchors' scores takes a TPU's compiler long, and makes a large program. Here the least
-value that is chosen is found by bisection over its bits, in one small loop; those that are chosen
-are then compared each with each. Nothing is scattered. Functions are of one set.
+value to choose is found by bisection over its bits, in one small loop; the chosen ones are then
+compared each with each. Nothing is scattered. Functions are of one set.
 """
 
 import jax
@@ -56,7 +56,7 @@ def nth_largest(keys: UInt[Array, "N"], n: int | Int[Array, ""]) -> UInt[Array, 
 
 
 def places(chosen: Bool[Array, "N"], count: int) -> Int[Array, "n"]:
-    """List the places of the first `count` that are chosen; so many there must be."""
+    """List the places of the first `count` that are chosen, of at least so many."""
     blocks = jnp.pad(chosen, (0, -len(chosen) % BLOCK)).reshape(-1, BLOCK)
     number = jnp.arange(count)[:, None]
     until = jnp.cumsum(blocks.sum(axis=1))
