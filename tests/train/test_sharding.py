@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from vitjax.abstract import abstract_init
 from vitjax.attention import MIXERS
 from vitjax.models import create_model, list_models, model_options, model_spec
 from vitjax.models.partition import SHARDING_RULES
-from vitjax.models.protocols import input_shape
 from vitjax.train import partition, sharding
 from vitjax.train.partition import small_size
 from vitjax.train.sharding import AXES, MeshConfig, MeshError, mesh_shape, own_rows
 from vitjax.train.state import create_state, named_leaves
+from vitjax.weights import abstract_variables
 
 partition_params = functools.partial(partition.partition_params, model_rules=SHARDING_RULES)
 partition_state = functools.partial(partition.partition_state, model_rules=SHARDING_RULES)
@@ -39,9 +37,7 @@ def mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Any:
 
 
 def shapes(name: str, **overrides: Any) -> Any:
-    model = create_model(name, **overrides)
-    images = jax.ShapeDtypeStruct(input_shape(model), jnp.float32)
-    return abstract_init(model.init, jax.random.key(0), images)["params"]
+    return abstract_variables(create_model(name, **overrides))["params"]
 
 
 TINY_VIT = dict(image_size=16, patch_size=4, width=32, depth=2, num_heads=4, num_classes=10)
