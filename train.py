@@ -6,6 +6,7 @@ The same as `vitjax train`; the run itself, top to bottom, is `run` in vitjax/tr
 import sys
 
 from vitjax.cli import main as cli
+from vitjax.memory import use_huge_pages
 
 
 def main(arguments: list[str]) -> int:
@@ -14,4 +15,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main(sys.argv[1:]))

@@ -28,6 +28,7 @@ from typing import Any
 
 from cpu_worker import DENSE
 
+from vitjax.memory import with_huge_pages
 from vitjax.tools.bench.contest import (
     HERE,
     Contestant,
@@ -71,7 +72,8 @@ def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
         if found is None:
             continue
         try:
-            workers[name] = Worker(found, {"JAX_PLATFORMS": "cpu"})
+            env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+            workers[name] = Worker(found, with_huge_pages(env) if name == "vitjax" else env)
         except ContestantError as error:
             failed[name] = str(error)
             print(f"{model} {direction}: {name} does not run: {error}", file=sys.stderr)

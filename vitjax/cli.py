@@ -31,6 +31,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vitjax.accelerators import leave_out_absent
+from vitjax.memory import use_huge_pages
 from vitjax.names import check_choice, parse_size
 from vitjax.sweep.command import sweep, sweep_arguments
 from vitjax.tools import commands
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         if options.function is not plan:  # which chooses itself
             leave_out_absent()
+        if arguments is None and options.function in (train, evaluate, sweep):
+            use_huge_pages()
         if options.function is train:
             return train(options)
         result, text = options.function(options)
@@ -255,11 +258,7 @@ def _info_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("model", nargs="?", help="a name of `vitjax list`")
     add("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
-    add(
-        "--image-size",
-        default="",
-        help="pixels per side, or '(32, 64)': rows and columns (the model's own)",
-    )
+    add("--image-size", default="", help="pixels per side, or '(32, 64)': rows and columns")
     add("--channels", type=int, default=3, help="of the image (3)")
     add("--depth", type=int, default=2, help="levels of layers to show (2)")
 
