@@ -5,8 +5,8 @@ The same as `vitjax train`; the run itself, top to bottom, is `run` in vitjax/tr
 
 import sys
 
+from vitjax.allocator import use_keeping_allocator
 from vitjax.cli import main as cli
-from vitjax.memory import use_huge_pages
 
 
 def main(arguments: list[str]) -> int:
@@ -15,5 +15,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    use_keeping_allocator()
     sys.exit(main(sys.argv[1:]))

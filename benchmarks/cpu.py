@@ -28,7 +28,7 @@ from typing import Any
 
 from cpu_worker import DENSE
 
-from vitjax.memory import with_huge_pages
+from vitjax.allocator import with_keeping_allocator
 from vitjax.tools.bench.contest import (
     HERE,
     Contestant,
@@ -73,7 +73,7 @@ def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
             continue
         try:
             env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            workers[name] = Worker(found, with_huge_pages(env) if name == "vitjax" else env)
+            workers[name] = Worker(found, with_keeping_allocator(env) if name == "vitjax" else env)
         except ContestantError as error:
             failed[name] = str(error)
             print(f"{model} {direction}: {name} does not run: {error}", file=sys.stderr)

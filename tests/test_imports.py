@@ -12,6 +12,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "names": set(),
     "abstract": set(),
     "accelerators": set(),
+    "allocator": {"accelerators"},
     "console": set(),
     "figures": set(),
     "folders": set(),
@@ -43,6 +44,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
         "data",
         "console",
         *("layers", "kernels", "weights", "figures", "folders", "plan", "abstract"),
+        "allocator",
     },
     "plan": {"train", "tasks", "models", "analysis", "data", "console", "folders"},
     "training": {
@@ -53,7 +55,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "cli": {
         "sweep",
         *("accelerators", "training", "train", "plan", "tools", "runs", "models", "attention"),
-        *("data", "console"),
+        *("data", "console", "allocator"),
     },
     "__init__": {"models", "weights", "__version__"},
 }

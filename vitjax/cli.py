@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vitjax.accelerators import leave_out_absent
-from vitjax.memory import use_huge_pages
+from vitjax.allocator import use_keeping_allocator
 from vitjax.names import check_choice, parse_size
 from vitjax.sweep.command import sweep, sweep_arguments
 from vitjax.tools import commands
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.function is not plan:  # which chooses itself
             leave_out_absent()
         if arguments is None and options.function in (train, evaluate, sweep):
-            use_huge_pages()
+            use_keeping_allocator()
         if options.function is train:
             return train(options)
         result, text = options.function(options)

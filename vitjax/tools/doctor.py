@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import vitjax
+from vitjax.allocator import PRELOAD, with_keeping_allocator
 from vitjax.console import format_bytes, table
 from vitjax.folders import cache_folder
 from vitjax.train import processes
@@ -59,6 +60,8 @@ def doctor(
             place = None
     found |= _devices(place, bool(connect), wrong)
     found["memory of the host"] = _memory()
+    preloaded = with_keeping_allocator(os.environ).get(PRELOAD)
+    found["allocator of a run"] = preloaded or "the C library's (docs/performance.md)"
     cache = cache_folder()
     near = next(path for path in (cache, *cache.parents) if path.exists())
     if not os.access(near, os.W_OK):
