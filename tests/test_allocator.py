@@ -13,9 +13,9 @@ from vitjax.allocator import NAMES, PRELOAD, find_library, with_keeping_allocato
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = """
 import resource, jax, jax.numpy as jnp
-step = jax.jit(lambda x: jnp.sort(x, axis=0).sum())
-x = jnp.ones((2_097_169, 3))
-for _ in range(3):
+step = jax.jit(lambda x: x + 1)
+x = jnp.ones((60_013, 241))  # beyond the 32 MB up to which glibc keeps blocks
+for _ in range(5):
     step(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
