@@ -28,7 +28,6 @@ from typing import Any
 
 from cpu_worker import DENSE
 
-from vitjax.allocator import with_keeping_allocator
 from vitjax.tools.bench.contest import (
     HERE,
     Contestant,
@@ -72,8 +71,7 @@ def row(model: str, direction: str, args: argparse.Namespace) -> dict[str, Any]:
         if found is None:
             continue
         try:
-            env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            workers[name] = Worker(found, with_keeping_allocator(env) if name == "vitjax" else env)
+            workers[name] = Worker(found, {"JAX_PLATFORMS": "cpu"})
         except ContestantError as error:
             failed[name] = str(error)
             print(f"{model} {direction}: {name} does not run: {error}", file=sys.stderr)

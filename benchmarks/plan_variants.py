@@ -81,7 +81,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Plan what is missing, and write the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="models whose name has this text")
     parser.add_argument("--topology", default="", help="one of them alone")
     parser.add_argument("--again", action="store_true", help="also those that have a row")

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vitjax.allocator import with_keeping_allocator
+
 HERE = pathlib.Path(__file__).parent
 PACKAGE = HERE.parents[2]
 """The folder that holds vitjax, for the path of our own processes."""
@@ -60,7 +62,8 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **_path(c.path), **(env or {})},
+            # All have the allocator of a run.
+            env=with_keeping_allocator({**os.environ, **_path(c.path), **(env or {})}),
         )
         self.times: list[float] = []
         self.value = 0.0

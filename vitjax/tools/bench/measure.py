@@ -1,7 +1,6 @@
 """Rows of `vitjax bench`: models measured on the device at hand, alone or beside timm."""
 
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from vitjax.allocator import with_keeping_allocator
 from vitjax.console import Countdown
 from vitjax.models import model_options, own_name
 from vitjax.models.aliases import ALIASES, SAME_IN_TIMM
@@ -178,7 +176,7 @@ def _at(model: str, direction: str, settings: Settings, there: Row, notes: list[
     ours = Contestant(HERE / "ours.py", direction, {"model": model, **arguments})
     # Two processes share the card, of which jax would take three quarters at once.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if s.against else {}
-    workers = {"": Worker(ours, with_keeping_allocator({**os.environ, **env}))}  # as of a run
+    workers = {"": Worker(ours, env)}
     try:
         for rival in s.against:
             device = "cpu" if there["platform"] == "cpu" else "cuda"
