@@ -258,7 +258,7 @@ def _info_arguments(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("model", nargs="?", help="a name of `vitjax list`")
     add("--workdir", type=pathlib.Path, help="a run's folder, instead of a model")
-    add("--image-size", default="", help="pixels per side, or '(32, 64)': rows and columns")
+    add("--image-size", default="", help="pixels a side (its own), or '(32, 64)': rows, columns")
     add("--channels", type=int, default=3, help="of the image (3)")
     add("--depth", type=int, default=2, help="levels of layers to show (2)")
 
