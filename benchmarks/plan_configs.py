@@ -18,6 +18,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from plan_table import ROOT, write
@@ -102,27 +103,58 @@ def _planned(row: dict[str, Any] | None) -> str:
     )
 
 
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the flags that all tables of plans have."""
+    flags = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags.add_argument("--only", default="", help="runs whose name has this text")
+    flags.add_argument("--limit", type=int, default=1000, help="at most so many")
+    flags.add_argument("--again", action="store_true", help="also those that have a row")
+    return flags
+
+
+def read(file: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Read the rows that there are."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def fill(
+    file: pathlib.Path,
+    asked: dict[str, tuple[str, list[str]]],
+    options: argparse.Namespace,
+    after: Callable[[dict[str, dict[str, Any]]], None],
+) -> None:
+    """Plan what has no row, and store each row as soon as it is known.
+
+    Args:
+      asked: key of a row → run and flags of its plan.
+      after: is called with all rows after each plan, and writes the table.
+    """
+    there = read(file)
+    missing = [key for key in asked if options.again or key not in there]
+    missing = [key for key in missing if options.only in key][: options.limit]
+    for number, key in enumerate(missing, 1):
+        print(f"{number}/{len(missing)} {key}", flush=True)
+        run, flags = asked[key]
+        row = plan(run, *flags)
+        rows = {**read(file), key: row}  # read anew: another process may have stored rows
+        file.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        after(rows)
+
+
 def main() -> None:
     """Count, then plan, runs without a row, and write the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="runs whose name has this text")
-    parser.add_argument("--limit", type=int, default=1000, help="at most so many")
-    parser.add_argument("--topology", default="v5e:2x2")
-    parser.add_argument("--again", action="store_true", help="also those that have a row")
-    parser.add_argument("--count", action="store_true", help="compile nothing")
-    options = parser.parse_args()
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    asked = [name for file in FILES for name in runs(file) if options.only in name]
+    flags = parser(__doc__)
+    flags.add_argument("--topology", default="v5e:2x2")
+    flags.add_argument("--count", action="store_true", help="compile nothing")
+    options = flags.parse_args()
     kinds = {"count": ["--count"]}
     if not options.count:
         kinds[options.topology] = ["--quick", f"--topology={options.topology}"]
-    for kind, flags in kinds.items():
-        missing = [r for r in asked if options.again or f"{r} {kind}" not in rows]
-        for number, run in enumerate(missing[: options.limit], 1):
-            print(f"{number}/{min(len(missing), options.limit)} {run} {kind}", flush=True)
-            rows[f"{run} {kind}"] = plan(run, *flags)
-            ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
-            write("configs", table(rows, options.topology))
+    for kind, kind_flags in kinds.items():
+        asked = {f"{run} {kind}": (run, kind_flags) for file in FILES for run in runs(file)}
+        fill(ROWS, asked, options, lambda rows: write("configs", table(rows, options.topology)))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ has 16 images a GPU, so that a run takes a minute or so: the table says that its
 for which kernels. Rows are stored in benchmarks/planned_gpu.json, from which the table is written.
 """
 
-import argparse
-import json
 from typing import Any
 
-from plan_configs import FILES, plan, runs
+from plan_configs import FILES, fill, parser, runs
 from plan_table import ROOT, write
 
 from vitjax.models import model_options
@@ -73,28 +71,19 @@ def table(rows: dict[str, dict[str, Any]], topology: str) -> str:
 
 def main() -> None:
     """Plan runs without a row, and write the table after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", default="", help="runs whose name has this text")
-    parser.add_argument("--limit", type=int, default=1000, help="at most so many")
-    parser.add_argument("--topology", default="h100")
-    parser.add_argument("--again", action="store_true", help="also those that have a row")
-    parser.add_argument("--whole", action="store_true", help="nothing is made smaller")
-    options = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--topology", default="h100")
+    flags.add_argument("--whole", action="store_true", help="nothing is made smaller")
+    options = flags.parse_args()
     gpus = parse_gpus(options.topology)
     if gpus is None:
-        parser.error(f"{options.topology} is no GPU; see benchmarks/plan_configs.py for TPUs.")
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    asked = [name for file in FILES for name in runs(file) if options.only in name]
+        flags.error(f"{options.topology} is no GPU; see benchmarks/plan_configs.py for TPUs.")
     key = f"{options.topology}, whole" if options.whole else options.topology
-    missing = [r for r in asked if options.again or f"{r} {key}" not in rows][: options.limit]
-    for number, run in enumerate(missing, 1):
-        print(f"{number}/{len(missing)} {run}", flush=True)
-        flags = [] if options.whole else small(run, gpus[1] * gpus[2])
-        rows[f"{run} {key}"] = plan(run, f"--topology={options.topology}", *flags)
-        ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
-        write("gpus", table(rows, key))
+    asked = {}
+    for run in (name for file in FILES for name in runs(file)):
+        made_small = [] if options.whole else small(run, gpus[1] * gpus[2])
+        asked[f"{run} {key}"] = (run, [f"--topology={options.topology}", *made_small])
+    fill(ROWS, asked, options, lambda rows: write("gpus", table(rows, key)))
 
 
 if __name__ == "__main__":

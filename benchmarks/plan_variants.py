@@ -10,12 +10,11 @@ multiply-add is interpolated between DeiT-Ti, DeiT-S and DeiT-B, which are compi
 stored in benchmarks/planned_variants.json, so that planning can be interrupted.
 """
 
-import argparse
 import json
 from typing import Any
 
 import numpy as np
-from plan_configs import plan
+from plan_configs import fill, parser
 from plan_table import ROOT, write
 
 ROWS = ROOT / "benchmarks" / "planned_variants.json"
@@ -81,25 +80,16 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Plan what is missing, and write the table after each."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default="", help="models whose name has this text")
-    parser.add_argument("--topology", default="", help="one of them alone")
-    parser.add_argument("--again", action="store_true", help="also those that have a row")
-    o = parser.parse_args()
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    asked = [
-        (model, topology)
+    flags = parser(__doc__)
+    flags.add_argument("--topology", default="", help="one of them alone")
+    options = flags.parse_args()
+    asked = {
+        f"{model} {topology}": (f"imagenet:{model}", [f"--topology={topology}", *FLAGS])
         for topology in TOPOLOGIES
         for model in MODELS
-        if o.only in model and o.topology in topology
-        if o.again or f"{model} {topology}" not in rows
-    ]
-    for number, (model, topology) in enumerate(asked, 1):
-        print(f"{number}/{len(asked)} {model} {topology}", flush=True)
-        found = plan(f"imagenet:{model}", f"--topology={topology}", *FLAGS)
-        rows[f"{model} {topology}"] = found
-        ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
-        write("variants", table(rows))
+        if options.topology in topology
+    }
+    fill(ROWS, asked, options, lambda rows: write("variants", table(rows)))
 
 
 if __name__ == "__main__":
