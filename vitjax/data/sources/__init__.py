@@ -69,7 +69,7 @@ def open_source(uri: str, split: str) -> Source:
         ),
         "collages": (
             collages.open_collages,
-            dict.fromkeys(("size", "count", "clutter", "seed"), int),
+            dict.fromkeys(("size", "count", "clutter", "noise", "seed"), int),
         ),
         "coco": (coco.open_coco, {"annotations": str, "images": str}),
         "yolo": (yolo.open_yolo, {}),

@@ -2,7 +2,8 @@
 
 A collage is a part of a darkened photograph on which up to two small scans and one large one are
 painted, each at a random place, in a random bright colour and size; the large one is on top, and
-its digit is the image's class. Photographs and scans are those of `scenes://`, split in the same
+its digit is the image's class. Noise makes classes ambiguous, so that the loss of a perfect model
+is above 0, as on photographs. Photographs and scans are those of `scenes://`, split in the same
 way. Collage i is a function of (seed, i), for any i: the first thousand images of a larger set are
 those of a smaller.
 """
@@ -28,13 +29,18 @@ class Collages:
       count: length that the source tells; any index from 0 on can be asked for.
       size: pixels of a side.
       clutter: small scans at most.
+      noise: standard deviation of Gaussian noise in each channel, in levels of 255.
       seed: of the sequence.
     """
 
-    def __init__(self, split: str, count: int, size: int, clutter: int, seed: int):
+    def __init__(self, split: str, count: int, size: int, clutter: int, noise: int, seed: int):
         self._split, self._count, self._size, self._seed = split, count, size, seed
-        self._clutter, self._digits = clutter, open_digits("", split)
-        text = f"collages {split} {count} {size} {clutter} {seed} {self._digits.info.fingerprint}"
+        self._clutter, self._noise = clutter, noise
+        self._digits = open_digits("", split)
+        text = (
+            f"collages {split} {count} {size} {clutter} {noise} {seed} "
+            f"{self._digits.info.fingerprint}"
+        )
         self.info = DataInfo(self._digits.info.classes, short_sha256((text.encode(),)))
 
     def __len__(self) -> int:
@@ -51,14 +57,21 @@ class Collages:
             scan = self._digits[int(rng.integers(len(self._digits)))]
             paint(rng, image, scan["image"][..., 0], int(length), darkest=128)
             label = scan["label"]  # of the last one, which is the largest
-        return {"image": np.rint(image).astype(np.uint8), "label": label}
+        image += self._noise * rng.standard_normal(image.shape, np.float32)
+        return {"image": np.rint(image.clip(0, 255)).astype(np.uint8), "label": label}
 
     def example_name(self, i: int) -> str:
         return f"collage {i} of {self._split}, seed {self._seed}"
 
 
 def open_collages(
-    path: str, split: str, size: int = 24, count: int = 0, clutter: int = 2, seed: int = 0
+    path: str,
+    split: str,
+    size: int = 24,
+    count: int = 0,
+    clutter: int = 2,
+    noise: int = 0,
+    seed: int = 0,
 ) -> Collages:
     """Open one split of the collages.
 
@@ -66,16 +79,18 @@ def open_collages(
       size: pixels of a side.
       count: of images; 0 for 100,000 of "train" and 2,000 of "test".
       clutter: small scans at most.
+      noise: standard deviation of the noise, in levels of 255.
       seed: of the sequence: other seeds have other images.
 
     Raises:
       ValueError: a path is given, or a number is too small.
     """
     check_no_path("collages", path)
-    if size < LEAST or min(count, clutter, seed) < 0:
+    if size < LEAST or min(count, clutter, noise, seed) < 0:
         raise ValueError(
-            f"collages:// needs a size of {LEAST} or more, and a count, clutter and seed of 0 or "
-            f"more; size={size}, count={count}, clutter={clutter}, seed={seed} are given."
+            f"collages:// needs a size of {LEAST} or more, and a count, clutter, noise and "
+            f"seed of 0 or more; size={size}, count={count}, clutter={clutter}, noise={noise}, "
+            f"seed={seed} are given."
         )
     count = count or (100_000 if split == "train" else NUM_TEST)
-    return Collages(split, count, size, clutter, seed)
+    return Collages(split, count, size, clutter, noise, seed)
