@@ -33,8 +33,27 @@ def test_labels_are_about_as_many_of_each_class() -> None:
     assert counts.sum() == 500 and counts.min() > 25  # 50 expected, standard deviation 6.7
 
 
+def test_noise_is_of_another_strength_in_each_image() -> None:
+    clear, noisy = (open_source(f"collages://?noise={n}", "train") for n in (0, 40))
+    assert clear.info.fingerprint != noisy.info.fingerprint
+    strengths = []
+    for i in range(200):
+        assert clear[i]["label"] == noisy[i]["label"]
+        image = clear[i]["image"].astype(np.float32)
+        within = (image > 100) & (image < 155)  # where at most a tenth is clipped
+        strengths.append(float((noisy[i]["image"] - image)[within].std()))
+    strengths = np.array(strengths)[~np.isnan(strengths)]
+    assert abs(strengths.mean() - 20) < 3 and strengths.min() < 3 and 34 < strengths.max() < 46
+
+
+def test_collages_larger_than_a_photograph_are_made() -> None:
+    assert open_source("collages://?size=499", "test")[0]["image"].shape == (499, 499, 3)
+
+
 def test_wrong_options_are_told() -> None:
     with pytest.raises(ValueError, match="size of 16 or more"):
         open_source("collages://?size=8", "train")
+    with pytest.raises(ValueError, match="noise=-1"):
+        open_source("collages://?noise=-1", "train")
     with pytest.raises(ValueError, match="takes no path"):
         open_source("collages://here", "train")

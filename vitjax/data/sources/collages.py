@@ -29,7 +29,8 @@ class Collages:
       count: length that the source tells; any index from 0 on can be asked for.
       size: pixels of a side.
       clutter: small scans at most.
-      noise: standard deviation of Gaussian noise in each channel, in levels of 255.
+      noise: largest standard deviation of an image's Gaussian noise, in levels of 255; each
+        image has its own, from 0 on.
       seed: of the sequence.
     """
 
@@ -48,8 +49,9 @@ class Collages:
 
     def __getitem__(self, i: int) -> Sample:
         rng = np.random.Generator(np.random.PCG64([self._seed, self._split == "train", i]))
-        image = background(rng, self._split, self._size) / 3
         size = self._size
+        # Resizing takes most of the time: parts of up to four times the size look alike.
+        image = background(rng, self._split, size, sides=(size, 4 * size)) / 3
         lengths = rng.integers(size // 4, size // 2, size=rng.integers(self._clutter + 1))
         lengths = [*lengths, rng.integers(2 * size // 3, size + 1)]
         label = -1
@@ -57,7 +59,7 @@ class Collages:
             scan = self._digits[int(rng.integers(len(self._digits)))]
             paint(rng, image, scan["image"][..., 0], int(length), darkest=128)
             label = scan["label"]  # of the last one, which is the largest
-        image += self._noise * rng.standard_normal(image.shape, np.float32)
+        image += rng.uniform(0, self._noise) * rng.standard_normal(image.shape, np.float32)
         return {"image": np.rint(image.clip(0, 255)).astype(np.uint8), "label": label}
 
     def example_name(self, i: int) -> str:
@@ -79,7 +81,7 @@ def open_collages(
       size: pixels of a side.
       count: of images; 0 for 100,000 of "train" and 2,000 of "test".
       clutter: small scans at most.
-      noise: standard deviation of the noise, in levels of 255.
+      noise: largest standard deviation of an image's noise, in levels of 255.
       seed: of the sequence: other seeds have other images.
 
     Raises:

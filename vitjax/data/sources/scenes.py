@@ -74,11 +74,18 @@ def open_scenes(path: str, split: str, size: int = 64, count: int = 2000) -> Sce
     return Scenes(split, count if split == "train" else max(count // 10, 1), size)
 
 
-def background(rng: np.random.Generator, split: str, size: int) -> Float32[np.ndarray, "S S 3"]:
-    """Draw a square part of a split's photographs, resized to `size` pixels a side."""
+def background(
+    rng: np.random.Generator, split: str, size: int, sides: tuple[int, int] = (64, 10_000)
+) -> Float32[np.ndarray, "S S 3"]:
+    """Draw a square part of a split's photographs, resized to `size` pixels a side.
+
+    Args:
+      sides: smallest and largest side of the part, in pixels of the photograph; at most all of it.
+    """
     photographs = _photographs(split)
     photograph = photographs[rng.integers(len(photographs))]
-    side = int(rng.integers(64, min(photograph.shape[:2]) + 1))
+    least, most = (min(*photograph.shape[:2], side) for side in sides)
+    side = int(rng.integers(least, most + 1))
     top = int(rng.integers(photograph.shape[0] - side + 1))
     left = int(rng.integers(photograph.shape[1] - side + 1))
     part = np.ascontiguousarray(photograph[top : top + side, left : left + side])
