@@ -37,25 +37,30 @@ from vitjax.cli import main
 
 SWEEP = """
 def cell(width, images):
-    source = "collages://?size=16&clutter=0"
+    source = "collages://?size=16&clutter=0&noise=64"
     return dict(
-        steps=images // 64, log_every=1000, eval_every=100_000, checkpoint_every=100_000,
+        steps=images // 32, log_every=1000, eval_every=100_000, checkpoint_every=100_000,
         model=dict(name="vit_ti4", width=width, depth=1, num_heads=width // 8, pool="gap"),
         data=dict(train=f"{source}&count={images}", test=f"{source}&count=500", eval_crop=1.0,
-                  image_size=16, batch_size=64, eval_batch_size=500),
+                  image_size=16, batch_size=32, eval_batch_size=500),
         evals=dict(fresh=f"{source}&split=train&seed=1&count=2000"),
         optimizer=dict(name="adamw", b2=0.99, weight_decay=0.02, clip_norm=1.0),
-        schedule=dict(name="cosine", learning_rate=0.03 / width**0.5, warmup_steps=images // 640),
+        schedule=dict(name="cosine", learning_rate=0.12 / width, warmup_steps=images // 320),
     )
 
 def get_sweep(kind="small"):
     if kind == "large":
-        yield cell(64, 32_768)
+        yield cell(48, 131_072)
     else:
-        yield from (cell(w, d) for w in (16, 24, 40) for d in (4_096, 8_192, 16_384))
+        yield from (cell(w, d) for w in (16, 24, 32) for d in (16_384, 32_768, 65_536))
 """
 pathlib.Path("sizes.py").write_text(SWEEP)
 main(["sweep", "run", "sizes.py", "--next"])
+
+# %% [markdown]
+# The tenth run is larger, and sees twice as many images as the longest of the nine.
+
+# %%
 main(["sweep", "run", "sizes.py:large", "--next"])
 
 # %% [markdown]
@@ -91,7 +96,7 @@ print({name: round(value, 3) for name, value in found.found.parameters.items()})
 import matplotlib.pyplot as plt
 
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-data, sizes = np.geomspace(4_000, 40_000, 40), np.unique(np.r_[small[:, 0], large[:, 0]])
+data, sizes = np.geomspace(16_000, 140_000, 40), np.unique(np.r_[small[:, 0], large[:, 0]])
 for n, colour, marker in zip(sizes, ("#E69F00", "#56B4E9", "#009E73", "#D55E00"), "o^sD"):
     own = np.concatenate([small, large])
     own, x = own[own[:, 0] == n], np.stack([np.full(40, n), data], axis=1)

@@ -1,8 +1,10 @@
 """Wall time by bucket: cases computed by hand, and a loop whose clock is told what time it is."""
 
+import json
 import pathlib
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -154,3 +156,13 @@ def test_when_a_process_began() -> None:
     import time
 
     assert 0 <= time.time() - process_began() < 24 * 3600
+
+
+def test_the_curves_show_a_run_with_a_single_row_of_training(tmp_path: pathlib.Path) -> None:
+    rows = [{"step": 100, "split": "train", "loss": 1.5, "learning_rate": 1e-3, "time": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture = cv2.imread(str(plot_curves(tmp_path, "a run")))
+    assert picture is not None
+    grey = (picture == 0x7F).all(axis=2)  # "tab:gray", that of the learning rate
+    rate = grey[picture.shape[0] // 4 : 3 * picture.shape[0] // 4, 3 * picture.shape[1] // 4 :]
+    assert 9 < rate.sum() < 400

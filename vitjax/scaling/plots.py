@@ -13,6 +13,7 @@ from vitjax.scaling.isoflop import Parabola, frontier
 
 MARKERS = "osD^vP*X"
 ORANGE = "#D55E00"
+LEGEND: dict[str, Any] = dict(framealpha=0.8, edgecolor="none", fontsize=9)
 
 
 class Axis(NamedTuple):
@@ -71,7 +72,7 @@ def plot_lines(
             dense = np.geomspace(x.values.min(), x.values.max(), 60)
             axes.plot(dense, law(dense, float(kind)), color=colour, linewidth=1.2)
     lines = "; lines: fit" if law is not None else ""
-    axes.legend(title=f"{by.label}{lines}", framealpha=0.8, edgecolor="none", fontsize=9, title_fontsize=9)
+    axes.legend(title=f"{by.label}{lines}", **LEGEND, title_fontsize=9)
     figure.savefig(path, dpi=120)
     return path
 
@@ -110,7 +111,7 @@ def plot_frontier(
         axes.plot(dense, found.found.predict(dense[:, None]), color=ORANGE, label=f"L(C) = {text}")
         axes.fill_between(dense, *bounds.T, color=ORANGE, alpha=0.2, linewidth=0, label="95 %")
     _plain_ticks(axes)
-    axes.legend(framealpha=0.8, edgecolor="none", fontsize=9)
+    axes.legend(**LEGEND)
     figure.savefig(path, dpi=120)
     return path
 
@@ -138,7 +139,7 @@ def plot_isoflop(
             axes.plot(parabola.size, parabola.loss, color=ORANGE, marker="x", markersize=9)
     axes.set(yscale="log")
     _plain_ticks(axes)
-    axes.legend(title="×: minimum (biased)", framealpha=0.8, edgecolor="none", fontsize=9, title_fontsize=9)
+    axes.legend(title="×: minimum (biased)", **LEGEND, title_fontsize=9)
     figure.savefig(path, dpi=120)
     return path
 

@@ -283,6 +283,10 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
         points = [(r["step"], r[name]) for r in rows if r["split"] == split and name in r]
         return [p[0] for p in points], [p[1] for p in points]
 
+    def train_curve(axes: Any, name: str, **style: Any) -> None:
+        steps, values = curve("train", name)
+        axes.plot(steps, values, marker="." if len(steps) == 1 else "", **style)  # no line is seen
+
     totals = spent(rows)
     figure = new_figure(12, 5.0 if any(totals.values()) else 3.6)
     if any(totals.values()):
@@ -291,7 +295,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     else:
         above = figure
     loss, accuracy, rate = above.subplots(1, 3)
-    loss.plot(*curve("train", "loss"), color="tab:blue", linewidth=1, label="training")
+    train_curve(loss, "loss", color="tab:blue", linewidth=1, label="training")
     loss.plot(*curve("test", "loss"), color="tab:orange", marker="o", markersize=3, label="test")
     loss.set(yscale="log", ylabel="loss")
     loss.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -310,7 +314,7 @@ def plot_curves(folder: pathlib.Path, title: str) -> pathlib.Path:
     accuracy.set(ylabel="test accuracy (%)" if percent else "test")
     if accuracy.lines:
         accuracy.legend(frameon=False, loc="lower right")
-    rate.plot(*curve("train", "learning_rate"), color="tab:gray")
+    train_curve(rate, "learning_rate", color="tab:gray")
     rate.set(ylabel="learning rate")
     for axes in (loss, accuracy, rate):
         axes.set(xlabel="step")
