@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vitjax.attention.core import attention_weights, dot_product_attention, weighted_sum
+from vitjax.kernels import cudnn
 from vitjax.layers.activations import gelu
 from vitjax.layers.mlp import activated_product
 
@@ -45,6 +46,35 @@ def test_values_and_gradients(bias_shape: tuple[int, ...] | None, masked: bool) 
         jax.tree.leaves(pull(exact[4])), jax.tree.leaves(pull_half(half[4])), strict=True
     ):
         close(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "m"), [(17, 17), (12, 17), (17, 12), (12, 18)])
+def test_cudnn_is_asked_for_the_same_values_and_gradients(n: int, m: int) -> None:
+    """XLA's form of the same function stands for cuDNN's, which CPUs do not have."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = [(2, 5, n, 3, 16), (2, 5, m, 3, 16), (2, 5, m, 3, 16), (2, 5, n, 3, 16)]
+    q, k, v, grad = (jax.random.normal(*pair) for pair in zip(keys, shapes))
+    expected, pull = jax.vjp(lambda *a: plain(*a, None, None), q * 4, k, v)
+    found, pull_found = jax.vjp(lambda *a: cudnn.attend(*a, "xla"), q, k, v)
+    np.testing.assert_allclose(expected, found, atol=2e-6)
+    (dq, *rest), (dq_found, *rest_found) = pull(grad), pull_found(grad)
+    for a, b in zip((4 * dq, *rest), (dq_found, *rest_found)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_shapes_that_cudnn_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serves(n: int, m: int, channels: int, values: int = 0) -> bool:
+        q, k, v = (jnp.zeros((1, length, 2, channels), jnp.bfloat16) for length in (n, m, m))
+        return cudnn.serves(q, k, v[..., : values or channels])
+
+    assert not serves(197, 197, 64)  # no GPU here
+    monkeypatch.setattr(cudnn, "planned", (7, 5))
+    assert not serves(197, 197, 64)
+    monkeypatch.setattr(cudnn, "planned", (8, 0))
+    assert serves(197, 197, 64) and serves(3136, 49, 64)
+    assert not serves(49, 49, 32)  # a window
+    assert not serves(197, 197, 60) and not serves(197, 197, 136) and not serves(197, 197, 64, 32)
 
 
 @pytest.mark.slow

@@ -77,17 +77,18 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
     """
     total = 0
     for equation, times in _equations(jaxpr, 1):
-        out = math.prod(equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
-        if equation.primitive.name == "dot_general":
+        name = equation.primitive.name
+        if name not in ("dot_general", "conv_general_dilated"):
+            continue
+        products = math.prod(equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
+        if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape  # type: ignore[attr-defined]
-            products = out * math.prod(left[i] for i in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
+            products *= math.prod(left[i] for i in contracted)
+        else:
             kernel = equation.invars[1].aval.shape  # type: ignore[attr-defined]
             outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            products = out * math.prod(kernel) // outputs
-        else:
-            continue
+            products = products * math.prod(kernel) // outputs
         total += times * counted(products, str(equation.source_info.name_stack))
     return total
 

@@ -1,4 +1,4 @@
-"""Operations with a form for CPUs, chosen when a program is lowered.
+"""Operations with a form for CPUs or GPUs, chosen when a program is lowered.
 
 `jax.lax.platform_dependent` chooses by a number in the program. `jax.lax.scan` moves that number
 out of a loop that is differentiated, and what is left inside is a conditional at run time, with the
@@ -12,6 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+from jax._src import dispatch
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -66,7 +67,15 @@ def on_cpu(plain: Callable[..., Any], cpu: Callable[..., Any]) -> Callable[..., 
     Args:
       plain, cpu: equal up to rounding, from arrays to a tuple of arrays.
     """
-    return _make(plain, cpu)[1]
+    return _make(plain, cpu, "cpu")[1]
+
+
+def on_gpu(plain: Callable[..., Any], gpu: Callable[..., Any]) -> Callable[..., Any]:
+    """Build the same for NVIDIA's GPUs, where `gpu` may hold operations that JAX partitions."""
+    primitive, bind = _make(plain, gpu, "cuda")
+    # Those are lowered for the devices of a program, which JAX looks for in its operations.
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
+    return bind
 
 
 def linear_on_cpu(
@@ -77,7 +86,7 @@ def linear_on_cpu(
     Args:
       transpose: cotangents, and the static keywords → a tuple of the arguments' cotangents.
     """
-    primitive, bind = _make(plain, cpu)
+    primitive, bind = _make(plain, cpu, "cpu")
 
     def jvp(primals: Any, tangents: Any, **static: Any) -> Any:
         tangents = [ad.instantiate_zeros(t) for t in tangents]
@@ -91,7 +100,9 @@ def linear_on_cpu(
     return bind
 
 
-def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+def _make(
+    plain: Callable[..., Any], form: Callable[..., Any], platform: str
+) -> tuple[Any, Callable[..., Any]]:
     primitive = Primitive(plain.__name__.strip("_"))
     primitive.multiple_results = True
     _PLAIN[primitive] = plain
@@ -125,5 +136,5 @@ def _make(plain: Callable[..., Any], cpu: Callable[..., Any]) -> tuple[Any, Call
     ad.primitive_jvps[primitive] = jvp
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=True))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=True), platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=True), platform)
     return primitive, bind

@@ -10,6 +10,7 @@ import re
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from vitjax.kernels import cudnn
 from vitjax.names import unknown
 
 HOST = 8
@@ -101,7 +102,14 @@ def open_gpus(kind: str, hosts: int, each: int) -> list[Any]:
       RuntimeError: the compiler is not installed, or refuses the description.
     """
     load_compiler()
+    from jax._src.cudnn import fused_attention_stablehlo
     from jax.experimental import topologies
+
+    cudnn.planned = TARGETS[kind].capability
+    # Attention is lowered for a version of cuDNN that JAX asks the library for.
+    major, minor, patch = CUDNN
+    version = 10_000 * major + 100 * minor + patch
+    fused_attention_stablehlo.check_cudnn_version = lambda: version
 
     shape = f"1x{hosts}x{each}"  # slices, hosts, GPUs of each
     try:
