@@ -1,5 +1,7 @@
 """Operations of a run, counted without a compiler."""
 
+import json
+
 import pytest
 
 from vitjax.cli import main
@@ -25,3 +27,13 @@ def test_the_default_run_by_hand(dtype: str) -> None:
 def test_what_compiles_does_not_go_with_it(capsys: pytest.CaptureFixture) -> None:
     assert main(["plan", "--config=digits", "--count", "--quick"])
     assert "--count compiles nothing" in capsys.readouterr().err
+
+
+def test_a_scanned_model_costs_what_it_does_unrolled(capsys: pytest.CaptureFixture[str]) -> None:
+    """In 16 bits, and with rates of stochastic depth, as recipes have it."""
+    flags = ["plan", "--config=imagenet:deit_small", "--count", "--json", "--config.model.depth=2"]
+    found = []
+    for scan in (True, False):
+        assert main([*flags, f"--config.model.scan={scan}"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["macs"])
+    assert found[0] == found[1] > 10**8
