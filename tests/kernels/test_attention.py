@@ -63,18 +63,28 @@ def test_cudnn_is_asked_for_the_same_values_and_gradients(n: int, m: int) -> Non
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_shapes_that_cudnn_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    def serves(n: int, m: int, channels: int, values: int = 0) -> bool:
-        q, k, v = (jnp.zeros((1, length, 2, channels), jnp.bfloat16) for length in (n, m, m))
-        return cudnn.serves(q, k, v[..., : values or channels])
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+@pytest.mark.parametrize("n", [197, 256])
+def test_cudnn_computes_the_same_values_and_gradients(n: int) -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v, grad = (jax.random.normal(key, (2, n, 3, 64), jnp.bfloat16) for key in keys)
+    assert cudnn.serves(n, n, 64, 64)
+    exact = [x.astype(jnp.float32) for x in (q, k, v, grad)]
+    expected, pull = jax.vjp(lambda *a: plain(*a, None, None), *exact[:3])
+    found, pull_half = jax.vjp(jax.jit(dot_product_attention), q, k, v)
+    close(expected, found)
+    for a, b in zip(pull(exact[3]), pull_half(grad)):
+        close(a, b)
 
-    assert not serves(197, 197, 64)  # no GPU here
+
+def test_shapes_that_cudnn_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    serves = cudnn.serves
     monkeypatch.setattr(cudnn, "planned", (7, 5))
-    assert not serves(197, 197, 64)
+    assert not serves(197, 197, 64, 64)
     monkeypatch.setattr(cudnn, "planned", (8, 0))
-    assert serves(197, 197, 64) and serves(3136, 49, 64)
-    assert not serves(49, 49, 32)  # a window
-    assert not serves(197, 197, 60) and not serves(197, 197, 136) and not serves(197, 197, 64, 32)
+    assert serves(197, 197, 64, 64) and serves(3136, 49, 64, 64)
+    assert not serves(49, 49, 32, 32)  # a window
+    assert not any(serves(197, 197, *channels) for channels in ((60, 60), (136, 136), (64, 32)))
 
 
 @pytest.mark.slow

@@ -163,3 +163,22 @@ def test_the_default_run_is_planned_for_gpus(name: str, crossed: set[str], tmp_p
     work = found["mfu"][0] * found["estimate"]["seconds"] * topology.GPUS[kind.upper()].flops
     assert work < found["estimate"]["flops"] < 1.5 * work
     assert found["devices"] == number
+
+
+@needs_plugin
+@pytest.mark.slow
+def test_attention_of_many_tokens_is_cudnns_on_each_gpu(tmp_path: Any) -> None:
+    command = [
+        *(sys.executable, "-m", "vitjax.cli", "plan", "--config=imagenet:deit_tiny", "--json"),
+        *("--topology=h100x8", "--config.model.depth=1", "--config.mixing.group_size=0"),
+        *("--config.data.batch_size=16", "--config.data.eval_batch_size=16"),
+    ]
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kernels"]["attention"]["cuDNN attention"] == 3  # forward twice, backward
+    assert "cuBLAS products" not in found["kernels"]["attention"]
+    assert {(c["kind"], tuple(c["axes"])) for c in found["collectives"]} == {
+        ("all-reduce", ("data",))
+    }

@@ -123,26 +123,28 @@ def _plain_gradients(
     return dq, dk, dv, *d_bias
 
 
+def _served(q: Array, k: Array, v: Array) -> bool:
+    return cudnn.serves(q.shape[-1], k.shape[-1], q.shape[-2], v.shape[-2])
+
+
 def _cudnn(q: Array, k: Array, v: Array) -> Array:
     """Compute cuDNN's output, in the layout of `_plain_attend`."""
-    out = cudnn.attend(*(jnp.moveaxis(x, -1, -3) for x in (q, k, v)))
-    return jnp.moveaxis(out, -3, -1)
+    q, k, v = (jnp.moveaxis(x, -1, -3) for x in (q, k, v))
+    return jnp.moveaxis(cudnn.attend(q, k, v), -3, -1)
 
 
 def _cudnn_attend(q: Array, k: Array, v: Array, *given: Array, **which: bool) -> tuple[Array, ...]:
-    if given or not cudnn.serves(*(jnp.moveaxis(x, -1, -3) for x in (q, k, v))):
+    if given or not _served(q, k, v):
         return _plain_attend(q, k, v, *given, **which)
-    sums = jnp.zeros(
-        (*q.shape[:-2], 1, q.shape[-1]), jnp.float32
-    )  # which the gradients do not read
-    return _cudnn(q, k, v), sums, sums
+    unused = jnp.zeros((*q.shape[:-2], 1, q.shape[-1]), jnp.float32)
+    return _cudnn(q, k, v), unused, unused
 
 
 def _cudnn_gradients(
     grad: Array, q: Array, k: Array, v: Array, top: Array, total: Array, out: Array,
     *given: Array, **which: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
-    if given or not cudnn.serves(*(jnp.moveaxis(x, -1, -3) for x in (q, k, v))):
+    if given or not _served(q, k, v):
         return _plain_gradients(grad, q, k, v, top, total, out, *given, **which)
     # JAX has no name for the backward kernel alone: the forward one runs again, for its row sums.
     return jax.vjp(_cudnn, q, k, v)[1](grad)

@@ -5,7 +5,7 @@ of them on the chip (FlashAttention-2, arXiv:2307.08691). Which shapes take it i
 `serves` alone.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,17 @@ planned: tuple[int, int] | None = None
 """Compute capability of the GPUs that `vitjax plan` describes; None: those of this machine."""
 
 
-def serves(q: Array, k: Array, v: Array) -> bool:
-    """Return whether the kernel takes `[*B, N, h, d]` in 16 bits, and is worth it."""
-    queries, keys, channels = q.shape[-3], k.shape[-3], q.shape[-1]
+def serves(queries: int, keys: int, channels: int, values: int) -> bool:
+    """Return whether the kernel takes these numbers of positions and channels, and is worth it.
+
+    Args:
+      channels: of a head's queries and keys; `values`: of its values.
+    """
     return (
         queries * keys >= LEAST
         and channels % 8 == 0
         and channels <= LARGEST
-        and v.shape[-1] == channels
+        and values == channels
         and _capability() >= CAPABILITY
     )
 
@@ -51,7 +54,7 @@ def attend(
     """
     lead, n, m = q.shape[:-3], q.shape[-3], k.shape[-3]
     q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-    lengths: dict[str, Array] = {}
+    lengths: dict[str, Any] = {}
     if n % 2 or m % 2:
         q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
         lengths["query_seq_lengths"] = jnp.full(len(q), n, jnp.int32)
