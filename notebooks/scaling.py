@@ -13,7 +13,7 @@
 #
 # **Question: does L(N, D) = E + A / N^α + B / D^β, fitted to nine small runs, predict a tenth one
 # that is larger than all of them?** The images are `collages://`, of which each is seen once. A law
-# of nine runs of seconds says how it is done; docs/scaling.md has what a real sweep needs.
+# of nine runs of half a minute says how it is done; docs/scaling.md has what a real sweep needs.
 
 # %%
 import glob, importlib.util, shutil
@@ -55,12 +55,13 @@ def get_sweep(kind="small"):
         yield from (cell(w, d) for w in (16, 24, 32) for d in (16_384, 32_768, 65_536))
 """
 pathlib.Path("sizes.py").write_text(SWEEP)
-main(["sweep", "run", "sizes.py", "--next"])
+main(["sweep", "run", "sizes.py", "--next", "--limit", "5"])
 
 # %% [markdown]
-# The tenth run is larger, and sees twice as many images as the longest of the nine.
+# The rest, and the tenth run: it is larger, and sees twice as many images as the longest of the nine.
 
 # %%
+main(["sweep", "run", "sizes.py", "--next"])
 main(["sweep", "run", "sizes.py:large", "--next"])
 
 # %% [markdown]
@@ -89,8 +90,8 @@ print({name: round(value, 3) for name, value in found.found.parameters.items()})
 
 # %% [markdown]
 # ## Answer
-# Runs so short that they end near the plateau with which training begins follow no law yet: where
-# the largest run lies outside of the band, the answer is no, and the sweep needs longer runs.
+# Close to the plateau with which training begins, losses fall slower than later, so that a law of such
+# short runs expects too much loss of a longer one: where the largest run lies below the band, it did.
 
 # %%
 import matplotlib.pyplot as plt
