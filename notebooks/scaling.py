@@ -50,9 +50,8 @@ def cell(width, images):
 
 def get_sweep(kind="small"):
     if kind == "large":
-        yield cell(48, 131_072)
-    else:
-        yield from (cell(w, d) for w in (16, 24, 32) for d in (16_384, 32_768, 65_536))
+        return [cell(48, 131_072)]
+    return [cell(w, d) for w in (16, 24, 32) for d in (16_384, 32_768, 65_536)]
 """
 pathlib.Path("sizes.py").write_text(SWEEP)
 main(["sweep", "run", "sizes.py", "--next", "--limit", "5"])
