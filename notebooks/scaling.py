@@ -57,7 +57,7 @@ pathlib.Path("sizes.py").write_text(SWEEP)
 main(["sweep", "run", "sizes.py", "--next", "--limit", "5"])
 
 # %% [markdown]
-# The rest, and the tenth run: it is larger, and sees twice as many images as the longest of the nine.
+# The rest, and the tenth run: it is larger, and sees twice as many images as the longest of nine.
 
 # %%
 main(["sweep", "run", "sizes.py", "--next"])
@@ -89,8 +89,9 @@ print({name: round(value, 3) for name, value in found.found.parameters.items()})
 
 # %% [markdown]
 # ## Answer
-# Close to the plateau with which training begins, losses fall slower than later, so that a law of such
-# short runs expects too much loss of a longer one: where the largest run lies below the band, it did.
+# Close to the plateau with which training begins, losses fall slower than later, so that a law of
+# such short runs expects too much loss of a longer one: where the largest run lies below the band,
+# it did.
 
 # %%
 import matplotlib.pyplot as plt
