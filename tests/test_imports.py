@@ -46,7 +46,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
         *("layers", "kernels", "weights", "figures", "folders", "plan", "abstract"),
         "allocator",
     },
-    "plan": {"train", "tasks", "models", "analysis", "data", "console", "folders"},
+    "plan": {"train", "tasks", "models", "analysis", "data", "console", "folders", "kernels"},
     "training": {
         *("train", "runs", "task", "tasks", "models", "analysis", "data", "console", "weights"),
     },
