@@ -25,6 +25,9 @@ from vitjax.attention.rows import GivesRows, Place, Rows, sown_weights
 from vitjax.attention.sampling import sample_groups
 from vitjax.attention.spatial_reduction import SpatialReductionAttention
 from vitjax.attention.window import WindowAttention, window_attention, window_shift
+from vitjax.attention.window_cosine import WindowCosineAttention
+from vitjax.attention.window_modulated import ModulatedWindowAttention
+from vitjax.attention.windows import unshift_map, window_merge
 from vitjax.layers.maps import pad_to_multiple
 from vitjax.layers.pool import adaptive_average_pool
 
@@ -298,6 +301,12 @@ def test_weights_times_values_are_the_layers_own_output(text: str) -> None:
         return rows.dense(), kept["values"], kept["output"]
 
     weights, values, output = run(variables, x)
+    if isinstance(module, WindowAttention | WindowCosineAttention | ModulatedWindowAttention):
+        assert isinstance(module.shift, int)
+        values, output = (
+            unshift_map(window_merge(array, module.window_size, 6, 9), module.shift)
+            for array in (values, output)
+        )  # which are of windows
     values = values.reshape(2, 54, HEADS, -1)
     if name == "window_cosine":  # its bias is added later
         values += variables["params"]["v_bias"].reshape(HEADS, -1)

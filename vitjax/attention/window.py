@@ -3,6 +3,7 @@ block (Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,15 +14,14 @@ from vitjax.attention.core import Attend, DotProductAttention, dot_product_atten
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_map, sown_weights
 from vitjax.attention.windows import (
+    in_windows,
     relative_bias,
     shift_map,
-    shift_mask,
-    unshift_map,
     window_merge,
     window_partition,
 )
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.maps import PerAxis, pad_to_multiple, per_axis
+from vitjax.layers.maps import PerAxis, crop_to, pad_to_multiple
 
 
 def window_attention(
@@ -46,11 +46,8 @@ def window_attention(
         it cuts off at the top and left shares windows with the bottom and right, and is masked.
       bias: per head, query and key of a window (eq. 4).
     """
-    sides = q.shape[1:-2]
-    q, k, v = (window_partition(shift_map(t, shift), window_size) for t in (q, k, v))
-    mask = shift_mask(sides, window_size, shift)[:, None] if any(per_axis(shift)) else None
-    out = attend(q, k, v, bias=bias, mask=mask, scale=scale)
-    return unshift_map(window_merge(out, window_size, *sides), shift)
+    mix = partial(attend, bias=bias, scale=scale)
+    return in_windows(mix, q, k, v, window_size=window_size, shift=shift)
 
 
 def window_rows(
@@ -73,6 +70,8 @@ def window_rows(
 class WindowAttention(nn.Module):
     """`window_attention` with a learned relative position bias.
 
+    The map is cut into windows before the projections, which are of single positions: one array
+    moves through memory instead of q, k and v.
     A map that is no multiple of the window is zero-padded at its right and bottom before the
     projections, as in the official segmentation code: padding carries their biases and is attended
     to, except across a shifted border.
@@ -99,19 +98,22 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        height, width = x.shape[1:3]
-        shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
+        sides = x.shape[1:3]
+        shift = window_shift(self.shift, self.window_size, sides, self.map_size)
         entries = (2 * self.window_size - 1) ** 2
         table = self.param(
             "relative_position_bias", self.param_init.table, (entries, self.num_heads)
         )
         bias = relative_bias(jnp.asarray(table))
-        q, k, v = project_heads(self, pad_to_multiple(x, self.window_size), 3, "qkv")
-        out = window_attention(
-            q, k, v, window_size=self.window_size, shift=shift, bias=bias, scale=self.scale,
-            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
-        )  # fmt: skip
-        return merge_heads(self, out[:, :height, :width], train)
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+
+        def mix(windows: Array, mask: Array | None) -> Array:
+            q, k, v = project_heads(self, windows, 3, "qkv")
+            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
+            return merge_heads(self, out, train)
+
+        x = pad_to_multiple(x, self.window_size)
+        return crop_to(in_windows(mix, x, window_size=self.window_size, shift=shift), sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

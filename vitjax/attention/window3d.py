@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
-from vitjax.attention.window import window_attention
-from vitjax.attention.windows import relative_bias_of_map
+from vitjax.attention.windows import in_windows, relative_bias_of_map
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import crop_to, pad_to_multiple, require_map
 
@@ -74,12 +73,15 @@ class WindowAttention3d(nn.Module):
         shape = (entries[0] * entries[1] * entries[2], self.num_heads)
         table = self.param("relative_position_bias", self.param_init.table, shape)
         bias = first_positions_bias(table, full, window[0] * window[1] * window[2])
-        q, k, v = project_heads(self, pad_to_multiple(x, window), 3, "qkv")
-        out = window_attention(
-            q, k, v, window_size=window, shift=shift, bias=bias, scale=self.scale,
-            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
-        )  # fmt: skip
-        return merge_heads(self, crop_to(out, sides), train)
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+
+        def mix(windows: Array, mask: Array | None) -> Array:
+            q, k, v = project_heads(self, windows, 3, "qkv")
+            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
+            return merge_heads(self, out, train)
+
+        x = pad_to_multiple(x, window)
+        return crop_to(in_windows(mix, x, window_size=window, shift=shift), sides)
 
     def shifts(self, window: tuple[int, ...]) -> tuple[int, ...]:
         """Compute the shift along each axis of a window that is not shrunk.

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.rows import Place, Rows, sown_weights
-from vitjax.attention.window import window_attention, window_rows, window_shift
-from vitjax.attention.windows import relative_bias
+from vitjax.attention.window import window_rows, window_shift
+from vitjax.attention.windows import in_windows, relative_bias
 from vitjax.layers.init import NORMAL, Init
-from vitjax.layers.maps import pad_to_multiple, require_map
+from vitjax.layers.maps import crop_to, pad_to_multiple, require_map
 
 MAX_SCALE = 100.0
 """1/τ of eq. 2 is at most this: the paper's τ ≥ 0.01."""
@@ -80,24 +80,25 @@ class WindowCosineAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         require_map(x)
-        height, width, channels = x.shape[1:]
-        shift = window_shift(self.shift, self.window_size, (height, width), self.map_size)
-        q, k, v = project_heads(
-            self, pad_to_multiple(x, self.window_size), 3, "qkv", use_bias=False
-        )
-        if self.qkv_bias:
-            q_bias = self.param("q_bias", nn.initializers.zeros, (channels,))
-            v_bias = self.param("v_bias", nn.initializers.zeros, (channels,))
-            q += q_bias.reshape(q.shape[-2:]).astype(q.dtype)
-            v += v_bias.reshape(v.shape[-2:]).astype(v.dtype)
-        init = nn.initializers.constant(np.log(10.0))
-        log_scale = self.param("logit_scale", init, (self.num_heads, 1, 1))
-        q, k = cosine_queries_keys(q, k, jnp.asarray(log_scale)[:, :, 0])
-        out = window_attention(
-            q, k, v, window_size=self.window_size, shift=shift, bias=self.position_bias(x.dtype),
-            scale=1.0, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
-        )  # fmt: skip
-        return merge_heads(self, out[:, :height, :width], train)
+        sides, channels = x.shape[1:3], x.shape[3]
+        shift = window_shift(self.shift, self.window_size, sides, self.map_size)
+        bias = self.position_bias(x.dtype)
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+
+        def mix(windows: Array, mask: Array | None) -> Array:
+            q, k, v = project_heads(self, windows, 3, "qkv", use_bias=False)
+            if self.qkv_bias:
+                q_bias = self.param("q_bias", nn.initializers.zeros, (channels,))
+                v_bias = self.param("v_bias", nn.initializers.zeros, (channels,))
+                q += q_bias.reshape(q.shape[-2:]).astype(q.dtype)
+                v += v_bias.reshape(v.shape[-2:]).astype(v.dtype)
+            init = nn.initializers.constant(np.log(10.0))
+            log_scale = self.param("logit_scale", init, (self.num_heads, 1, 1))
+            q, k = cosine_queries_keys(q, k, jnp.asarray(log_scale)[:, :, 0])
+            return merge_heads(self, attend(q, k, v, bias=bias, mask=mask, scale=1.0), train)
+
+        x = pad_to_multiple(x, self.window_size)
+        return crop_to(in_windows(mix, x, window_size=self.window_size, shift=shift), sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

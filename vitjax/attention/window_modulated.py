@@ -12,25 +12,10 @@ from jaxtyping import Array, Float
 from vitjax.attention.core import DotProductAttention
 from vitjax.attention.projections import merge_heads, project_heads
 from vitjax.attention.rows import Place, Rows, sown_weights
-from vitjax.attention.window import window_attention, window_rows, window_shift
-from vitjax.attention.windows import relative_bias, shift_map
+from vitjax.attention.window import window_rows, window_shift
+from vitjax.attention.windows import in_windows, relative_bias
 from vitjax.layers.init import NORMAL, Init, normal
-from vitjax.layers.maps import pad_to_multiple
-
-
-def add_to_windows(
-    x: Float[Array, "B H W C"], table: Float[Array, "M M C"], shift: int
-) -> Float[Array, "B H W C"]:
-    """Add a table to each window of a map whose windows lie `shift` pixels further down and right.
-
-    Args:
-      x: a map whose sides are multiples of M.
-    """
-    batch, height, width, channels = x.shape
-    side = table.shape[0]
-    windows = x.reshape(batch, height // side, side, width // side, side, channels)
-    table = shift_map(table[None], -shift)[0]
-    return (windows + table[:, None]).reshape(x.shape)
+from vitjax.layers.maps import crop_to, pad_to_multiple
 
 
 class ModulatedWindowAttention(nn.Module):
@@ -60,23 +45,25 @@ class ModulatedWindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        height, width, channels = x.shape[1:]
-        side = self.window_size
-        shift = window_shift(self.shift, side, (height, width), None)
+        sides, side = x.shape[1:3], self.window_size
+        shift = window_shift(self.shift, side, sides, None)
         shape = ((2 * side - 1) ** 2, self.num_heads)
         bias = self.param("relative_position_bias", self.param_init.table, shape)
+        bias = relative_bias(jnp.asarray(bias))
+        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
+
+        def mix(windows: Array, mask: Array | None) -> Array:
+            if self.modulator:
+                # The authors' code leaves the table to PyTorch, which draws it with deviation 1.
+                table = self.param("modulator", normal(1.0), (side**2, windows.shape[-1]))
+                windows += jnp.asarray(table, windows.dtype)
+            (q,) = project_heads(self, windows, 1, "q")
+            k, v = project_heads(self, windows, 2, "kv")
+            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
+            return merge_heads(self, out, train)
+
         x = pad_to_multiple(x, side)
-        if self.modulator:
-            # The authors' code leaves the table to PyTorch, which draws it with deviation 1.
-            table = self.param("modulator", normal(1.0), (side**2, channels))
-            x = add_to_windows(x, jnp.asarray(table, x.dtype).reshape(side, side, channels), shift)
-        (q,) = project_heads(self, x, 1, "q")
-        k, v = project_heads(self, x, 2, "kv")
-        out = window_attention(
-            q, k, v, window_size=side, shift=shift, bias=relative_bias(jnp.asarray(bias)),
-            scale=self.scale, attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
-        )  # fmt: skip
-        return merge_heads(self, out[:, :height, :width], train)
+        return crop_to(in_windows(mix, x, window_size=side, shift=shift), sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

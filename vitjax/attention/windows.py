@@ -3,6 +3,7 @@ arXiv:2103.14030, section 3.2), of maps and, with a size for each axis, of clips
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,22 @@ def shift_mask(
         region = 3 * region[..., None] + side
     region = window_partition(jnp.asarray(region, jnp.float32)[None], window_size)[0]
     return region[:, :, None] == region[:, None, :]
+
+
+def in_windows(
+    mix: Callable[..., Array], *maps: Float[Array, "B *S"], window_size: PerAxis, shift: PerAxis = 0
+) -> Float[Array, "B *s"]:
+    """Apply `mix` to the windows of maps: shift, partition, mix, merge, undo the shift.
+
+    Args:
+      mix: from windows `[B, R, N, …]`, one argument for each map, and the keyword `mask`, that of
+        the shift `[R, 1, N, N]` or None, to windows `[B, R, N, …]`.
+      maps: their sides are multiples of the window.
+    """
+    sides = maps[0].shape[1 : 1 + len(per_axis(window_size))]
+    mask = shift_mask(sides, window_size, shift)[:, None] if any(per_axis(shift)) else None
+    windows = (window_partition(shift_map(x, shift), window_size) for x in maps)
+    return unshift_map(window_merge(mix(*windows, mask=mask), window_size, *sides), shift)
 
 
 def relative_position_index(window_size: PerAxis) -> Int[np.ndarray, "N N"]:
