@@ -122,7 +122,8 @@ def test_rollout_is_the_jacobian_of_the_frozen_model(name: str) -> None:
     @jax.grad
     def jacobian(first: jax.Array) -> jax.Array:
         with nn.intercept_methods(frozen(sown, first)):
-            return model.apply(variables, images)[:, 3].sum()
+            logits, _ = model.apply(variables, images, mutable=["intermediates"])
+            return logits[:, 3].sum()
 
     found = jacobian(jnp.zeros((2, *size, channels)))
     np.testing.assert_allclose(rollout(seen), found[..., 3], atol=1e-6)

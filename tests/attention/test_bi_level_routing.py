@@ -1,10 +1,14 @@
 """Bi-level routing: full attention as limit, a reference that looks at every pair, its modes."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vitjax.analysis.cost import multiply_adds
 from vitjax.attention.bi_level_routing import BiLevelRoutingAttention, bilevel_routing_attention
 from vitjax.attention.core import dot_product_attention
 from vitjax.attention.routing import (
@@ -47,9 +51,10 @@ def test_all_regions_are_full_attention() -> None:
     np.testing.assert_allclose(flat(out), full, atol=1e-5)
 
 
-def test_a_query_sees_the_positions_of_the_routed_regions() -> None:
+@pytest.mark.parametrize("form", ["gather", "mask"])
+def test_a_query_sees_the_positions_of_the_routed_regions(form: str) -> None:
     q, k, v = heads(6, 9)
-    out = bilevel_routing_attention(q, k, v, n_win=3, topk=2, scale=0.7)
+    out = bilevel_routing_attention(q, k, v, n_win=3, topk=2, scale=0.7, form=form)
     means = [np.asarray(region_means(region_partition(x, 3))) for x in (q, k)]
     best = np.argsort(-means[0] @ means[1].transpose(0, 2, 1), axis=-1)[..., :2]
     y, x = (g.reshape(-1) for g in np.mgrid[:6, :9])
@@ -59,6 +64,45 @@ def test_a_query_sees_the_positions_of_the_routed_regions() -> None:
         flat(q), flat(k), flat(v), scale=0.7, mask=jnp.asarray(sees)[:, None]
     )
     np.testing.assert_allclose(flat(out), masked, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (4, 6, 9)])
+def test_a_mask_is_gathering(shape: tuple[int, ...]) -> None:
+    """Values and gradients, of maps and clips; queries on a smaller map than the keys."""
+    n_win = (2, 3, 3)[-len(shape) :]
+    few = tuple(n if n % 2 else side for n, side in zip(n_win, shape, strict=True))
+    arrays = normal(2, *few, 3, 4), *(normal(2, *shape, 3, 4, seed=i) for i in (1, 2))
+    probe = normal(2, *few, 3, 4, seed=3)
+
+    def run(form: str) -> Any:
+        def loss(arrays: Any) -> jax.Array:
+            out = bilevel_routing_attention(*arrays, n_win=n_win, topk=4, scale=0.7, form=form)
+            return jnp.vdot(out, probe)
+
+        return jax.value_and_grad(loss)(arrays)
+
+    gathered, masked = run("gather"), run("mask")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gathered, masked)
+
+
+def test_small_maps_are_masked_unless_weights_are_sown() -> None:
+    """A position sees 5 of 9 regions; 8 numbers of each key and value: 36 < 40 < 144 positions."""
+    shapes = []
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, **options: Any) -> jax.Array:
+        shapes.append((k.shape[1:-2], options.get("mask") is not None))
+        return dot_product_attention(q, k, v, **options)
+
+    for side in (6, 12):
+        q, k, v = heads(side, side)
+        bilevel_routing_attention(q, k, v, n_win=3, topk=5, attend=attend)
+    assert shapes == [((36,), True), ((9, 80), False)]
+    mixer = BiLevelRoutingAttention(num_heads=2, n_win=3, topk=5)
+    x = normal(2, 6, 6, 8)
+    variables = mixer.init(jax.random.key(0), x)
+    out, sown = mixer.apply(variables, x, mutable=["intermediates"])
+    assert sown["intermediates"]["attend"]["weights"][0].shape == (2, 9, 2, 4, 20)
+    np.testing.assert_allclose(out, mixer.apply(variables, x), atol=1e-5)
 
 
 def test_one_hot_gather_is_indexing() -> None:
@@ -158,3 +202,22 @@ def test_errors_say_what_is_allowed(options: dict, message: str) -> None:
     mixer = BiLevelRoutingAttention(num_heads=2, **options)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(mixer.init, jax.random.key(0), normal(1, 14, 14, 8))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_masked_is_not_counted(dtype: Any) -> None:
+    """Routing, and attention of 54 queries to 2 of 9 regions of 6 positions, twice 12 wide."""
+    shapes = [jax.ShapeDtypeStruct((1, 6, 9, 3, 4), dtype)] * 3
+    for form in ("gather", "mask"):
+        run = functools.partial(bilevel_routing_attention, n_win=3, topk=2, form=form)
+        counted = multiply_adds(jax.make_jaxpr(run)(*shapes).jaxpr)
+        assert counted == 9 * 9 * 12 + 2 * 54 * 2 * 6 * 12
+
+
+def test_a_mask_weights_and_pools_nothing() -> None:
+    q, k, v = heads(6, 9)
+    for options in (dict(mul_weight="soft"), dict(kv_downsample="avgpool", kv_size=2)):
+        with pytest.raises(ValueError, match="use 'gather'"):
+            bilevel_routing_attention(q, k, v, n_win=3, topk=2, form="mask", **options)
+    with pytest.raises(ValueError, match="'mask'"):
+        bilevel_routing_attention(q, k, v, n_win=3, form="masks")

@@ -116,7 +116,7 @@ def test_routed_regions_lie_where_they_were_taken_from(options: dict[str, Any]) 
     routing = sown_routing(sown)
     out = bilevel_routing_attention(
         zeros(padded), zeros(padded), positions(height, width, padded), n_win=2,
-        route=lambda *_, **__: routing, attend=replay(sown_weights(sown)), **options,
+        form="gather", route=lambda *_, **__: routing, attend=replay(sown_weights(sown)), **options,
     )  # fmt: skip
     np.testing.assert_allclose(dense(rows), as_rows(out, height, width), atol=1e-6)
 
@@ -228,7 +228,8 @@ def test_agents_are_composed(topk: int | None) -> None:
     routing = sown_routing(sown)
     gathered = bilevel_routing_attention(
         zeros(grid), zeros(padded), positions(height, width, padded), n_win=n_win, topk=topk,
-        route=lambda *_, **__: routing, attend=replay(sown_weights(sown, "attend_agents")),
+        form="gather", route=lambda *_, **__: routing,
+        attend=replay(sown_weights(sown, "attend_agents")),
     )  # fmt: skip
     out = weighted_sum(sown_weights(sown), gathered.reshape(2, 16, HEADS, -1))
     expected = as_rows(out.reshape(2, *padded, HEADS, -1), height, width)

@@ -52,9 +52,7 @@ def test_sizes_are_the_official_ones(name: str, official: int) -> None:
 
 def test_multiply_adds_are_the_official_ones() -> None:
     model = vitjax.create_model("swin3d_tiny", num_frames=8, image_size=64)
-    # Of 16×16 and 8×8 pixels in windows of 7 theirs projects the padding too, four frames of it.
-    padding = 2 * 4 * ((21**2 - 16**2) * 96**2 + (14**2 - 8**2) * 192**2)
-    assert trace(model, (1, 8, 64, 64, 3))[1] + padding == 1_906_034_688
+    assert trace(model, (1, 8, 64, 64, 3))[1] == 1_906_034_688  # windows of padding included
 
 
 @pytest.mark.parametrize("mixer", [

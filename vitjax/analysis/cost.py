@@ -76,7 +76,7 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
     Loops are unrolled.
     """
     total = 0
-    for equation, times in _equations(jaxpr, 1):
+    for equation, times, scope in _equations(jaxpr, 1, ""):
         name = equation.primitive.name
         if name not in ("dot_general", "conv_general_dilated"):
             continue
@@ -89,23 +89,28 @@ def multiply_adds(jaxpr: core.Jaxpr) -> int:
             kernel = equation.invars[1].aval.shape  # type: ignore[attr-defined]
             outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             products = products * math.prod(kernel) // outputs
-        total += times * counted(products, str(equation.source_info.name_stack))
+        total += times * counted(products, scope)
     return total
 
 
-def _equations(jaxpr: core.Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
+def _equations(jaxpr: core.Jaxpr, times: int, outer: str) -> Iterator[tuple[Any, int, str]]:
+    """Yield the equations with how often each runs, and its scope.
+
+    Programs inside of a program know their own scopes alone, which follow the `outer` ones.
+    """
     for equation in jaxpr.eqns:
+        scope = f"{outer}/{equation.source_info.name_stack}"
         plain = plain_form(equation)
         if plain is not None:
-            yield from _equations(plain, times)
+            yield from _equations(plain, times, scope)
             continue
-        yield equation, times
+        yield equation, times, scope
         length = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)  # a closed one holds it
                 if isinstance(inner, core.Jaxpr):
-                    yield from _equations(inner, times * length)
+                    yield from _equations(inner, times * length, scope)
 
 
 def layers(model: nn.Module, shape: tuple[int, ...], depth: int = 2) -> list[Layer]:

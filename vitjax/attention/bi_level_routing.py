@@ -25,14 +25,17 @@ from vitjax.attention.routing import (
     region_merge,
     region_partition,
     route_weights,
+    routed_positions,
     sown_routing,
     take_regions,
     topk_routing,
 )
 from vitjax.attention.rows import Place, Rows, cell_boxes, rows_of_map, sown_weights
+from vitjax.kernels.scopes import share_of
 from vitjax.layers.conv import depthwise_conv
 from vitjax.layers.init import NORMAL, Init
 from vitjax.layers.maps import PerAxis, crop_to, pad_to_multiple, per_axis
+from vitjax.names import check_choice
 
 
 def bilevel_routing_attention(
@@ -46,6 +49,7 @@ def bilevel_routing_attention(
     mul_weight: str = "none",
     kv_downsample: str = "identity",
     kv_size: int = 0,
+    form: str = "auto",
     route: Callable[..., Routing] = topk_routing,
     gather: Callable[..., Array] = gather_regions,
     attend: Attend = dot_product_attention,
@@ -63,6 +67,9 @@ def bilevel_routing_attention(
       mul_weight: "none"; "soft": gathered keys and values are multiplied by the softmax of the
         routing scores; "hard": by one, with the gradient of "soft".
       kv_downsample, kv_size: see `pool_regions`; the routing sees all positions.
+      form: "gather" the routed keys and values, which weighted or pooled ones must be; or attend to
+        all and "mask" what is not routed, the same numbers. "auto" masks where the logits of all
+        are fewer than the gathered elements: a map that is small for topk regions.
       route, gather: `topk_routing` or a `Router`; `gather_regions` or `take_regions`.
 
     Raises:
@@ -70,11 +77,23 @@ def bilevel_routing_attention(
     """
     if mul_weight not in ("none", "soft", "hard"):
         raise ValueError(f"mul_weight={mul_weight!r}: choose 'none', 'soft' or 'hard'.")
+    check_choice("form", form, ("auto", "gather", "mask"))
     scale = (q.shape[-2] * q.shape[-1]) ** -0.5 if scale is None else scale
     axes, number = len(per_axis(n_win)), math.prod(per_axis(n_win))
     topk = number if topk is None else topk
-    q, k, v = (region_partition(x, n_win) for x in (q, k, v))
+    maps, sides = (q, k, v), (q.shape[1:-2], k.shape[1:-2])
+    q, k, v = (region_partition(x, n_win) for x in maps)
     routing = route(region_means(q), region_means(k), topk=topk, scale=scale)
+    plain = mul_weight == "none" and kv_downsample == "identity"
+    fewer = topk < number and math.prod(sides[0]) < topk * (k.shape[-1] + v.shape[-1])
+    if form == "mask" and not plain:
+        raise ValueError("form='mask' takes no mul_weight and no kv_downsample; use 'gather'.")
+    if form == "mask" or (form == "auto" and plain and fewer):
+        mask = routed_positions(routing.routes, n_win, *sides)
+        tokens = (x.reshape(x.shape[0], -1, *x.shape[-2:]) for x in maps)
+        with share_of(topk, number):
+            out = attend(*tokens, mask=mask, scale=scale)
+        return out.reshape(*maps[0].shape[:-1], -1)
     kv = pool_regions(jnp.concatenate([k, v], axis=-1), kv_downsample, kv_size, axes)
     lead = 1 if topk == number and mul_weight == "none" else 2
     if lead == 2:  # else every region sees all, and there is nothing to gather
@@ -207,6 +226,7 @@ class BiLevelRoutingAttention(nn.Module):
                 self.param_routing, self.diff_routing, self.param_init, self.dtype, name="router"
             ),
             gather=gather_regions if train else take_regions,
+            form="gather" if self.is_mutable_collection("intermediates") else "auto",
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
         )  # fmt: skip
         if self.lepe_kernel_size:

@@ -61,7 +61,7 @@ def deformable_bilevel_routing_attention(
       bias: of the map's positions to the agents, added to the logits.
       scale: of routing and both attentions; None for 1/√(h·d), as the authors' code has.
       attend, attend_agents: the attention to the agents, and of the agents.
-      **routing: n_win, topk, route, gather … of `bilevel_routing_attention`.
+      **routing: n_win, topk, route, form … of `bilevel_routing_attention`.
     """
     scale = (q.shape[-2] * q.shape[-1]) ** -0.5 if scale is None else scale
     gathered = bilevel_routing_attention(agents, k, v, scale=scale, attend=attend_agents, **routing)
@@ -190,6 +190,7 @@ class DeformableBiLevelRoutingAttention(nn.Module):
                 self.param_routing, self.diff_routing, self.param_init, self.dtype, name="router"
             ),
             gather=gather_regions if train else take_regions,
+            form="gather" if self.is_mutable_collection("intermediates") else "auto",
             attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
             attend_agents=DotProductAttention(self.attn_drop_rate, train, name="attend_agents"),
         )  # fmt: skip

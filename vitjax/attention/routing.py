@@ -6,13 +6,13 @@ are gathered.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.kernels.scopes import lookup
 from vitjax.layers.init import NORMAL, Init
@@ -103,6 +103,22 @@ def take_regions(
 ) -> Float[Array, "B R K *C"]:
     """Gather routed regions by indexing: the reference form, and cheaper for inference."""
     return jax.vmap(lambda x, i: x[i])(regions, routes)
+
+
+def routed_positions(
+    routes: Int[Array, "B R K"], n_win: PerAxis, queries: Sequence[int], keys: Sequence[int]
+) -> Bool[Array, "B 1 N M"]:
+    """Build the mask of the positions of routed regions, both maps row by row.
+
+    Args:
+      queries, keys: lengths of the axes of their maps, multiples of n_win.
+    """
+    parts = per_axis(n_win)
+    seen = (routes[..., None] == jnp.arange(math.prod(parts))).any(axis=2)
+    seen = seen.reshape(routes.shape[0], *parts, *parts)
+    for axis, (side, number) in enumerate(zip((*queries, *keys), parts * 2, strict=True), 1):
+        seen = jnp.repeat(seen, side // number, axis=axis)
+    return seen.reshape(routes.shape[0], 1, math.prod(queries), math.prod(keys))
 
 
 def pool_regions(
