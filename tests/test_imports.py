@@ -24,7 +24,7 @@ ALLOWED = {  # folder or file of vitjax/ → the others of vitjax that it may im
     "models": {"attention", "layers", "kernels", "heads", "detection"},
     "heads": {"layers", "attention", "detection"},
     "detection": set(),
-    "train": {"task", "data", "console", "figures", "folders", "abstract"},
+    "train": {"task", "data", "console", "kernels", "figures", "folders", "abstract"},
     "weights": {"models", "layers", "attention", "abstract"},
     "runs": {"train", "weights", "models", "layers", "data", "abstract"},
     "tasks": {

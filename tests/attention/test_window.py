@@ -1,13 +1,17 @@
 """Window attention: geometry, a reference that looks at every pair, full attention as limit."""
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.attention.core import dot_product_attention
+from vitjax.analysis.cost import multiply_adds
+from vitjax.attention import MIXERS, VIDEO_MIXERS, parse_mixers
+from vitjax.attention.core import DotProductAttention, dot_product_attention
 from vitjax.attention.full import FullAttention
 from vitjax.attention.window import WindowAttention, window_attention, window_shift
 from vitjax.attention.window_cosine import (
@@ -22,9 +26,11 @@ from vitjax.attention.windows import (
     shift_mask,
     window_merge,
     window_partition,
+    windows_to_join,
 )
+from vitjax.kernels.platform import traced_for
 
-MIXERS = (WindowAttention, WindowCosineAttention)
+MODULES = (WindowAttention, WindowCosineAttention)
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -139,7 +145,7 @@ def test_shift_of_classification_and_of_segmentation() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factory", MIXERS)
+@pytest.mark.parametrize("factory", MODULES)
 @pytest.mark.parametrize("shape", [(7, 11), (13, 3), (1, 1)])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_prime_maps_and_finite_gradients(factory, shape: tuple[int, int], qkv_bias: bool) -> None:
@@ -157,7 +163,7 @@ def test_prime_maps_and_finite_gradients(factory, shape: tuple[int, int], qkv_bi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factory", MIXERS)
+@pytest.mark.parametrize("factory", MODULES)
 def test_dtypes_weights_and_dropout(factory) -> None:
     x = normal(2, 8, 8, 8)
     mixer = factory(num_heads=2, window_size=4, shift=2, attn_drop_rate=0.5, drop_rate=0.5)
@@ -210,3 +216,55 @@ def test_a_pretrained_window_changes_the_bias() -> None:
     usual, same, other = (mixer.clone(pretrained_window_size=w).apply(params, x) for w in (0, 4, 8))
     np.testing.assert_array_equal(usual, same)
     assert jnp.abs(usual - other).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("window(window_size=3, shift=1)", (6, 9)),
+        ("window(window_size=3)", (5, 6)),
+        ("window_cosine(window_size=3, shift=1)", (6, 9)),
+        ("window_modulated(window_size=3, shift=1, modulator=True)", (6, 9)),
+        ("window3d(window_size=3, window_size_t=2, shift=1)", (2, 6, 9)),
+    ],
+)
+def test_joined_windows_are_separate(text: str, size: tuple[int, ...]) -> None:
+    """As a program for TPUs joins them: values, gradients, and what is counted."""
+    (mixer,) = parse_mixers(text, 1, VIDEO_MIXERS if len(size) == 3 else MIXERS)[0]
+    module = mixer.default(num_heads=2).build()
+    x = normal(2, *size, 6)
+    params, probe = perturbed(module, x), normal(2, *size, 6, seed=1)
+
+    def run(platform: str) -> Any:
+        lengths = []
+
+        def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, DotProductAttention):
+                lengths.append(args[0].shape[-3])
+            return call(*args, **kwargs)
+
+        def loss(params: Any, x: jax.Array) -> jax.Array:
+            return jnp.vdot(module.apply(params, x), probe)
+
+        with nn.intercept_methods(keep):
+            traced = traced_for(platform, jax.value_and_grad(loss, (0, 1)))
+            found = traced(params, x)
+            forward = jax.make_jaxpr(traced_for(platform, module.apply))(params, x)
+        return found, multiply_adds(forward.jaxpr), lengths[0]
+
+    (alone, counted, length), (joined, as_joined, longer) = run("cpu"), run("tpu")
+    assert longer > length and counted == as_joined
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), alone, joined)
+
+
+def test_as_many_windows_are_joined_as_fill_128_lanes() -> None:
+    given = [(64, 49), (4, 49), (1, 49), (25, 49), (9, 64), (6, 16), (4, 144), (12, 9)]
+    assert [windows_to_join(*g) for g in given] == [2, 2, 1, 1, 1, 6, 1, 12]
+
+
+def test_sown_weights_are_of_single_windows() -> None:
+    mixer = WindowAttention(num_heads=2, window_size=3)
+    x = normal(2, 6, 9, 6)
+    see = functools.partial(mixer.apply, mutable=["intermediates"])
+    _, sown = traced_for("tpu", see)(perturbed(mixer, x), x)
+    assert sown["intermediates"]["attend"]["weights"][0].shape == (2, 6, 2, 9, 9)

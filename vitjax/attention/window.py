@@ -2,8 +2,7 @@
 block (Swin, arXiv:2103.14030, section 3.2, eq. 3-4).
 """
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -46,8 +45,10 @@ def window_attention(
         it cuts off at the top and left shares windows with the bottom and right, and is masked.
       bias: per head, query and key of a window (eq. 4).
     """
-    mix = partial(attend, bias=bias, scale=scale)
-    return in_windows(mix, q, k, v, window_size=window_size, shift=shift)
+    return in_windows(
+        lambda q, k, v, attend: attend(q, k, v), q, k, v, window_size=window_size, shift=shift,
+        attend=attend, bias=bias, scale=scale,
+    )  # fmt: skip
 
 
 def window_rows(
@@ -98,22 +99,23 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        sides = x.shape[1:3]
+        sides = (x.shape[1], x.shape[2])
         shift = window_shift(self.shift, self.window_size, sides, self.map_size)
         entries = (2 * self.window_size - 1) ** 2
         table = self.param(
             "relative_position_bias", self.param_init.table, (entries, self.num_heads)
         )
         bias = relative_bias(jnp.asarray(table))
-        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
 
-        def mix(windows: Array, mask: Array | None) -> Array:
-            q, k, v = project_heads(self, windows, 3, "qkv")
-            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
-            return merge_heads(self, out, train)
+        def mix(windows: Array, attend: Callable[..., Array]) -> Array:
+            return merge_heads(self, attend(*project_heads(self, windows, 3, "qkv")), train)
 
-        x = pad_to_multiple(x, self.window_size)
-        return crop_to(in_windows(mix, x, window_size=self.window_size, shift=shift), sides)
+        out = in_windows(
+            mix, pad_to_multiple(x, self.window_size), window_size=self.window_size, shift=shift,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            bias=bias, scale=self.scale,
+        )  # fmt: skip
+        return crop_to(out, sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

@@ -6,6 +6,7 @@ along that axis. Its position bias is then that of the first positions of the fu
 right for fewer frames, but of other displacements where rows or columns are fewer. So it is here.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -73,15 +74,16 @@ class WindowAttention3d(nn.Module):
         shape = (entries[0] * entries[1] * entries[2], self.num_heads)
         table = self.param("relative_position_bias", self.param_init.table, shape)
         bias = first_positions_bias(table, full, window[0] * window[1] * window[2])
-        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
 
-        def mix(windows: Array, mask: Array | None) -> Array:
-            q, k, v = project_heads(self, windows, 3, "qkv")
-            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
-            return merge_heads(self, out, train)
+        def mix(windows: Array, attend: Callable[..., Array]) -> Array:
+            return merge_heads(self, attend(*project_heads(self, windows, 3, "qkv")), train)
 
-        x = pad_to_multiple(x, window)
-        return crop_to(in_windows(mix, x, window_size=window, shift=shift), sides)
+        out = in_windows(
+            mix, pad_to_multiple(x, window), window_size=window, shift=shift,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            bias=bias, scale=self.scale,
+        )  # fmt: skip
+        return crop_to(out, sides)
 
     def shifts(self, window: tuple[int, ...]) -> tuple[int, ...]:
         """Compute the shift along each axis of a window that is not shrunk.

@@ -2,7 +2,7 @@
 arXiv:2111.09883, section 3.2-3.3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -80,12 +80,10 @@ class WindowCosineAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
         require_map(x)
-        sides, channels = x.shape[1:3], x.shape[3]
+        sides, channels = (x.shape[1], x.shape[2]), x.shape[3]
         shift = window_shift(self.shift, self.window_size, sides, self.map_size)
-        bias = self.position_bias(x.dtype)
-        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
 
-        def mix(windows: Array, mask: Array | None) -> Array:
+        def mix(windows: Array, attend: Callable[..., Array]) -> Array:
             q, k, v = project_heads(self, windows, 3, "qkv", use_bias=False)
             if self.qkv_bias:
                 q_bias = self.param("q_bias", nn.initializers.zeros, (channels,))
@@ -95,10 +93,14 @@ class WindowCosineAttention(nn.Module):
             init = nn.initializers.constant(np.log(10.0))
             log_scale = self.param("logit_scale", init, (self.num_heads, 1, 1))
             q, k = cosine_queries_keys(q, k, jnp.asarray(log_scale)[:, :, 0])
-            return merge_heads(self, attend(q, k, v, bias=bias, mask=mask, scale=1.0), train)
+            return merge_heads(self, attend(q, k, v), train)
 
-        x = pad_to_multiple(x, self.window_size)
-        return crop_to(in_windows(mix, x, window_size=self.window_size, shift=shift), sides)
+        out = in_windows(
+            mix, pad_to_multiple(x, self.window_size), window_size=self.window_size, shift=shift,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            bias=self.position_bias(x.dtype), scale=1.0,
+        )  # fmt: skip
+        return crop_to(out, sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

@@ -2,7 +2,7 @@
 (arXiv:2106.03106, sections 3.2 and 3.3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -45,25 +45,27 @@ class ModulatedWindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H W C"]:
-        sides, side = x.shape[1:3], self.window_size
+        sides, side = (x.shape[1], x.shape[2]), self.window_size
         shift = window_shift(self.shift, side, sides, None)
         shape = ((2 * side - 1) ** 2, self.num_heads)
         bias = self.param("relative_position_bias", self.param_init.table, shape)
-        bias = relative_bias(jnp.asarray(bias))
-        attend = DotProductAttention(self.attn_drop_rate, train, name="attend")
 
-        def mix(windows: Array, mask: Array | None) -> Array:
+        def mix(windows: Array, attend: Callable[..., Array]) -> Array:
             if self.modulator:
                 # The authors' code leaves the table to PyTorch, which draws it with deviation 1.
                 table = self.param("modulator", normal(1.0), (side**2, windows.shape[-1]))
-                windows += jnp.asarray(table, windows.dtype)
+                table = jnp.tile(jnp.asarray(table), (windows.shape[2] // side**2, 1))
+                windows += table.astype(windows.dtype)
             (q,) = project_heads(self, windows, 1, "q")
             k, v = project_heads(self, windows, 2, "kv")
-            out = attend(q, k, v, bias=bias, mask=mask, scale=self.scale)
-            return merge_heads(self, out, train)
+            return merge_heads(self, attend(q, k, v), train)
 
-        x = pad_to_multiple(x, side)
-        return crop_to(in_windows(mix, x, window_size=side, shift=shift), sides)
+        out = in_windows(
+            mix, pad_to_multiple(x, side), window_size=side, shift=shift,
+            attend=DotProductAttention(self.attn_drop_rate, train, name="attend"),
+            bias=relative_bias(jnp.asarray(bias)), scale=self.scale,
+        )  # fmt: skip
+        return crop_to(out, sides)
 
     def attention_rows(self, sown: Mapping[str, Any], place: Place) -> Rows:
         """Make rows of the sown weights; see `window_rows`."""

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from vitjax.attention.core import Attend, DotProductAttention
+from vitjax.kernels.platform import target_platform
+from vitjax.kernels.scopes import share_of
 from vitjax.layers.maps import PerAxis, by_sides, cut, join, per_axis
 
 
@@ -76,19 +79,70 @@ def shift_mask(
 
 
 def in_windows(
-    mix: Callable[..., Array], *maps: Float[Array, "B *S"], window_size: PerAxis, shift: PerAxis = 0
+    mix: Callable[..., Array],
+    *maps: Float[Array, "B *S"],
+    window_size: PerAxis,
+    shift: PerAxis = 0,
+    attend: Attend,
+    bias: Float[Array, "h N N"] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B *s"]:
     """Apply `mix` to the windows of maps: shift, partition, mix, merge, undo the shift.
 
+    On TPUs several small windows are mixed as one, in which none sees the others: arrays are padded
+    to 128 lanes there, and two windows of 49 positions take the memory of one.
+
     Args:
-      mix: from windows `[B, R, N, …]`, one argument for each map, and the keyword `mask`, that of
-        the shift `[R, 1, N, N]` or None, to windows `[B, R, N, …]`.
+      mix: from windows `[B, R, N, …]`, one argument for each map, and the keyword `attend`, to
+        windows `[B, R, N, …]`. It works on each position by itself, except for calls of
+        `attend(q, k, v)`.
       maps: their sides are multiples of the window.
+      attend, bias, scale: attention inside a window; `attend` is what `mix` gets, with bias, scale
+        and the shift's mask.
     """
-    sides = maps[0].shape[1 : 1 + len(per_axis(window_size))]
+    axes = len(per_axis(window_size))
+    sides = maps[0].shape[1 : 1 + axes]
+    windows = [window_partition(shift_map(x, shift), window_size) for x in maps]
+    number, length = windows[0].shape[1:3]
+    seen = isinstance(attend, DotProductAttention) and attend.is_mutable_collection("intermediates")
+    joined = 1 if seen or target_platform() != "tpu" else windows_to_join(number, length)
     mask = shift_mask(sides, window_size, shift)[:, None] if any(per_axis(shift)) else None
-    windows = (window_partition(shift_map(x, shift), window_size) for x in maps)
-    return unshift_map(window_merge(mix(*windows, mask=mask), window_size, *sides), shift)
+    if joined > 1:
+        windows = [join_windows(x, joined) for x in windows]
+        mask = joined_mask(mask, joined, length)
+        bias = None if bias is None else jnp.tile(bias, (1, joined, joined))
+
+    def attend_inside(q: Array, k: Array, v: Array) -> Array:
+        with share_of(1, joined):
+            return attend(q, k, v, bias=bias, mask=mask, scale=scale)
+
+    out = mix(*windows, attend=attend_inside)
+    out = out.reshape(out.shape[0], number, length, *out.shape[3:])
+    return unshift_map(window_merge(out, window_size, *sides), shift)
+
+
+def windows_to_join(number: int, length: int) -> int:
+    """Compute how many of `number` windows of `length` positions fit into 128 lanes."""
+    return max(
+        n for n in range(1, number + 1) if number % n == 0 and n * length <= max(128, length)
+    )
+
+
+def join_windows(x: Float[Array, "B R N *S"], joined: int) -> Float[Array, "B r n *S"]:
+    """Join `joined` windows after one another."""
+    batch, number, length, *rest = x.shape
+    return x.reshape(batch, number // joined, joined * length, *rest)
+
+
+def joined_mask(
+    mask: Bool[Array, "R 1 N N"] | None, joined: int, length: int
+) -> Bool[Array, "r 1 n n"]:
+    """Build the mask of joined windows, which do not see each other; r is 1 if all are alike."""
+    own = jnp.eye(joined, dtype=bool)[:, None, :, None]
+    if mask is None:
+        mask = jnp.ones((joined, 1, length, length), bool)
+    inside = mask.reshape(-1, joined, length, 1, length)
+    return (own & inside).reshape(-1, 1, joined * length, joined * length)
 
 
 def relative_position_index(window_size: PerAxis) -> Int[np.ndarray, "N N"]:

@@ -8,7 +8,7 @@ residuals of all forms. A primitive with a lowering for each platform leaves no 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _INSIDE_SCAN: ContextVar[bool] = ContextVar("inside_scan", default=False)
+_TARGET: ContextVar[str | None] = ContextVar("target", default=None)
 _PLAIN_FORMS: ContextVar[bool] = ContextVar("plain_forms", default=False)
 
 
@@ -30,6 +31,28 @@ def inside_scan() -> Iterator[None]:
         yield
     finally:
         _INSIDE_SCAN.reset(token)
+
+
+def traced_for(platform: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that it is traced for devices of this platform; see `target_platform`."""
+
+    @wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        token = _TARGET.set(platform)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _TARGET.reset(token)
+
+    return traced
+
+
+def target_platform() -> str:
+    """Return the platform for which the program is traced: jax's default, unless `traced_for`.
+
+    It is for choices of shapes, which are made before lowering; a wrong one costs time alone.
+    """
+    return _TARGET.get() or jax.default_backend()
 
 
 @contextmanager

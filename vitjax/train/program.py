@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from vitjax.abstract import abstract_init
 from vitjax.data.kinds import batch_spec
+from vitjax.kernels.platform import traced_for
 from vitjax.task import Task
 from vitjax.train import optimizer, sharding
 from vitjax.train.compiler import compiler_options, init_options
@@ -80,19 +81,20 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
         task, tx, schedule, accumulate=o.accumulate, ema_decay=o.ema, ema_warmup=o.ema_warmup,
         gather=gather, trainable=trainable,
     )  # fmt: skip
-    train_step = jax.jit(
-        sharding.constrain_activations(step, mesh, task.residual),
+
+    def jitted(function: Callable[..., Any], **options: Any) -> Any:
+        function = sharding.constrain_activations(function, mesh, task.residual)
+        return jax.jit(traced_for(mesh.devices.flat[0].platform, function), **options)
+
+    train_step = jitted(
+        step,
         donate_argnums=0,
         compiler_options=compiler_options(list(mesh.devices.flat)),
         out_shardings=(placed, everywhere),
     )
-    eval_step = jax.jit(
-        sharding.constrain_activations(make_eval_step(task, gather), mesh, task.residual),
-        out_shardings=(everywhere, split),
-    )
-    features_step = jax.jit(
-        sharding.constrain_activations(make_features_step(task, gather), mesh, task.residual),
-        out_shardings=(everywhere, split),
+    eval_step, features_step = (
+        jitted(make(task, gather), out_shardings=(everywhere, split))
+        for make in (make_eval_step, make_features_step)
     )
     batch = {
         name: jax.ShapeDtypeStruct((d.batch_size, *spec.shape), spec.dtype, sharding=split)
