@@ -73,7 +73,8 @@ def bilevel_routing_attention(
       route, gather: `topk_routing` or a `Router`; `gather_regions` or `take_regions`.
 
     Raises:
-      ValueError: a side is no multiple of n_win, topk > R, or an unknown mode.
+      ValueError: a side is no multiple of n_win, topk > R, an unknown mode or form, or a mask for
+        keys and values that are weighted or pooled.
     """
     if mul_weight not in ("none", "soft", "hard"):
         raise ValueError(f"mul_weight={mul_weight!r}: choose 'none', 'soft' or 'hard'.")
