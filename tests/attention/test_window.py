@@ -247,9 +247,9 @@ def test_joined_windows_are_separate(text: str, size: tuple[int, ...]) -> None:
             return jnp.vdot(module.apply(params, x), probe)
 
         with nn.intercept_methods(keep):
-            traced = traced_for(platform, jax.value_and_grad(loss, (0, 1)))
+            traced = traced_for(platform)(jax.value_and_grad(loss, (0, 1)))
             found = traced(params, x)
-            forward = jax.make_jaxpr(traced_for(platform, module.apply))(params, x)
+            forward = jax.make_jaxpr(traced_for(platform)(module.apply))(params, x)
         return found, multiply_adds(forward.jaxpr), lengths[0]
 
     (alone, counted, length), (joined, as_joined, longer) = run("cpu"), run("tpu")
@@ -266,5 +266,5 @@ def test_sown_weights_are_of_single_windows() -> None:
     mixer = WindowAttention(num_heads=2, window_size=3)
     x = normal(2, 6, 9, 6)
     see = functools.partial(mixer.apply, mutable=["intermediates"])
-    _, sown = traced_for("tpu", see)(perturbed(mixer, x), x)
+    _, sown = traced_for("tpu")(see)(perturbed(mixer, x), x)
     assert sown["intermediates"]["attend"]["weights"][0].shape == (2, 6, 2, 9, 9)

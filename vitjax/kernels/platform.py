@@ -8,7 +8,7 @@ residuals of all forms. A primitive with a lowering for each platform leaves no 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial, wraps
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -33,18 +33,14 @@ def inside_scan() -> Iterator[None]:
         _INSIDE_SCAN.reset(token)
 
 
-def traced_for(platform: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that it is traced for devices of this platform; see `target_platform`."""
-
-    @wraps(function)
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        token = _TARGET.set(platform)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            _TARGET.reset(token)
-
-    return traced
+@contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Trace for devices of this platform; see `target_platform`. It decorates functions too."""
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 def target_platform() -> str:

@@ -84,7 +84,7 @@ def compile_program(config: RunConfig, task: Task, mesh: Mesh, steps: int) -> Pr
 
     def jitted(function: Callable[..., Any], **options: Any) -> Any:
         function = sharding.constrain_activations(function, mesh, task.residual)
-        return jax.jit(traced_for(mesh.devices.flat[0].platform, function), **options)
+        return jax.jit(traced_for(mesh.devices.flat[0].platform)(function), **options)
 
     train_step = jitted(
         step,
